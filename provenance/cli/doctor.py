@@ -278,7 +278,7 @@ def health(arguments: argparse.Namespace) -> int:
     stale = [age for age in ages if age.stale(limit)]
     failing = [str(age) for age in ages if age.problem is not None and age not in stale]
     if not arguments.queues:
-        failing += readiness.of_servers(settings)
+        failing += readiness.of_servers(settings) + readiness.of_networks(settings)
     rows = [asdict(age) | {"fresh": age not in stale} for age in ages]
     lines = [f"stale (limit {limit:.0f} s): {'; '.join(map(str, stale))}"] if stale else []
     lines += [f"failing: {'; '.join(failing)}"] if failing else []

@@ -432,7 +432,7 @@ def test_status_tells_the_backlog(
     monkeypatch.setenv("PROVENANCE_REDIS_URL", "redis://127.0.0.1:1/0")
     code, document = said("status")
     assert (code, document["stream_entries"], document["runs_total"]) == (3, None, 1)
-    assert document["redis_problem"].startswith("Redis at 127.0.0.1:1/0: ")
+    assert document["problems"][0].startswith("Redis at 127.0.0.1:1/0: ")
     monkeypatch.setattr(redis_streams, "RedisStreams", lambda _: transport)
     assert said("status")[1]["stream_entries"] == 2
 
