@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
 from typing import Any
 from uuid import UUID
 
 import structlog
 from celery.signals import setup_logging, worker_process_init, worker_process_shutdown
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
 
 from provenance import tracing
 from provenance.anchor.delivery import Outcome, Pass
@@ -20,6 +23,8 @@ log: Any = structlog.get_logger("workers")
 SHOWN_RUNS = 20
 """In one line."""
 TRACED_RUNS = 500
+REPEAT_S = 60.0
+"""How long the same warning is not told again."""
 _TROUBLE = (Outcome.HELD, Outcome.FAILED, Outcome.REORGED)
 
 
@@ -70,6 +75,43 @@ def log_anchors(
                 tracing.note(span, run, began_ns, **about)
 
 
+class Once(logging.Filter):
+    """An outage is a line: Celery and kombu tell of the broker's at each try, with a traceback."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether it is told, an error of the broker without its traceback."""
+        error = record.exc_info[1] if record.exc_info else None
+        for cause in _causes(error):
+            if isinstance(cause, RedisError | OperationalError | ConnectionError):
+                text = " ".join(str(cause).split())[:200]
+                record.msg, record.args = f"broker: {type(cause).__name__}: {text}", ()
+                record.exc_info = record.exc_text = None
+                break
+        if record.levelno < logging.WARNING:
+            return True
+        said = record.msg
+        if isinstance(said, dict):  # a line of our own
+            said = {key: said[key] for key in said.keys() - {"timestamp", "trace_id"}}
+            said = sorted(said.items())
+        key, now = f"{said} {record.args}", time.monotonic()
+        self._told = {each: at for each, at in self._told.items() if now - at < REPEAT_S}
+        if key in self._told:
+            return False
+        self._told[key] = now
+        return True
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and what it came of."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
 @setup_logging.connect  # type: ignore[untyped-decorator]  # Celery has no types
 def configure(loglevel: int | str = logging.INFO, **_: object) -> None:
     """One JSON line per event on stderr, Celery's own messages included."""
@@ -94,6 +136,7 @@ def configure(loglevel: int | str = logging.INFO, **_: object) -> None:
             foreign_pre_chain=shared,
         )
     )
+    handler.addFilter(Once())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(loglevel or logging.INFO)

@@ -206,8 +206,7 @@ class Fleet:
                 delay = min(RESTART_CAP_S, 2.0**child.failures - 1) * (0.5 + random.random() / 2)  # noqa: S311  jitter, no secret
                 child.next_start, child.process = now + delay, None
                 name = child.service.name
-                said = log_tail(self.log_path(name), child.log_start)
-                self.say(name, f"ended with status {process.returncode}; {said}")
+                self.say(name, _death(process.returncode, self.log_path(name), child.log_start))
             if child.process is None and now >= child.next_start:
                 self._spawn(child)
             if rotate(self.log_path(child.service.name)):
@@ -261,6 +260,14 @@ class Fleet:
             child.process.stdin.close()
         child.started = time.monotonic()
         self.say(service.name, f"started, process {child.process.pid}")
+
+
+def _death(status: int, log: Path, since: int) -> str:
+    """One that was killed said nothing of it; one that ended by itself said why last."""
+    if status < 0:
+        with suppress(ValueError):  # a real-time signal has no name
+            return f"killed ({signal.Signals(-status).name}), is started again; see {log}"
+    return f"ended with status {status}; {log_tail(log, since, lines=1)}"
 
 
 def wait_until(ping: Callable[[], None], seconds: float = 10.0) -> None:

@@ -21,6 +21,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from uuid import UUID
@@ -31,7 +32,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from provenance import files
 from provenance.capture.spool import refused
-from provenance.errors import InputError
+from provenance.errors import InputError, ProvenanceError
 from provenance.formats.fields import Fields, as_json
 from provenance.formats.producers.certificate import (
     IDENTITY_BYTES,
@@ -101,7 +102,12 @@ def keep_run_keys(run_dir: Path, keys: RunKeys) -> RunKeys:
         InputError: The folder cannot be written, or an existing file is unusable.
     """
     path = run_dir / KEY_FILE
-    make_key_file(path, keys)
+    try:
+        make_key_file(path, keys)
+    except ProvenanceError:
+        with suppress(OSError):  # it has something, which stays
+            run_dir.rmdir()
+        raise
     kept = load_run_keys(run_dir)
     if kept.run != keys.run:
         raise InputError(f"{path}: is the key of run {kept.run}, expected {keys.run}")

@@ -43,6 +43,23 @@ _EXTRAS = {
 }  # fmt: skip
 _CLIENTS = {"ethereum": "web3", "bitcoin": "bitcoinrpc", "ipfs": "ipfshttpclient"}
 _NOT_YET = "none yet: the workers make it"
+_MENDS = (
+    ("OutOfMemoryError", "give that Redis more memory (maxmemory), or take out what is not ours"),
+    ("MISCONF", "mend its disk: Redis cannot save"),
+    ("ReadOnlyError", "name the primary in redis_url: this one is a replica"),
+    ("refuses the user or password", "mend the user and password of redis_url"),
+    ("carries the events of the ledger", "name another database of it in redis_url, such as /1"),
+    ("is full", "make room on its disk"),
+    ("No space left", "make room on its disk"),
+    ("locked by another process", "end the process that holds it"),
+    ("was not migrated", "provenance migrate"),
+    ("there is no database, and", "put the database back (docs/backup.md)"),
+    (
+        "was changed or is of another key",
+        "put the ledger's own back, or name another (blockchain.local.path)",
+    ),
+)
+"""What an error's words ask for, before what is wrong with such a thing in general."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +132,7 @@ def _services(arguments: argparse.Namespace, settings: Settings) -> Iterator[Fin
     yield _try("key", "ledger key", lambda: _ledger_key(settings))
     for name, folder in (("base_dir", settings.base_dir), ("spool", settings.base_dir / "spool")):
         yield _try("folder", name, partial(_folder, folder), "make room, or give this user rights")
-    yield _try("database", "ledger", lambda: _database(settings))
+    yield _try("database", "ledger", lambda: _database(settings), "start it or mend database_url")
     yield _try("database", "history", lambda: _history(settings), "see: provenance ledger head")
     if settings.redis_url is None:
         embedded = redis_server(Path(".devnet").absolute()) is not None
@@ -172,7 +189,9 @@ def _try(kind: str, name: str, look: Callable[[], str], mend: str | None = None)
     try:
         return Finding(kind, name, True, look())
     except ProvenanceError as error:
-        return Finding(kind, name, False, str(error), mend)
+        said = str(error)
+        mend = next((better for words, better in _MENDS if words in said), mend)
+        return Finding(kind, name, False, said, mend)
 
 
 def _ledger_key(settings: Settings) -> str:
@@ -250,7 +269,8 @@ def _network(settings: Settings, name: str) -> Finding:
         balance = "" if identity.balance is None else f" balance={identity.balance}"
         return f"{facts} height={identity.height}{balance}"
 
-    hint = f"check blockchain.{name}; for trying out: provenance devnet up"
+    hint = f"check blockchain.{name}"
+    hint += "; for trying out: provenance devnet up" if name != "local" else ""
     return replace(_try("network", name, look, hint), client=client)
 
 
@@ -268,7 +288,7 @@ def health(arguments: argparse.Namespace) -> int:
     stale = [age for age in ages if age.stale(limit)]
     failing = [str(age) for age in ages if age.problem is not None and age not in stale]
     if not arguments.queues:
-        failing += readiness.of_servers(settings)
+        failing += readiness.of_servers(settings) + readiness.of_networks(settings)
     rows = [asdict(age) | {"fresh": age not in stale} for age in ages]
     lines = [f"stale (limit {limit:.0f} s): {'; '.join(map(str, stale))}"] if stale else []
     lines += [f"failing: {'; '.join(failing)}"] if failing else []

@@ -33,6 +33,7 @@ from provenance.formats.run_tree.ranks import silent_ranks
 from provenance.formats.run_tree.selection import named_networks, unannounced
 from provenance.ledger.seal import waits_for
 from provenance.log import shown
+from provenance.observe import readiness
 from provenance.operations import words
 from provenance.operations.overview import Overview, network_document, overview
 from provenance.ports.values import LedgerEntry, RunRow, StoredRecord
@@ -72,7 +73,7 @@ def status(arguments: argparse.Namespace) -> int:
     if run:
         document, code = _run(settings, run, wanted), 0
     else:
-        seen = overview(settings, wanted)
+        seen = _seen(settings, wanted)
         document, code = _document(seen, wanted), seen.exit_code
     if arguments.json:
         print_json(document)
@@ -81,6 +82,12 @@ def status(arguments: argparse.Namespace) -> int:
     else:
         _print_overview(seen, document, wanted.now)
     return code
+
+
+def _seen(settings: Settings, wanted: Wanted) -> Overview:
+    """Without a Redis nothing runs, and nothing is tried."""
+    problems = readiness.of_servers(settings) if settings.redis_url is not None else ()
+    return overview(settings, wanted, problems)
 
 
 def _wanted(arguments: argparse.Namespace, settings: Settings) -> Wanted:
@@ -122,7 +129,7 @@ def _watch(arguments: argparse.Namespace, settings: Settings) -> int:
     def page() -> str:
         wanted = _wanted(arguments, settings)
         try:
-            seen = overview(settings, wanted)
+            seen = _seen(settings, wanted)
         except UnavailableError as error:
             return json_line({"error": str(error)}) if arguments.json else shown(str(error))
         if arguments.json:
@@ -155,7 +162,7 @@ def _document(seen: Overview, wanted: Wanted) -> dict[str, Any]:
         },
         "spool_bytes": seen.spool_bytes,
         "stream_entries": seen.stream_entries,
-        "redis_problem": seen.redis_problem,
+        "problems": seen.problems,
         "runs": [
             _told(item, trust)
             | {"seals": [phase.value for phase in seen.seals.get(item.row.run, ())]}

@@ -150,7 +150,9 @@ def _spool(spool_dir: Path, notes: Notebook) -> dict[UUID, SpoolRun]:
     found: dict[UUID, SpoolRun] = {}
     try:
         for run, folder in spool_runs(spool_dir).items():
-            found[run] = read_run(folder, run)
+            own = read_run(folder, run)
+            if own.segments or own.acked or own.findings:  # a training that never began left none
+                found[run] = own
     except OSError as error:
         notes.unchecked.append(f"spool: {error.filename or spool_dir}: {error.strerror}")
     for own in found.values():

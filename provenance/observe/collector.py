@@ -24,8 +24,9 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from provenance.bootstrap import reading
-from provenance.errors import ProvenanceError
+from provenance.errors import ProvenanceError, StoreUnavailable
 from provenance.evidence.run_summary import seconds_of
+from provenance.observe import readiness
 from provenance.observe.readiness import SWEEP
 from provenance.ports.store import LedgerStore, LedgerTx
 from provenance.ports.values import AnchorState
@@ -36,6 +37,8 @@ UNITS: Final = {"ethereum": "wei", "bitcoin": "satoshi"}
 SEALS: Final = 100
 """The newest, of which the delays are told."""
 MAX_SHIPPERS: Final = 2000
+STALE_S: Final = 300.0
+"""Age of a shipper's report from which its figures are not those of now."""
 _PREFIX: Final = "provenance_"
 Labels = tuple[str, ...]
 Numbers = dict[Labels, float]
@@ -62,22 +65,28 @@ class Figures(Collector):
         for part, ask in parts.items():
             try:
                 yield from ask()
+                readiness.require(self._settings, part)
                 reached[part,] = 1
             except ProvenanceError:
                 reached[part,] = 0
-        yield _gauge("reachable", "1 where it answered this scrape", ("part",), reached)
+        yield _gauge(
+            "reachable", "1 where it answered this scrape and takes writes", ("part",), reached
+        )
 
     # --- the database ---------------------------------------------------------------------
 
     def _of_database(self) -> list[Metric]:
-        self._store = self._store or reading.open_store(self._settings)
-        if self._store is None:
-            return []
+        path = reading.sqlite_path(self._settings.database_url)
         try:
+            if path is not None and not path.exists():  # also where it is still open here
+                raise StoreUnavailable(f"database {path}: there is none")
+            self._store = self._store or reading.open_store(self._settings)
+            assert self._store is not None
             with self._store.snapshot() as tx:
                 return [*_of_runs(tx), *self._of_anchors(tx)]
         except ProvenanceError:
-            self._store.close()
+            if self._store is not None:
+                self._store.close()
             self._store = None
             raise
 
@@ -170,10 +179,12 @@ def _of_shippers(board: RedisBoard) -> Iterator[Metric]:
         _shipper(name): report for name, report in newest[:MAX_SHIPPERS]
     }
     labels, now = ("host", "spool"), time.time()
-    for key, (name, text) in _REPORTED.items():
-        numbers: Numbers = {own: _number(report.get(key)) for own, report in reports.items()}
-        yield _gauge(name, text, labels, numbers)
     ages = {own: max(0.0, now - _number(report["at"])) for own, report in reports.items()}
+    for key, (name, text) in _REPORTED.items():
+        numbers: Numbers = {
+            own: _number(report.get(key)) for own, report in reports.items() if ages[own] <= STALE_S
+        }
+        yield _gauge(name, text, labels, numbers)
     yield _gauge("shipper_report_age_seconds", "since a shipper's report", labels, ages)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 
 from provenance.app import health
-from provenance.bootstrap import reading, sending
-from provenance.errors import ConfigError, ProvenanceError
+from provenance.bootstrap import guarding, reading, sending
+from provenance.errors import ConfigError, ProvenanceError, StoreUnavailable
 from provenance.settings import Settings
 
 SWEEP = "sweep"
@@ -23,45 +24,87 @@ def problems(settings: Settings) -> list[str]:
     limit = health.limit_s(settings)
     served = [age for age in health.ages(settings) if age.age_s is not None]
     found = [str(age) for age in served if age.problem or age.stale(limit)]
-    return found + of_servers(settings)
+    return found + of_servers(settings) + of_networks(settings)
 
 
 def of_servers(settings: Settings) -> list[str]:
     """The same of Redis and the database alone."""
-    limit = health.limit_s(settings)
-    return [*_of_redis(settings, limit), *_of_database(settings, limit)]
+    limit, found = health.limit_s(settings), list[str]()
+    for look in (_of_redis, _of_database):
+        try:
+            found += look(settings, limit)
+        except ProvenanceError as error:
+            found.append(str(error))
+    return found
+
+
+def of_networks(settings: Settings) -> list[str]:
+    """The same of the networks, as the database has it: none is asked here."""
+    chain, limit, now, found = settings.blockchain, health.limit_s(settings), time.time(), []
+    with suppress(ProvenanceError):  # of_servers tells it
+        store = reading.open_store(settings) if chain.enabled else None
+        if store is None:
+            return []
+        with closing(store), store.snapshot() as tx:
+            for name in chain.networks:
+                known, tally = tx.network(name), tx.tally(name)
+                problem = (known and known.paused) or tally.problem
+                waits_s = now - (tally.waiting_since or now)
+                if problem and waits_s > limit:
+                    found.append(f"{name}: the oldest root waits for {waits_s:.0f} s: {problem}")
+    return found
+
+
+def require(settings: Settings, part: str) -> None:
+    """That ``database`` or ``redis`` takes something, where this user may write; no database is
+    made.
+
+    Raises:
+        ProvenanceError: It does not, or a database is gone that the key signed heads of.
+    """
+    if part == "redis":
+        with closing(reading.open_board(settings)) as board:
+            board.ping()
+            with suppress(ConfigError):  # this user only looks
+                board.require_writes()
+    elif (store := reading.open_store(settings)) is not None:
+        store.close()
+        sending.require_commits(settings, "health")
+    elif entries := signed(settings):
+        path = reading.sqlite_path(settings.database_url)
+        raise StoreUnavailable(f"database {path}: it is gone, and the key signed {entries} entries")
+
+
+def signed(settings: Settings) -> int:
+    """How many entries this deployment's key signed, as is remembered outside of the database; 0
+    where this user may not read the key.
+
+    Raises:
+        ConfigError, LedgerForkError, TransportUnavailable: It cannot be told.
+    """
+    if not os.access(settings.key_file, os.R_OK):
+        return 0
+    heads = guarding.known_guard(settings).remembered().values()
+    return max((head.size for head in heads), default=0)
 
 
 def _of_redis(settings: Settings, limit: float) -> Iterator[str]:
     if settings.redis_url is None:
         return
-    try:
-        with closing(reading.open_board(settings)) as board:
-            board.ping()
-            try:
-                board.require_writes()
-                waiting = board.waiting()
-            except ConfigError:  # this user only looks
-                return
-    except ProvenanceError as error:
-        yield str(error)
-        return
-    for shard, (entries, age_s) in enumerate(waiting):
-        if age_s is not None and age_s > limit:
-            yield f"shard {shard}: the oldest of {entries} batches waits for {age_s:.0f} s"
+    require(settings, "redis")
+    with suppress(ConfigError), closing(reading.open_board(settings)) as board:
+        for shard, (entries, age_s) in enumerate(board.waiting()):
+            if age_s is not None and age_s > limit:
+                yield f"shard {shard}: the oldest of {entries} batches waits for {age_s:.0f} s"
 
 
 def _of_database(settings: Settings, limit: float) -> Iterator[str]:
-    try:
-        store = reading.open_store(settings)
-        if store is None:
-            return
-        with closing(store), store.snapshot() as tx:
-            committed = tx.commit_time(SWEEP)
-        sending.require_commits(settings, "health")
-    except ProvenanceError as error:
-        yield str(error)
+    require(settings, "database")
+    store = reading.open_store(settings)
+    if store is None:
         return
+    with closing(store), store.snapshot() as tx:
+        committed = tx.commit_time(SWEEP)
     if committed is None:
         yield "no sweep has committed yet"
     elif (age_s := time.time() - committed) > limit:

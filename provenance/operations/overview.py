@@ -3,7 +3,7 @@ what is stuck."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -50,8 +50,9 @@ class Overview:
 
     Attributes:
         spool_bytes: On this host, not confirmed by the database yet.
-        stream_entries: That no worker has taken; None where ``redis_problem`` says why, or no Redis
-            is configured.
+        stream_entries: That no worker has taken; None where no Redis is configured, or it does not
+            answer.
+        problems: Why Redis or the database does not get on.
         states: How many of all runs are in each.
         roots: How many ask for an anchor.
         unsigned: Runs that go on without an identity, and why.
@@ -61,7 +62,7 @@ class Overview:
     settings: Settings
     spool_bytes: int
     stream_entries: int | None = None
-    redis_problem: str | None = None
+    problems: list[str] = field(default_factory=list)
     has_database: bool = False
     runs: list[ListedRun] = field(default_factory=list)
     seals: Mapping[Any, Any] = field(default_factory=dict)
@@ -87,14 +88,17 @@ class Overview:
 
     @property
     def exit_code(self) -> int:
-        """3: Redis could not be asked; 1: a network is paused or does not get on; 0 otherwise."""
-        if self.redis_problem is not None:
+        """3: Redis or the database does not get on; 1: a network is paused or does not; else 0."""
+        if self.problems:
             return UnavailableError.exit_code
         return int(any(network.stuck for network in self.networks.values()))
 
 
-def overview(settings: Settings, wanted: Wanted) -> Overview:
+def overview(settings: Settings, wanted: Wanted, problems: Sequence[str] = ()) -> Overview:
     """How it stands now.
+
+    Args:
+        problems: What is known already of Redis and the database.
 
     Raises:
         StoreUnavailable
@@ -102,12 +106,13 @@ def overview(settings: Settings, wanted: Wanted) -> Overview:
     """
     spool, fleet = settings.base_dir / "spool", running_fleet(settings.base_dir) or {}
     made = Overview(settings, pending_bytes(spool), unsigned=unsigned_runs(spool))
+    made.problems = list(problems)
     made.pages = fleet.get("pages") or {}
     if settings.redis_url is not None:
         try:
             made.stream_entries = reading.stream_backlog(settings)
         except (UnavailableError, ConfigError) as error:
-            made.redis_problem = str(error)
+            made.problems = made.problems or [str(error)]
     store = reading.open_store(settings)
     if store is None:
         return made

@@ -12,6 +12,7 @@ from provenance.report.summary import size_of, spoken
 NETWORK_COLUMNS: Final = (
     "network", "newest head", "state", "age", "final in", "waiting", "cost", "per run", "anchors",
 )  # fmt: skip
+_NOTHING_YET: Final = "nothing: there is no database yet"
 _IN_WORDS: Final = {
     AnchorState.DUE: "due",
     AnchorState.SIGNED: "signed",
@@ -33,15 +34,16 @@ def anchored(seen: Overview, now: float) -> str:
         coming.append(f"{size_of(seen.spool_bytes)} in the spool")
     more = f"; more is coming: {', '.join(coming)}" if coming else ""
     if not seen.has_database:
-        return f"anchored: nothing: there is no database yet{more}"
+        known = "unknown: there is no database" if seen.problems else _NOTHING_YET
+        return f"anchored: {known}{more}"
     if not seen.networks:
         return f"anchored: nothing: anchoring is off (blockchain.enabled){more}"
     if not seen.roots:
         return f"anchored: nothing: no run has a root yet{more}"
     if not seen.waiting:
-        return (
-            f"anchored: all {_some(seen.roots, 'root')}, final on {', '.join(seen.networks)}{more}"
-        )
+        known = "the known" if seen.problems else "all"
+        final = f"final on {', '.join(seen.networks)}"
+        return f"anchored: {known} {_some(seen.roots, 'root')}, {final}{more}"
     behind = [f"{name} {n.tally.waiting}" for name, n in seen.networks.items() if n.tally.waiting]
     oldest = f"the oldest for {age(now - (seen.waiting_since or now))}"
     waiting = f"{seen.waiting} not yet, {oldest} ({', '.join(behind)})"
@@ -50,21 +52,20 @@ def anchored(seen: Overview, now: float) -> str:
 
 def notes(seen: Overview) -> Iterator[str]:
     """What else an operator should know, most pressing first."""
-    if seen.redis_problem is not None:
-        yield f"Redis: {seen.redis_problem}"
+    for problem in seen.problems:
+        yield f"does not get on: {problem}"
     for name, network in seen.networks.items():
         if network.paused:
             yield f"{name} is paused: {network.paused}"
         elif network.tally.problem:
             yield f"{name} does not get on: {network.tally.problem}"
     spool = f"{size_of(seen.spool_bytes)} on this host, kept until the database confirms them"
-    yield f"spool: {spool if seen.spool_bytes else 'empty: the database has all of this host'}"
-    if seen.redis_problem is None:
-        yield (
-            "stream: no Redis configured; `provenance up` brings its own"
-            if seen.stream_entries is None
-            else f"stream: {_some(seen.stream_entries, 'batch')} for a hashing worker to take"
-        )
+    empty = "empty" if seen.problems else "empty: the database has all of this host"
+    yield f"spool: {spool if seen.spool_bytes else empty}"
+    if seen.stream_entries is not None:
+        yield f"stream: {_some(seen.stream_entries, 'batch')} for a hashing worker to take"
+    elif seen.settings.redis_url is None:
+        yield "stream: no Redis configured; `provenance up` brings its own"
     for run, reason in seen.unsigned.items():
         yield f"run {run} goes on without an identity: {reason}"
     if seen.parked:

@@ -46,10 +46,11 @@ class RedisBoard(RedisStreams):
     """Raises as the transport it is beside."""
 
     def report(self, shipper: str, told: Mapping[str, Any]) -> None:
-        """A shipper's newest report, in the place of its last."""
+        """A shipper's newest report, in the place of its last; an empty one takes that back."""
         with self._translated():
             key = f"{self._prefix}shippers"
-            self._redis.hset(key, shipper, json.dumps(dict(told) | {"at": time.time()}))
+            dated = dict(told) | {"at": time.time()} if told else {}
+            self._redis.hset(key, shipper, json.dumps(dated))
             self._redis.expire(key, FORGET_S)
 
     def reports(self) -> dict[str, dict[str, Any]]:

@@ -170,7 +170,7 @@ class Shipper:
                 over = self._may_leave(idle_exit_s, now - quiet_since, total)
             if now >= self._report_at or over:
                 self._report_at = now + REPORT_S
-                self._tell(total)
+                self._tell(total, over)
             if over:
                 break
             stop.wait(pause)
@@ -195,10 +195,12 @@ class Shipper:
             "corruptions": total.corruptions,
         }
 
-    def _tell(self, total: Shipped) -> None:
+    def _tell(self, total: Shipped, over: bool) -> None:
+        """Report; one that leaves an empty spool reports nothing, and so is not missed."""
         if self._report is not None:
             with contextlib.suppress(ProvenanceError, OSError):
-                self._report(self.figures(total))
+                figures = self.figures(total)
+                self._report(figures if figures["bytes"] or not over else {})
 
     def trainers_alive(self) -> bool:
         """True where a process still holds a segment of this spool."""

@@ -156,11 +156,12 @@ def test_what_dies_is_said_and_started_again(supervisor: Fleet, told: Told) -> N
     after = supervisor.pids()
     assert after["a"] != before["a"]
     assert after["b"] == before["b"]
-    assert any(name == "a" and "ended with status -9" in line for name, line in told.lines)
+    line = f"killed (SIGKILL), is started again; see {supervisor.log_path('a')}"
+    assert ("a", line) in told.lines
 
 
 def test_the_reason_in_its_log_is_said(supervisor: Fleet, told: Told) -> None:
-    supervisor.start([script("broken", "raise SystemExit('no such thing')")])
+    supervisor.start([script("broken", "print('at work'); raise SystemExit('no such thing')")])
 
     def ended() -> bool:
         supervisor.mend()
@@ -168,8 +169,20 @@ def test_the_reason_in_its_log_is_said(supervisor: Fleet, told: Told) -> None:
 
     assert until(ended)
     (line,) = [line for _, line in told.lines if "ended" in line]
-    assert "ended with status 1; " in line
-    assert "no such thing" in line
+    assert line == "ended with status 1; no such thing"
+
+
+def test_one_that_was_killed_is_not_told_with_what_it_said_before(
+    supervisor: Fleet, told: Told
+) -> None:
+    code = "import os, signal; print('x' * 900, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
+    supervisor.start([script("hashing", code)])
+    (child,) = supervisor.children
+    assert child.process is not None
+    child.process.wait(20)
+    supervisor.mend()
+    log = supervisor.log_path("hashing")
+    assert ("hashing", f"killed (SIGKILL), is started again; see {log}") in told.lines
 
 
 def test_a_death_is_told_with_its_own_lines_alone_and_a_long_log_is_cut(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import resource
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -22,6 +23,18 @@ from provenance.capture.keys import (
 )
 from provenance.errors import FormatError, InputError, ProvenanceError, UnknownVersionError
 from tests.support.runs import RUN
+
+
+def test_a_training_that_the_disk_refuses_leaves_no_folder(tmp_path: Path) -> None:
+    keys, before = new_run_keys(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    folder = tmp_path / str(keys.run)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        with pytest.raises(ProvenanceError, match="cannot keep the run's key there"):
+            keep_run_keys(folder, keys)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not folder.exists()
 
 
 def _file(**fields: object) -> bytes:

@@ -34,7 +34,7 @@ from provenance.chains.bitcoin.rpc import Value
 from provenance.chains.ethereum import interface
 from provenance.cli import demo as demo_command
 from provenance.cli import up as up_command
-from provenance.errors import InputError, MissingExtraError
+from provenance.errors import InputError, MissingExtraError, TransportUnavailable
 from provenance.formats.producers.certificate import identity_statement, sign_identity
 from provenance.formats.record import Kind
 from provenance.settings import Settings, load
@@ -433,7 +433,7 @@ def test_status_tells_the_backlog(
     monkeypatch.setenv("PROVENANCE_REDIS_URL", "redis://127.0.0.1:1/0")
     code, document = said("status")
     assert (code, document["stream_entries"], document["runs_total"]) == (3, None, 1)
-    assert document["redis_problem"].startswith("Redis at 127.0.0.1:1/0: ")
+    assert document["problems"][0].startswith("Redis at 127.0.0.1:1/0: ")
     monkeypatch.setattr(redis_streams, "RedisStreams", lambda _: transport)
     assert said("status")[1]["stream_entries"] == 2
 
@@ -514,6 +514,34 @@ def test_doctor_finds_another_deployment_on_the_same_redis(
     redis = finding(document, "server", "redis")
     assert (code, redis["works"]) == (3, False)
     assert "the ledger other/ledger+0a0b0c0d, and this deployment's is" in redis["detail"]
+    assert redis["mend"] == "name another database of it in redis_url, such as /1"
+    monkeypatch.setattr(RedisBoard, "require_writes", refuses("OutOfMemoryError: no memory"))
+    transport.lose_everything()
+    assert "maxmemory" in finding(said("doctor")[1], "server", "redis")["mend"]
+
+
+def refuses(problem: str) -> Callable[..., None]:
+    def refuse(*_: object) -> None:
+        raise TransportUnavailable(problem)
+
+    return refuse
+
+
+@pytest.mark.usefixtures("redis_here")
+def test_doctor_mends_each_fault_by_its_own_words(said: Any, run: Settings) -> None:
+    anchors = run.base_dir / "anchors.jsonl"
+    kept = anchors.read_bytes()
+    anchors.write_bytes(kept.replace(b"signature", b"signatory"))
+    local = finding(said("doctor")[1], "network", "local")
+    assert local["mend"] == "put the ledger's own back, or name another (blockchain.local.path)"
+    anchors.write_bytes(kept)
+    with closing(sqlite3.connect(run.base_dir / "ledger.db")) as connection:
+        connection.execute(
+            "CREATE TRIGGER full BEFORE INSERT ON commits "
+            "BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END"
+        )
+        connection.commit()
+    assert finding(said("doctor")[1], "database", "ledger")["mend"] == "make room on its disk"
 
 
 @pytest.mark.usefixtures("redis_here")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import time
 from collections.abc import Iterator
@@ -10,19 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 from sqlalchemy import event
 
 from provenance.formats.record import Kind
 from provenance.ledger.ingest import ingest
-from provenance.observe import counts
+from provenance.observe import counts, readiness
 from provenance.observe.collector import Figures
-from provenance.ports.values import AnchorState
+from provenance.ports.values import AnchorState, NetworkRow
 from provenance.settings import Settings, load
 from provenance.stores.redis_board import RedisBoard
 from provenance.stores.sql import SqlStore
 from provenance.testing.memory_transport import MemoryTransport
+from tests.support.paths import ROOT
 from tests.support.runs import POLICY, Producer, some_run
 
 
@@ -115,6 +118,64 @@ def test_what_cannot_be_reached_is_told_and_the_rest_is_there(
     assert value(broken, "reachable", part="database") == 0
 
 
+def test_a_database_that_is_gone_or_takes_nothing_is_not_reachable(
+    settings: Settings, store: SqlStore
+) -> None:
+    registry = scrape(settings)
+    part = {"part": "database"}
+    assert registry.get_sample_value("provenance_reachable", part) == 1
+    with store.exclusive() as connection:
+        connection.exec_driver_sql(
+            "CREATE TRIGGER full BEFORE INSERT ON commits "
+            "BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END"
+        )
+    assert registry.get_sample_value("provenance_reachable", part) == 0
+    assert registry.get_sample_value("provenance_ledger_entries") == 0, "it is still read"
+    (settings.base_dir / "ledger.db").unlink()
+    assert registry.get_sample_value("provenance_reachable", part) == 0
+    assert registry.get_sample_value("provenance_ledger_entries") is None
+
+
+def test_a_network_that_does_not_get_on_is_no_ready_deployment(
+    settings: Settings, store: SqlStore
+) -> None:
+    ingested(store, run())
+    assert readiness.of_networks(settings) == []
+    with store.transaction() as tx:
+        tx.save_network(NetworkRow("local", {}, "another chain answers", time.time()))
+    assert readiness.of_networks(settings) == [], "not before it has taken long"
+    with store.exclusive() as connection:
+        connection.exec_driver_sql("UPDATE ledger_entries SET created_at = created_at - 500")
+    (line,) = readiness.of_networks(settings)
+    assert re.fullmatch(r"local: the oldest root waits for 5\d\d s: another chain answers", line), (
+        line
+    )
+
+
+def test_an_alert_fires_where_its_series_is_gone() -> None:
+    (group,) = yaml.safe_load((ROOT / "deploy/observability/alerts.yaml").read_text())["groups"]
+    rules = {rule["alert"]: rule["expr"] for rule in group["rules"]}
+    for alert, series in (
+        ("ProvenanceNoCommits", "provenance_commit_age_seconds"),
+        ("ProvenanceQueueStale", "provenance_queue_age_seconds"),
+        ("ProvenanceWatchDown", 'up{job="provenance"}'),
+    ):
+        assert f"or absent({series})" in rules[alert]
+
+
+@pytest.mark.nodes
+def test_a_redis_that_refuses_writes_is_not_reachable(settings: Settings, redis_url: str) -> None:
+    here, board = replace(settings, redis_url=redis_url), RedisBoard(redis_url)
+    assert value(here, "reachable", part="redis") == 1
+    board._redis.config_set("maxmemory", 1)
+    try:
+        assert value(here, "reachable", part="redis") == 0
+        assert value(here, "stream_entries", shard="3") is not None, "it is still read"
+    finally:
+        board._redis.config_set("maxmemory", 0)
+        board.close()
+
+
 def test_no_query_reads_all_runs_or_records(settings: Settings, store: SqlStore) -> None:
     """Each is an indexed aggregate at most: SQLite's plan scans no table."""
     ingested(store, *(run(1) for _ in range(3)))
@@ -173,6 +234,12 @@ def test_shippers_and_workers_tell_through_redis(settings: Settings, redis_url: 
     board.append([])
     board._redis.xadd("prov:events:3", {"b": b"x"}, id=f"{int((time.time() - 30) * 1000)}-0")
     assert value(here, "stream_entries", shard="3") == 1
+    old = {**told, "at": time.time() - 400}
+    board._redis.hset("prov:shippers", "trainer-1:/spool", json.dumps(old))
+    assert value(here, "spool_bytes", **host) is None, "of a stale report nothing is told as of now"
+    assert value(here, "shipper_report_age_seconds", **host) == pytest.approx(400, abs=60)
+    board.report("trainer-1:/spool", {})
+    assert value(here, "shipper_report_age_seconds", **host) is None, "it left in order"
     age = value(here, "stream_oldest_age_seconds", shard="3")
     assert age == pytest.approx(30, abs=20)
     board._redis.delete("prov:counts", "prov:shippers", "prov:events:3")

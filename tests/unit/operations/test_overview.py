@@ -163,8 +163,8 @@ def test_without_redis_the_runs_are_shown_and_the_reason(
     monkeypatch.setenv("PROVENANCE_REDIS_URL", url)
     assert cli.main(["status", "--base-dir", str(base)]) == 3
     lines = lines_of(capsys)
-    assert lines[0] == "anchored: all 6 roots, final on local"
-    assert lines[1].startswith("Redis: Redis at 127.0.0.1:1/0: ")
+    assert lines[0] == "anchored: the known 6 roots, final on local"
+    assert lines[1].startswith("does not get on: Redis at 127.0.0.1:1/0: ")
     assert len([line for line in lines if "finished (completed)" in line]) == 3
     assert "sesame" not in str(lines)
 
@@ -177,9 +177,39 @@ def test_a_wrong_password_is_told_beside_the_runs(
     monkeypatch.setenv("PROVENANCE_REDIS_URL", f"redis://nobody:sesame@{host.split('//')[-1]}")
     assert cli.main(["status", "--base-dir", str(base)]) == 3
     lines = lines_of(capsys)
-    assert lines[0] == "anchored: all 6 roots, final on local"
+    assert lines[0] == "anchored: the known 6 roots, final on local"
     assert "refuses the user or password" in lines[1]
     assert "sesame" not in str(lines)
+
+
+@pytest.mark.nodes
+def test_what_takes_nothing_is_told_and_not_all_is_claimed(
+    base: Path, redis_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROVENANCE_REDIS_URL", redis_url)
+    status = ["status", "--base-dir", str(base)]
+    with closing(sqlite3.connect(base / "ledger.db")) as connection:
+        commits = "INSERT OR REPLACE INTO commits VALUES ('sweep', unixepoch())"
+        connection.execute(commits)
+        connection.commit()
+        assert cli.main(status) == 0
+        assert lines_of(capsys)[0] == "anchored: all 6 roots, final on local"
+        connection.execute(
+            "CREATE TRIGGER full BEFORE INSERT ON commits "
+            "BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END"
+        )
+        connection.commit()
+    assert cli.main(status) == 3
+    lines = lines_of(capsys)
+    assert lines[0] == "anchored: the known 6 roots, final on local"
+    assert lines[1].startswith("does not get on: database ")
+    assert lines[1].endswith("database or disk is full")
+    (base / "ledger.db").unlink()
+    assert cli.main(status) == 3
+    lines = lines_of(capsys)
+    assert lines[0] == "anchored: unknown: there is no database"
+    assert lines[1].endswith("ledger.db: it is gone, and the key signed 6 entries")
+    assert not (base / "ledger.db").exists(), "a look makes nothing"
 
 
 def test_a_network_that_does_not_get_on_is_named_and_is_1(

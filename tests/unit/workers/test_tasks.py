@@ -6,11 +6,13 @@ Over 400 lines: case by case, one file: `workers`.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -22,6 +24,7 @@ import pytest
 from celery.app.task import Task
 from celery.exceptions import SoftTimeLimitExceeded
 from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
 from sqlalchemy.event import listen, remove
 from structlog.testing import capture_logs
 
@@ -844,6 +847,34 @@ def test_the_transport_is_the_configured_redis(
     finally:
         app_module.settings_of.cache_clear()
         resources.transport.cache_clear()
+
+
+def test_an_outage_of_the_broker_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, once, told = [0.0], telemetry.Once(), list[str]()
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+
+    def tell() -> None:
+        try:
+            try:
+                raise RedisError("command not allowed when used memory > 'maxmemory'")
+            except RedisError:
+                raise ValueError("scheduled task sweep")  # noqa: B904  as beat does
+        except ValueError as error:
+            given = (error, traceback.format_stack())
+            record = logging.LogRecord(
+                "celery.beat", logging.ERROR, "", 0, "Message Error: %s\n%s", given, sys.exc_info()
+            )
+        if once.filter(record):
+            told.append(logging.Formatter().format(record))
+        own = {"event": "hint.lost", "queue": "hashing", "timestamp": str(now[0])}
+        line: Any = logging.LogRecord("workers", logging.WARNING, "", 0, own, (), None)
+        if once.filter(line):
+            told.append(line.msg["event"])
+
+    for now[0] in range(0, 61, 5):
+        tell()
+    line = "broker: RedisError: command not allowed when used memory > 'maxmemory'"
+    assert told == [line, "hint.lost"] * 2, "once a minute"
 
 
 @pytest.mark.slow
