@@ -9,7 +9,7 @@ from contextlib import closing, suppress
 
 from provenance.app import health
 from provenance.bootstrap import guarding, reading, sending
-from provenance.errors import ConfigError, ProvenanceError, StoreUnavailable
+from provenance.errors import ConfigError, ProvenanceError, TransportUnavailable
 from provenance.settings import Settings
 
 SWEEP = "sweep"
@@ -60,32 +60,20 @@ def require(settings: Settings, part: str) -> None:
     made.
 
     Raises:
-        ProvenanceError: It does not, or a database is gone that the key signed heads of.
+        ProvenanceError: It does not; or the database lacks what the ledger's key signed.
     """
     if part == "redis":
         with closing(reading.open_board(settings)) as board:
             board.ping()
             with suppress(ConfigError):  # this user only looks
                 board.require_writes()
-    elif (store := reading.open_store(settings)) is not None:
+        return
+    if os.access(settings.key_file, os.R_OK) or not settings.key_file.exists():
+        with suppress(TransportUnavailable):  # the other part tells it
+            guarding.compare_history(settings)
+    if (store := reading.open_store(settings)) is not None:
         store.close()
         sending.require_commits(settings, "health")
-    elif entries := signed(settings):
-        path = reading.sqlite_path(settings.database_url)
-        raise StoreUnavailable(f"database {path}: it is gone, and the key signed {entries} entries")
-
-
-def signed(settings: Settings) -> int:
-    """How many entries this deployment's key signed, as is remembered outside of the database; 0
-    where this user may not read the key.
-
-    Raises:
-        ConfigError, LedgerForkError, TransportUnavailable: It cannot be told.
-    """
-    if not os.access(settings.key_file, os.R_OK):
-        return 0
-    heads = guarding.known_guard(settings).remembered().values()
-    return max((head.size for head in heads), default=0)
 
 
 def _of_redis(settings: Settings, limit: float) -> Iterator[str]:

@@ -208,7 +208,7 @@ def test_what_takes_nothing_is_told_and_not_all_is_claimed(
     assert cli.main(status) == 3
     lines = lines_of(capsys)
     assert lines[0] == "anchored: unknown: there is no database"
-    assert lines[1].endswith("ledger.db: it is gone, and the key signed 6 entries")
+    assert lines[1].endswith("there is no database, and the key signed 6 entries")
     assert not (base / "ledger.db").exists(), "a look makes nothing"
 
 
