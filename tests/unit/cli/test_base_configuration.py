@@ -16,6 +16,7 @@ from provenance.app.base_directory import leave_config
 from provenance.cli import up as up_command
 from provenance.cli.output import settings_of
 from provenance.stores import redis_streams
+from provenance.stores.redis_board import RedisBoard
 from provenance.testing.memory_transport import MemoryTransport
 
 NETWORKS = ("bitcoin", "ethereum", "ipfs")
@@ -101,6 +102,8 @@ def test_commands_see_the_redis_and_the_configuration_of_up(
     state.chmod(0o600)
     transport = MemoryTransport()
     transport.append([b"one"])
+    for look in ("ping", "require_writes", "waiting"):
+        monkeypatch.setattr(RedisBoard, look, lambda _: [])
     monkeypatch.setattr(redis_streams, "RedisStreams", lambda _: transport)
     for held in (False, True):
         with up.only_fleet(Path("artifacts" if held else "elsewhere")):
