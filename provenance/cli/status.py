@@ -85,9 +85,9 @@ def status(arguments: argparse.Namespace) -> int:
 
 
 def _seen(settings: Settings, wanted: Wanted) -> Overview:
-    """Without a Redis nothing runs, and nothing is tried."""
-    problems = readiness.of_servers(settings) if settings.redis_url is not None else ()
-    return overview(settings, wanted, problems)
+    """Without a Redis nothing runs, and nothing is tried; that it begins is no problem."""
+    found = readiness.of_servers(settings) if settings.redis_url is not None else ()
+    return overview(settings, wanted, [each for each in found if each != readiness.NO_SWEEP])
 
 
 def _wanted(arguments: argparse.Namespace, settings: Settings) -> Wanted:

@@ -14,6 +14,8 @@ from provenance.settings import Settings
 
 SWEEP = "sweep"
 """Who notes a commit at each of its turns."""
+NO_SWEEP = "no sweep has committed yet"
+"""As for some seconds after the first start."""
 
 
 def problems(settings: Settings) -> list[str]:
@@ -94,6 +96,6 @@ def _of_database(settings: Settings, limit: float) -> Iterator[str]:
     with closing(store), store.snapshot() as tx:
         committed = tx.commit_time(SWEEP)
     if committed is None:
-        yield "no sweep has committed yet"
+        yield NO_SWEEP
     elif (age_s := time.time() - committed) > limit:
         yield f"the last sweep committed {age_s:.0f} s ago"

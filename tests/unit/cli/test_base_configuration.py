@@ -15,7 +15,8 @@ from provenance.app import up
 from provenance.app.base_directory import leave_config
 from provenance.cli import up as up_command
 from provenance.cli.output import settings_of
-from provenance.stores import redis_board, redis_streams
+from provenance.stores import redis_streams
+from provenance.stores.redis_board import RedisBoard
 from provenance.testing.memory_transport import MemoryTransport
 
 NETWORKS = ("bitcoin", "ethereum", "ipfs")
@@ -76,7 +77,6 @@ class Looking:
 def looking(monkeypatch: pytest.MonkeyPatch) -> Looking:
     monkeypatch.setattr(Looking, "seen", [], raising=False)
     monkeypatch.setattr(up_command, "_until_signalled", Looking)
-    assert redis_board.RedisBoard, "it is made of the class that is replaced"
     monkeypatch.setattr(redis_streams, "RedisStreams", lambda _: MemoryTransport())
     sleeper = up.Service("redis", ("sleep", "60"))
     monkeypatch.setattr(up, "embedded_redis", lambda _: (sleeper, "redis://:pw@127.0.0.1:1/0"))
@@ -102,6 +102,8 @@ def test_commands_see_the_redis_and_the_configuration_of_up(
     state.chmod(0o600)
     transport = MemoryTransport()
     transport.append([b"one"])
+    for look in ("ping", "require_writes", "waiting"):
+        monkeypatch.setattr(RedisBoard, look, lambda _: [])
     monkeypatch.setattr(redis_streams, "RedisStreams", lambda _: transport)
     for held in (False, True):
         with up.only_fleet(Path("artifacts" if held else "elsewhere")):
