@@ -35,8 +35,6 @@ settings.register_profile(
 )
 settings.register_profile("quick", settings.get_profile("default"), max_examples=20)
 settings.load_profile("default")
-# Log lines are not what a command prints; pytest puts another stderr in the place of the first.
-structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
 
 
 def missing(reason: str) -> None:
@@ -50,6 +48,13 @@ def pytest_collection_finish() -> None:
     """What the test files imported stays; a collection looks at what tests make alone."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def log_lines_go_to_stderr() -> None:
+    """Not among what a command prints. Set beside ``structlog.configure``, of which the library
+    asks whether an application called it."""
+    structlog._config._CONFIG.logger_factory = lambda *_: structlog.PrintLogger(sys.stderr)
 
 
 @pytest.fixture(autouse=True)

@@ -13,6 +13,7 @@ from provenance.bootstrap import reading, sending
 from provenance.cli import main
 from provenance.errors import ConfigError, LedgerForkError
 from provenance.formats.record import Phase
+from provenance.fsck.findings import FindingKind as F
 from provenance.ledger.seal import append_root
 from provenance.settings import Settings, load
 from tests.support.verify_world import RUN
@@ -157,7 +158,7 @@ def test_a_copy_from_a_backup_signs_once_somebody_says_that_it_is_whole(
     assert not (copy.base / "ledger.key.head").exists()
     code, told = copy.run(capsys, "fsck", "--offline")
     assert code == 1
-    assert "ledger-history" in [each["kind"] for each in told["findings"]]
+    assert F.LEDGER_HISTORY in [each["kind"] for each in told["findings"]]
     assert copy.run(capsys, "ledger", "confirm") == (0, {"confirmed": True})
     assert copy.run(capsys, "ledger", "confirm") == (0, {"confirmed": False})
     copy.check()
