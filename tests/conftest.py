@@ -50,11 +50,12 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-@pytest.fixture(autouse=True)
-def log_lines_go_to_stderr() -> None:
+@pytest.fixture
+def log_lines_go_to_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not among what a command prints. Set beside ``structlog.configure``, of which the library
     asks whether an application called it."""
-    structlog._config._CONFIG.logger_factory = lambda *_: structlog.PrintLogger(sys.stderr)
+    own = structlog._config._CONFIG
+    monkeypatch.setattr(own, "logger_factory", lambda *_: structlog.PrintLogger(sys.stderr))
 
 
 @pytest.fixture(autouse=True)
