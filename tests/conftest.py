@@ -50,7 +50,7 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def log_lines_go_to_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not among what a command prints. Set beside ``structlog.configure``, of which the library
     asks whether an application called it."""

@@ -52,7 +52,6 @@ def verify(said: Said, *arguments: str) -> tuple[int, dict[str, Any]]:
     return code, json.loads(said.readouterr().out)
 
 
-@pytest.mark.usefixtures("log_lines_go_to_stderr")
 def test_a_foreign_bundle_is_not_pinned_by_another_ledgers_key(
     foreign: tuple[Path, str], tmp_path: Path, capsys: Said
 ) -> None:

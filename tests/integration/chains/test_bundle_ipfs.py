@@ -63,7 +63,6 @@ def test_a_folder_that_nobody_has_ends_at_the_deadline(ipfs_url: str) -> None:
         IPFSInterface(IPFSSettings(url=ipfs_url, timeout_s=1)).read_folder(absent)
 
 
-@pytest.mark.usefixtures("log_lines_go_to_stderr")
 @pytest.mark.nodes
 def test_a_run_is_verified_by_the_cid_of_its_bundle_alone(
     ipfs_url: str,

@@ -161,7 +161,6 @@ def test_stock_ots_accepts_every_proof_of_a_bundle_and_refuses_forged_ones(
         assert "Success" not in said
 
 
-@pytest.mark.usefixtures("log_lines_go_to_stderr")
 def test_pending_proofs_are_upgraded_and_then_accepted(
     world: Deployment,
     regtest: Regtest,

@@ -318,7 +318,6 @@ def test_a_verification_asks_the_explorers_for_bitcoins_blocks() -> None:
     assert "HTTP status 503" in (unreachable[2] or "")
 
 
-@pytest.mark.usefixtures("log_lines_go_to_stderr")
 def test_the_command_takes_several_explorers_and_a_quorum(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -142,7 +142,6 @@ def lines_of(capsys: pytest.CaptureFixture[str]) -> list[str]:
     return capsys.readouterr().out.splitlines()
 
 
-@pytest.mark.usefixtures("log_lines_go_to_stderr")
 def test_the_first_line_says_whether_everything_is_anchored(
     base: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
