@@ -422,10 +422,10 @@ def test_loaders_and_frames_together_are_parts() -> None:
 
 def test_data_that_varies_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert "varies" not in dataset_digest(Rows()).as_fields()
-    assert capsys.readouterr().out == ""
+    assert capsys.readouterr().err == ""
     fields = dataset_digest(DataLoader(Rows(noise=1))).as_fields()
     assert fields["varies"] is True
-    assert "differs when it is read again" in capsys.readouterr().out
+    assert "differs when it is read again" in capsys.readouterr().err
 
 
 def test_pictures_are_their_pixels_and_palette() -> None:

@@ -607,10 +607,10 @@ def test_texts_that_name_files_are_texts_and_a_line_says_so(
     (tmp_path / "a.csv").write_text("1")
     texts = [str(tmp_path / "a.csv")]
     assert dataset_digest(texts).kind == "sequence"
-    assert "texts that name files: the texts are hashed" in capsys.readouterr().out
+    assert "texts that name files: the texts are hashed" in capsys.readouterr().err
     assert dataset_digest([Path(texts[0])]).kind == "files"
     dataset_digest(["a.csv", "x" * 5000, "\0"])
-    assert capsys.readouterr().out == ""
+    assert capsys.readouterr().err == ""
 
 
 class BytesPath:
