@@ -35,6 +35,8 @@ from provenance.settings.key_files import read_seed
 from tests.support.deployment.dashboard import HOSTILE, served
 from tests.unit.dashboard.conftest import World
 
+pytestmark = pytest.mark.slow
+
 
 def pages(world: World) -> list[str]:
     parent, child, hostile = world.runs

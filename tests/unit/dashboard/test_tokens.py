@@ -18,6 +18,8 @@ from provenance.dashboard.tokens import Scope, TokenFile
 from provenance.errors import ConfigError, InputError
 from tests.support.deployment.dashboard import served
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def tokens(tmp_path: Path) -> TokenFile:

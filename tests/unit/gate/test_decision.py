@@ -24,6 +24,8 @@ from tests.support.model_world import deployment, real_story, weights
 from tests.support.verify_world import OTHER, RUN, SIGNER, Fields, World
 from tests.unit.gate.conftest import PLAIN, Hold, flip, refused, vkey, write_policy
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_true_model_passes_by_run_and_by_search(hold: Hold) -> None:
     for source in ("latest", str(RUN), None):

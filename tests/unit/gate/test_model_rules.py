@@ -23,6 +23,8 @@ from tests.support.model_world import deployment, model_folder, real_story, weig
 from tests.support.verify_world import Fields, ending
 from tests.unit.gate.conftest import PLAIN, Hold, flip, refused, write_policy
 
+pytestmark = pytest.mark.slow
+
 
 def more_weights(model: Path) -> None:
     shutil.copy(model / "model.safetensors", model / "assets" / "other.safetensors")

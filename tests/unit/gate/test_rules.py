@@ -34,6 +34,8 @@ from tests.support.verify_world import (
     training,
 )
 
+pytestmark = pytest.mark.slow
+
 ALICE = Ed25519PrivateKey.from_private_bytes(bytes(range(40, 72)))
 BASE: dict[str, Any] = {"ledger_keys": [SIGNER.verifier.vkey], "networks": {"bitcoin": {}}}
 

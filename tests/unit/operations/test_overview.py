@@ -28,6 +28,8 @@ from tests.benchmarks.worlds import database, local_world
 from tests.support.runs import run_of
 from tests.support.verify_world import KEY, RUN, World, story
 
+pytestmark = pytest.mark.slow
+
 RUNS = 10_000
 NOW = 1_800_000_000.0
 

@@ -32,6 +32,8 @@ from provenance.watch.webhook import send_next
 from tests.support.model_world import deployment
 from tests.support.verify_world import NOW, RUN
 
+pytestmark = pytest.mark.slow
+
 EVERY, SECRET = 86400.0, b"0123456789abcdef"
 LATER = 4e9
 """Behind every seal of the tests' world."""

@@ -48,6 +48,8 @@ from tests.support.runs import RUN, Producer, complete_run, some_run
 from workers import anchoring, confirming, hashing, resources, schedule, telemetry, verifying
 from workers import app as app_module
 
+pytestmark = pytest.mark.slow
+
 conf = app_module.app.conf
 Hint = tuple[str, str, tuple[str, ...]]
 """Task, queue, arguments."""
