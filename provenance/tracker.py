@@ -535,7 +535,7 @@ class ProvenanceTracker(Handle):
         phases = (Phase.BEFORE, Phase.AFTER)
         networks: dict[str, Any] = {}
         own = self._emitter.producer
-        for name in chain.networks if chain.enabled else ():
+        for name in chain.active:
             networks[name] = {
                 phase.value: Ticket(self.settings, self.run, phase, name, own).as_dict()
                 for phase in phases

@@ -6,12 +6,11 @@ import time
 
 from provenance.anchor.publish import publish as publish_due
 from provenance.app.health import anchor_queue
-from provenance.errors import ProvenanceError, UnavailableError
 from provenance.observe import counts
 from workers import confirming, resources
 from workers.app import app
 from workers.dispatch import ring
-from workers.telemetry import log, log_anchors
+from workers.telemetry import log_anchors, reporting
 
 
 def hint(network: str) -> None:
@@ -20,20 +19,13 @@ def hint(network: str) -> None:
 
 
 @app.task(name="workers.anchoring.publish")  # type: ignore[untyped-decorator]  # Celery has no types
-def publish(network: str) -> str | None:
+@reporting("anchoring", refused="misconfigured")
+def publish(network: str) -> None:
     """Send what is due on one network."""
     began_ns = time.time_ns()
-    try:
-        resources.compared(network)
-        done = publish_due(resources.delivery(network))
-        log_anchors("anchoring.published", resources.store(), network, done, "publish", began_ns)
-    except UnavailableError as error:
-        log.warning("anchoring.unavailable", network=network, problem=str(error))
-        return str(error)
-    except ProvenanceError as error:
-        log.error("anchoring.misconfigured", network=network, problem=str(error))
-        return str(error)
+    resources.compared(network)
+    done = publish_due(resources.delivery(network))
+    log_anchors("anchoring.published", resources.store(), network, done, "publish", began_ns)
     counts.outcomes(network, done)
     if done.outcomes or done.replaced:
         confirming.hint(network)
-    return None

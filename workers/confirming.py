@@ -10,12 +10,11 @@ import time
 from provenance.anchor.confirm import confirm as confirm_sent
 from provenance.anchor.delivery import Outcome
 from provenance.app.health import anchor_queue
-from provenance.errors import ProvenanceError, UnavailableError
 from provenance.observe import counts
 from workers import resources, verifying
 from workers.app import app, settings
 from workers.dispatch import ring
-from workers.telemetry import log, log_anchors
+from workers.telemetry import log_anchors, reporting
 
 
 def hint(network: str) -> None:
@@ -24,21 +23,12 @@ def hint(network: str) -> None:
 
 
 @app.task(name="workers.confirming.confirm")  # type: ignore[untyped-decorator]  # Celery has no types
-def confirm(network: str) -> str | None:
+@reporting("confirming", refused="misconfigured")
+def confirm(network: str) -> None:
     """Look at what is under way on one network; receipts follow."""
     began_ns = time.time_ns()
-    try:
-        done = confirm_sent(
-            resources.delivery(network), poll_s=min(settings().sweep_interval_s, 5.0)
-        )
-        log_anchors("confirming.looked", resources.store(), network, done, "confirm", began_ns)
-    except UnavailableError as error:
-        log.warning("confirming.unavailable", network=network, problem=str(error))
-        return str(error)
-    except ProvenanceError as error:
-        log.error("confirming.misconfigured", network=network, problem=str(error))
-        return str(error)
+    done = confirm_sent(resources.delivery(network), poll_s=min(settings().sweep_interval_s, 5.0))
+    log_anchors("confirming.looked", resources.store(), network, done, "confirm", began_ns)
     counts.outcomes(network, done)
     if done.having(Outcome.FINAL):
         verifying.hint()
-    return None

@@ -12,13 +12,13 @@ import time
 from celery.signals import worker_process_init
 
 from provenance.bootstrap import reading
-from provenance.errors import ProvenanceError, UnavailableError
+from provenance.errors import ProvenanceError
 from provenance.ledger.ingest import drain as drain_stream
 from provenance.observe import counts
 from workers import anchoring, resources
 from workers.app import app, settings
 from workers.dispatch import ring
-from workers.telemetry import log, some
+from workers.telemetry import log, reporting, some
 
 DRAIN_S = 5.0
 """A drain reads nothing more after this and rings itself: far below the limits of a task."""
@@ -74,25 +74,19 @@ def drain() -> str | None:
         _drained.set()
 
 
-def _drain() -> str | None:
-    try:
-        transport, own = resources.transport(), resources.policy().signer.verifier
-        reading.require_ledger(transport.ledger(own.vkey), own)
-        done = drain_stream(
-            transport,
-            resources.store(),
-            resources.policy(),
-            resources.owner(),
-            time.time,
-            stale_after_s=settings().lease_s,
-            within_s=DRAIN_S,
-        )
-    except UnavailableError as error:
-        log.warning("hashing.unavailable", problem=str(error))
-        return str(error)
-    except ProvenanceError as error:
-        log.error("hashing.stopped", problem=str(error))
-        return str(error)
+@reporting("hashing")
+def _drain() -> None:
+    transport, own = resources.transport(), resources.policy().signer.verifier
+    reading.require_ledger(transport.ledger(own.vkey), own)
+    done = drain_stream(
+        transport,
+        resources.store(),
+        resources.policy(),
+        resources.owner(),
+        time.time,
+        stale_after_s=settings().lease_s,
+        within_s=DRAIN_S,
+    )
     counts.add("events", "new", number=done.new)
     counts.add("events", "duplicate", number=done.duplicates)
     if done.more:
@@ -110,4 +104,3 @@ def _drain() -> str | None:
     if any(entry.anchor for entry in done.entries):
         for network in resources.policy().networks:
             anchoring.hint(network)
-    return None

@@ -13,52 +13,44 @@ from provenance.ledger.ingest import announce_sealed, seal_overdue
 from provenance.ports.values import AnchorState
 from workers import alive, anchoring, confirming, hashing, resources, verifying
 from workers.app import app, settings
-from workers.telemetry import log
+from workers.telemetry import log, reporting
 
 NO_RUN = UUID(int=0)
 PUBLISHED = (AnchorState.DUE, AnchorState.SIGNED)
 
 
 @app.task(name="workers.schedule.sweep", send_events=False)  # type: ignore[untyped-decorator]  # Celery has no types
-def sweep() -> str | None:
+@reporting("sweep")
+def sweep() -> None:
     """Make the seals that are overdue, then ring every queue that has work.
 
     It commits something each time: what the database does not take is seen before there is work.
     """
-    try:
-        with resources.store().transaction(NO_RUN) as tx:  # which waits for no other
-            tx.note_commit("sweep", time.time())
-        _seal_overdue()
-        now = time.time()
-        with resources.store().snapshot() as tx:
-            stranded = stranded_networks(tx, now, settings().lease_s)
-            publishable = tx.due_networks(PUBLISHED, now) | stranded
-            lookable = tx.due_networks(LOOKED_AT, now) | stranded
-            report = due_report(settings(), tx, now)
-        for network in sorted(publishable):
-            anchoring.hint(network)
-        for network in sorted(lookable):
-            confirming.hint(network)
-        if report is not None:
-            verifying.hint()
-        announce_sealed(resources.transport(), resources.store(), resources.policy())
-        resources.transport().ping()
-        hashing.hint()
-        alive.ring_all()
-    except UnavailableError as error:
-        log.warning("sweep.unavailable", problem=str(error))
-        return str(error)
-    except ProvenanceError as error:
-        log.error("sweep.stopped", problem=str(error))
-        return str(error)
-    return None
+    with resources.store().transaction(NO_RUN) as tx:  # which waits for no other
+        tx.note_commit("sweep", time.time())
+    _seal_overdue()
+    now = time.time()
+    with resources.store().snapshot() as tx:
+        stranded = stranded_networks(tx, now, settings().lease_s)
+        publishable = tx.due_networks(PUBLISHED, now) | stranded
+        lookable = tx.due_networks(LOOKED_AT, now) | stranded
+        report = due_report(settings(), tx, now)
+    for network in sorted(publishable):
+        anchoring.hint(network)
+    for network in sorted(lookable):
+        confirming.hint(network)
+    if report is not None:
+        verifying.hint()
+    announce_sealed(resources.transport(), resources.store(), resources.policy())
+    resources.transport().ping()
+    hashing.hint()
+    alive.ring_all()
 
 
 def _seal_overdue() -> None:
     """A damaged record holds up its own run alone."""
     store, policy = resources.store(), resources.policy()
-    if policy.guard is not None:
-        policy.guard.check(store)
+    policy.check(store)
     with store.snapshot() as tx:
         waiting = tx.awaiting_seal(time.time() - policy.lost_after_s)
     for run in waiting:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from functools import wraps
+from typing import Any, ParamSpec
 from uuid import UUID
 
 import structlog
@@ -17,8 +18,10 @@ from redis.exceptions import RedisError
 from provenance import tracing
 from provenance.anchor.delivery import Outcome, Pass
 from provenance.anchor.receipts import first_owed
+from provenance.errors import ProvenanceError, UnavailableError
 from provenance.ports.store import LedgerStore
 
+P = ParamSpec("P")
 log: Any = structlog.get_logger("workers")
 SHOWN_RUNS = 20
 """In one line."""
@@ -73,6 +76,34 @@ def log_anchors(
             about: dict[str, Any] = {"network": network, "head": row.size, "outcome": outcome.value}
             for run in {entry.run for entry in newest}:
                 tracing.note(span, run, began_ns, **about)
+
+
+def reporting(
+    name: str, refused: str = "stopped"
+) -> Callable[[Callable[P, object]], Callable[P, str | None]]:
+    """Of a task's work, what it cannot do is a log line, and the text that the task returns
+    (:mod:`workers.alive`): ``NAME.unavailable``, where it is tried again, or ``NAME.REFUSED``.
+
+    A task with an argument is of the network that it names.
+    """
+
+    def made(work: Callable[P, object]) -> Callable[P, str | None]:
+        @wraps(work)
+        def reported(*arguments: P.args, **named: P.kwargs) -> str | None:
+            about = dict(zip(("network",), arguments, strict=False))
+            try:
+                work(*arguments, **named)
+            except UnavailableError as error:
+                log.warning(f"{name}.unavailable", **about, problem=str(error))
+                return str(error)
+            except ProvenanceError as error:
+                log.error(f"{name}.{refused}", **about, problem=str(error))
+                return str(error)
+            return None
+
+        return reported
+
+    return made
 
 
 class Once(logging.Filter):

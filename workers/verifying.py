@@ -8,13 +8,13 @@ from celery.exceptions import SoftTimeLimitExceeded
 
 from provenance import tracing
 from provenance.app.report import claim_report, write_due_report
-from provenance.errors import ProvenanceError, UnavailableError
+from provenance.errors import ProvenanceError
 from provenance.ports.values import DueReport
 from provenance.settings import READERS
 from workers import resources
 from workers.app import app, settings, settings_of
 from workers.dispatch import ring
-from workers.telemetry import log
+from workers.telemetry import log, reporting
 
 WITHIN_S = 5.0
 """A task begins no report after this and rings itself: a sweep may wait for the same worker."""
@@ -26,22 +26,15 @@ def hint() -> None:
 
 
 @app.task(name="workers.verifying.verify")  # type: ignore[untyped-decorator]  # Celery has no types
-def verify() -> str | None:
+@reporting("verify")
+def verify() -> None:
     """Verify runs on every configured network and write ``reports/<run>/``."""
     until = time.monotonic() + WITHIN_S
-    try:
-        while (row := claim_report(settings(), resources.store(), time.time())) is not None:
-            _write(row)
-            if time.monotonic() > until:
-                hint()
-                break
-    except UnavailableError as error:
-        log.warning("verify.unavailable", problem=str(error))
-        return str(error)
-    except ProvenanceError as error:
-        log.error("verify.stopped", problem=str(error))
-        return str(error)
-    return None
+    while (row := claim_report(settings(), resources.store(), time.time())) is not None:
+        _write(row)
+        if time.monotonic() > until:
+            hint()
+            break
 
 
 def _write(row: DueReport) -> None:

@@ -4,39 +4,31 @@ from __future__ import annotations
 
 import time
 
-from provenance.errors import ProvenanceError, UnavailableError
 from provenance.settings import READERS
 from provenance.watch.again import verify_next
 from provenance.watch.webhook import send_next
 from workers import resources
 from workers.app import app, settings, settings_of
 from workers.dispatch import ring
-from workers.telemetry import log
+from workers.telemetry import log, reporting
 
 WITHIN_S = 5.0
 """Nothing is begun behind this: reports wait for the same worker."""
 
 
 @app.task(name="workers.watching.again")  # type: ignore[untyped-decorator]  # Celery has no types
-def again() -> str | None:
+@reporting("watch")
+def again() -> None:
     """Verify again what is due, and tell of what changed."""
     until, every = time.monotonic() + WITHIN_S, settings().verification.every_s
     if every is None:
-        return None
-    try:
-        with resources.store().transaction() as tx:
-            tx.add_verifications(every)
-        while _verify() | _send():
-            if time.monotonic() > until:
-                ring(again, "verify")
-                break
-    except UnavailableError as error:
-        log.warning("watch.unavailable", problem=str(error))
-        return str(error)
-    except ProvenanceError as error:
-        log.error("watch.stopped", problem=str(error))
-        return str(error)
-    return None
+        return
+    with resources.store().transaction() as tx:
+        tx.add_verifications(every)
+    while _verify() | _send():
+        if time.monotonic() > until:
+            ring(again, "verify")
+            break
 
 
 def _verify() -> bool:

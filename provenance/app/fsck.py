@@ -40,12 +40,11 @@ def fsck(
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "sqlalchemy", "workers") from error
 
-    chain = settings.blockchain
     deployment = Deployment(
         spool_dir=settings.base_dir / "spool",
         database_url=settings.database_url,
         redis=stream_address(settings) if settings.redis_url else None,
-        networks=chain.networks if chain.enabled else (),
+        networks=settings.blockchain.active,
         key=reading.ledger_key(settings),
         lease_s=settings.lease_s,
         journal=settings.base_dir / "blockchain_manager.jsonl",

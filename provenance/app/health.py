@@ -68,8 +68,7 @@ def anchor_queue(network: str) -> str:
 
 def queues(settings: Settings) -> tuple[str, ...]:
     """Every queue of the configuration, and ``beat``."""
-    chain = settings.blockchain
-    anchors = map(anchor_queue, chain.networks if chain.enabled else ())
+    anchors = map(anchor_queue, settings.blockchain.active)
     return ("hashing", *anchors, "confirm", "verify", "beat")
 
 

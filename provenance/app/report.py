@@ -79,15 +79,20 @@ def write_due_report(
     """
     report = verify_run(settings, str(row.run))
     page = _write(settings, report, None)
-    unreachable = [
+    silent = unreachable(report)
+    if not silent:
+        with store.transaction(row.run) as tx:
+            tx.drop_due_report(row.run)
+    return page, silent
+
+
+def unreachable(report: VerificationReport) -> list[str]:
+    """Networks that gave no answer about one of the run's seals: they say nothing of the run."""
+    return [
         name
         for name, seals in report.networks.items()
         if any(check.status == "unreachable" for check in seals.values())
     ]
-    if not unreachable:
-        with store.transaction(row.run) as tx:
-            tx.drop_due_report(row.run)
-    return page, unreachable
 
 
 def _write(settings: Settings, report: VerificationReport, folder: Path | None) -> Path:

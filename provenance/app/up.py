@@ -73,8 +73,7 @@ def services(
         flower_auth: ``user:password`` that Flower asks for; without one its API refuses all.
         metrics: ``host:port`` that ``provenance health --serve`` listens on.
     """
-    chain = settings.blockchain
-    networks = chain.networks if chain.enabled else ()
+    networks = settings.blockchain.active
     ship = (sys.executable, "-m", "provenance.app.ship", "--spool", str(spool(settings)))
     schedule = ("--schedule", str(settings.base_dir / "run" / "beat.db"), "--pidfile", "")
     fleet = [

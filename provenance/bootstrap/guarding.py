@@ -43,9 +43,8 @@ def ledger_guard(settings: Settings, signer: SignerKey) -> LedgerGuard:
         return RedisStreams(stream_address(settings))
 
     asked = transport if settings.redis_url else None
-    chain = settings.blockchain
-    networks = chain.networks if chain.enabled else ()
-    return LedgerGuard(signer, path, asked, networks, settings.base_dir / RESTORED)
+    networks, hold = settings.blockchain.active, settings.base_dir / RESTORED
+    return LedgerGuard(signer, path, asked, networks, hold)
 
 
 def known_guard(settings: Settings) -> LedgerGuard:
@@ -62,16 +61,16 @@ def known_guard(settings: Settings) -> LedgerGuard:
 
 
 def require_key(settings: Settings, store: LedgerStore | None) -> None:
-    """A missing key is not made anew where a ledger was signed with one.
+    """A key that is not there is not made anew where a ledger was signed with one.
 
     Args:
         store: The database; None where there is none yet.
 
     Raises:
-        ConfigError: The key's file is not there, and the database has heads.
+        ConfigError: The database has heads.
         StoreUnavailable
     """
-    if store is None or settings.key_file.exists():
+    if store is None:
         return
     with store.snapshot() as tx:
         head = tx.head()
@@ -134,8 +133,7 @@ def find_strangers(settings: Settings, name: str, store: LedgerStore, now: float
         size = tx.reach(name, ON_CHAIN)
         newest = tx.covering(name, size - 1) if size else None
         versions = tx.versions(newest.id) if newest else ()
-    paused = (known.paused or "").startswith(f"{FORK}:")
-    explained = None if paused or known.explained is None else known.explained
+    explained = None if known.forked else known.explained
     # A key may have served another ledger before this one; the local file is of one alone.
     heights = [-1 if name == "local" else None, (newest and newest.height) or None, explained]
     since = max((height for height in heights if height is not None), default=None)
@@ -153,7 +151,7 @@ def find_strangers(settings: Settings, name: str, store: LedgerStore, now: float
         why += f"{newest.state.value}: its file is an older one, put the newer copy back"
         return _pause(store, known, newest.height, why)
     if not found:
-        if paused:
+        if known.forked:
             with store.transaction() as tx:
                 tx.save_network(replace(known, paused=None, explained=None))
         return None

@@ -162,8 +162,7 @@ def open_networks(settings: Settings) -> tuple[dict[str, Network], dict[str, str
     """The networks that can be asked, and why others cannot: one does not stop the rest."""
     networks: dict[str, Network] = {}
     unavailable: dict[str, str] = {}
-    chain = settings.blockchain
-    for name in chain.networks if chain.enabled else ():
+    for name in settings.blockchain.active:
         try:
             networks[name] = open_network(settings, name)
         except (ConfigError, MissingExtraError) as error:

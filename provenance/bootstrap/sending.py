@@ -98,9 +98,9 @@ def seal_policy(settings: Settings) -> SealPolicy:
     from provenance.verify.identity import enrolment
     from provenance.verify.trust import of_settings
 
-    chain, trust, signer = settings.blockchain, settings.trust, ledger_signer(settings)
+    trust, signer = settings.trust, ledger_signer(settings)
     return SealPolicy(
-        networks=chain.networks if chain.enabled else (),
+        networks=settings.blockchain.active,
         signer=signer,
         guard=ledger_guard(settings, signer),
         grace_s=settings.seal_grace_s,

@@ -78,7 +78,7 @@ def build_networks(blockchain: BlockchainSettings, local_key: bytes | None) -> d
     Raises:
         ConfigError, MissingExtraError: As :func:`build_network`.
     """
-    names = blockchain.networks if blockchain.enabled else ()
+    names = blockchain.active
     return {name: build_network(blockchain, name, local_key) for name in names}
 
 

@@ -118,8 +118,7 @@ def _up(arguments: argparse.Namespace, settings: Settings, stopping: Callable[[]
         if dashboard_port is not None:
             say("dashboard", pages["dashboard"])
         if not quiet:
-            chain = settings.blockchain
-            networks = ", ".join(chain.networks) if chain.enabled else "nothing: it is off"
+            networks = ", ".join(settings.blockchain.active) or "nothing: it is off"
             say("up", f"takes the runs of {settings.base_dir}, anchors on {networks}")
             if not pages:
                 say(
@@ -147,8 +146,7 @@ def _guard(settings: Settings, policy: SealPolicy, say: Callable[[str, str], Non
                 guarding.find_strangers(settings, name, store, time.time())
             except (NetworkUnavailable, LyingNodeError, ConfigError, MissingExtraError) as error:
                 say(name, f"not compared with the ledger yet: {error}")
-        if policy.guard is not None:
-            policy.guard.check(store)
+        policy.check(store)
 
 
 def _port(arguments: argparse.Namespace, name: str) -> int | None:

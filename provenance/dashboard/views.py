@@ -37,6 +37,7 @@ from provenance.errors import (
     UnavailableError,
     UnknownRunError,
 )
+from provenance.evidence.from_database import anchor_fact
 from provenance.evidence.run_evidence import seal_label
 from provenance.ledger.seal import waits_for
 from provenance.operations.overview import (
@@ -270,15 +271,11 @@ def _seals(tx: LedgerTx, settings: Settings, entries: Sequence[LedgerEntry]) -> 
 
 
 def _anchor(tx: LedgerTx, row: AnchorRow) -> Anchor:
-    versions = tx.versions(row.id)
-    chosen = next((each for each in versions if each.id == row.version_id), None)
-    counts = chosen or (versions[-1] if versions else None)
-    version = counts.version if counts else None
     return Anchor(
         network=row.network,
         state=row.state.value,
         size=row.size,
-        transaction_id=version.transaction_id if version else None,
+        transaction_id=anchor_fact(tx, row).transaction_id,
         height=row.height,
         depth=row.depth,
         block_time=row.block_time,

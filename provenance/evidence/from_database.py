@@ -118,7 +118,7 @@ class LedgerView:
         self._claim = claim_of(tx, self._tree.size)
         self._networks = tx.anchored_networks()
         self._anchor, self._head = cache(tx.anchor), cache(tx.head)
-        self._fact = cache(partial(_anchor_fact, tx))
+        self._fact = cache(partial(anchor_fact, tx))
         self._nodes: dict[Subtree, bytes] = {}
         cosigned = tx.cosigned_head()
         self._cosigned = None if cosigned is None else cosigned.size
@@ -295,7 +295,8 @@ def _age(row: RunRow) -> tuple[float, str]:
     return (row.created_at, row.run.hex)
 
 
-def _anchor_fact(tx: LedgerTx, row: AnchorRow) -> AnchorFact:
+def anchor_fact(tx: LedgerTx, row: AnchorRow) -> AnchorFact:
+    """An anchor, with the transaction that counts."""
     versions = tx.versions(row.id)
     newest = versions[-1] if versions else None
     version = next((v for v in versions if v.id == row.version_id), newest)

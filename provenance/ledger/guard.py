@@ -31,7 +31,7 @@ from provenance.formats.checkpoint import Head, open_head
 from provenance.formats.note import SignerKey
 from provenance.ports.store import LedgerStore, LedgerTx
 from provenance.ports.transport import EventTransport
-from provenance.ports.values import FORK, HeadRow
+from provenance.ports.values import HeadRow
 
 GO_ON = "see: provenance ledger"
 
@@ -63,9 +63,9 @@ class LedgerGuard:
         Raises:
             LedgerForkError, UnavailableError: As :meth:`compare`.
         """
-        last = self.compare(store)
-        kept = [head.size for head in self.remembered().values()]
-        if last is not None and min(kept, default=0) < last.size and self._read(last.note):
+        last, known = self._compared(store)
+        kept = min((head.size for head in known.values()), default=0)
+        if last is not None and kept < last.size and self._read(last.note):
             self._remember(last)
 
     def compare(self, store: LedgerStore) -> HeadRow | None:
@@ -77,6 +77,10 @@ class LedgerGuard:
                 it was restored, and nobody said that nothing is missing.
             UnavailableError: Redis or the database cannot be asked.
         """
+        return self._compared(store)[0]
+
+    def _compared(self, store: LedgerStore) -> tuple[HeadRow | None, Mapping[str, Head]]:
+        """The database's newest head, and those that are remembered, which it has."""
         known = self.remembered()
         with store.snapshot() as tx:
             for where, head in known.items():
@@ -90,7 +94,7 @@ class LedgerGuard:
                 )
             for name in self.networks:
                 row = tx.network(name)
-                if row is not None and (row.paused or "").startswith(f"{FORK}:"):
+                if row is not None and row.forked:
                     raise LedgerForkError(f"{row.paused}; {GO_ON}")
         if self.hold is not None and self.hold.exists():
             raise LedgerForkError(
@@ -99,7 +103,7 @@ class LedgerGuard:
                 "monitor's head or a network against it (provenance log compare), bring back what "
                 "is missing (provenance ledger recover), then: provenance ledger confirm"
             )
-        return last
+        return last, known
 
     def remembered(self) -> Mapping[str, Head]:
         """The newest heads that this key signed, by where they are kept.
@@ -186,10 +190,17 @@ def _compare(tx: LedgerTx, known: Head, where: str) -> None:
             f"the database is behind: its ledger has {size} entries, and this key signed a head of "
             f"{known.size} ({where}). Nothing is signed until it is whole again: {GO_ON}"
         )
-    row = tx.head(known.size)
-    if row is None or row.root != known.root:
-        found = "no head" if row is None else f"root {row.root.hex()}"
+    found = differing(tx, known)
+    if found is not None:
         raise LedgerForkError(
             f"the database has another history: at size {known.size} it has {found}, and this key "
             f"signed root {known.root.hex()} ({where}). Nothing is signed: {GO_ON}"
         )
+
+
+def differing(tx: LedgerTx, known: Head) -> str | None:
+    """What the database has in the place of a head that was signed; None where it has that."""
+    row = tx.head(known.size)
+    if row is None:
+        return "no head"
+    return None if row.root == known.root else f"root {row.root.hex()}"

@@ -67,8 +67,7 @@ def drain(
             is delivered again.
         LedgerForkError: As :meth:`provenance.ledger.guard.LedgerGuard.check`; nothing was read.
     """
-    if policy.guard is not None:
-        policy.guard.check(store)
+    policy.check(store)
     total, until = IngestResult(), time.monotonic() + within_s
     while True:
         deliveries = transport.read(consumer, BATCHES_PER_READ)

@@ -89,6 +89,11 @@ class SealPolicy:
     trainers: Enrolment | None = None
     guard: LedgerGuard | None = None
 
+    def check(self, store: LedgerStore) -> None:
+        """Before anything is sealed; raises as :meth:`LedgerGuard.check`."""
+        if self.guard is not None:
+            self.guard.check(store)
+
     def transaction(self, store: LedgerStore, run: UUID | None) -> AbstractContextManager[LedgerTx]:
         """One that may append to the ledger."""
         return self.guard.transaction(store, run) if self.guard else store.transaction(run)

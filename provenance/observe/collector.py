@@ -28,12 +28,12 @@ from provenance.errors import ProvenanceError, StoreUnavailable
 from provenance.evidence.run_summary import seconds_of
 from provenance.observe import readiness
 from provenance.observe.readiness import SWEEP
+from provenance.ports.listing import UNITS
 from provenance.ports.store import LedgerStore, LedgerTx
 from provenance.ports.values import AnchorState
 from provenance.settings import Settings
 from provenance.stores.redis_board import RPC_BUCKETS_S, RedisBoard
 
-UNITS: Final = {"ethereum": "wei", "bitcoin": "satoshi"}
 SEALS: Final = 100
 """The newest, of which the delays are told."""
 MAX_SHIPPERS: Final = 2000

@@ -42,13 +42,14 @@ def of_servers(settings: Settings) -> list[str]:
 
 def of_networks(settings: Settings) -> list[str]:
     """The same of the networks, as the database has it: none is asked here."""
-    chain, limit, now, found = settings.blockchain, health.limit_s(settings), time.time(), []
+    networks, limit = settings.blockchain.active, health.limit_s(settings)
+    now, found = time.time(), list[str]()
     with suppress(ProvenanceError):  # of_servers tells it
-        store = reading.open_store(settings) if chain.enabled else None
+        store = reading.open_store(settings) if networks else None
         if store is None:
             return []
         with closing(store), store.snapshot() as tx:
-            for name in chain.networks:
+            for name in networks:
                 known, tally = tx.network(name), tx.tally(name)
                 problem = (known and known.paused) or tally.problem
                 waits_s = now - (tally.waiting_since or now)

@@ -14,7 +14,7 @@ from provenance.bootstrap import reading
 from provenance.capture.ship.keyless import unsigned_runs
 from provenance.capture.spool import pending_bytes
 from provenance.errors import ConfigError, UnavailableError
-from provenance.ports.listing import NetworkTally, Wanted
+from provenance.ports.listing import UNITS, NetworkTally, Wanted
 from provenance.ports.store import LedgerTx
 from provenance.ports.values import AnchorState
 from provenance.settings import Settings
@@ -122,8 +122,7 @@ def overview(settings: Settings, wanted: Wanted, problems: Sequence[str] = ()) -
         made.seals = tx.seals([item.row.run for item in made.runs])
         made.states = tx.run_states(Wanted(wanted.now, wanted.lost_after_s))
         made.roots, made.parked, made.equivocations = tx.totals()
-        chain = settings.blockchain
-        for name in chain.networks if chain.enabled else ():
+        for name in settings.blockchain.active:
             made.networks[name] = _standing(tx, settings, name)
     return made
 
@@ -158,8 +157,8 @@ def network_document(name: str, network: NetworkStanding, now: float) -> dict[st
         "waiting": tally.waiting,
         "waiting_s": now - tally.waiting_since if tally.waiting_since is not None else None,
         "cost": tally.paid,
-        "cost_per_run": tally.paid / tally.runs if tally.paid is not None and tally.runs else None,
-        "unit": {"ethereum": "wei", "bitcoin": "satoshi"}.get(name),
+        "cost_per_run": tally.paid_per_run,
+        "unit": UNITS.get(name),
         "paused": network.paused,
         "problem": network.tally.problem,
     }

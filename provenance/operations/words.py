@@ -89,8 +89,7 @@ def network_row(name: str, network: NetworkStanding, now: float) -> tuple[Any, .
         head, state = _some(newest.size, "root"), f"{_IN_WORDS[newest.state]}{depth}"
         stands = (head, state, age(now - newest.created_at))
     eta = None if network.eta_s is None else f"about {age(network.eta_s)}"
-    each = tally.paid / tally.runs if tally.paid is not None and tally.runs else None
-    costs = (cost(name, tally.paid), cost(name, each))
+    costs = (cost(name, tally.paid), cost(name, tally.paid_per_run))
     return (name, *stands, eta, tally.waiting, *costs, ", ".join(anchors) or None)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from math import inf
+from typing import Final
 from uuid import UUID
 
 from provenance.formats.record import Json
@@ -71,6 +72,10 @@ class Wanted:
     size: int = 50
 
 
+UNITS: Final = {"ethereum": "wei", "bitcoin": "satoshi"}
+"""Of what is paid, and of balances."""
+
+
 @dataclass(frozen=True, slots=True)
 class NetworkTally:
     """How far a network has come with the ledger.
@@ -94,3 +99,8 @@ class NetworkTally:
     block_s: float | None
     paid: float | None
     runs: int
+
+    @property
+    def paid_per_run(self) -> float | None:
+        """None where nothing is known to have been paid, or no run is there."""
+        return self.paid / self.runs if self.paid is not None and self.runs else None

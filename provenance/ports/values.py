@@ -324,6 +324,11 @@ class NetworkRow:
     checked_at: float
     explained: int | None = None
 
+    @property
+    def forked(self) -> bool:
+        """Whether it is paused for what it shows, which this ledger contradicts."""
+        return (self.paused or "").startswith(f"{FORK}:")
+
 
 class Place(StrEnum):
     """Where a transaction is, as a node tells it."""

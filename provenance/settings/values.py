@@ -173,6 +173,11 @@ class BlockchainSettings(Section, frozen=True):
     local: LocalSettings | None = None
     storage_options: StorageOptions = StorageOptions()
 
+    @property
+    def active(self) -> tuple[str, ...]:
+        """Networks that heads are anchored on: none where that is off."""
+        return self.networks if self.enabled else ()
+
 
 class TrustedContract(Section, frozen=True):
     """An Ethereum chain that is believed; of its contracts the one named, and any of our code."""

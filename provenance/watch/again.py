@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 from typing import Final
 from uuid import UUID, uuid4
 
+from provenance.anchor.outbox import ceiling
+from provenance.app.report import AGAIN, unreachable
 from provenance.app.verify import verify_run
 from provenance.errors import IntegrityError
 from provenance.ports.store import LedgerStore
@@ -21,8 +23,6 @@ from provenance.ports.values import DueWork, Work
 from provenance.settings import Settings
 
 LEASE_S: Final = 300.0
-_RETRY_S: Final = 60.0
-RETRY_CAP_S: Final = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +48,8 @@ class Look:
         return self.after == "failed" if self.before is None else self.after != self.before
 
 
-def backoff(attempts: int) -> float:
-    """Seconds to the next try, behind ``attempts`` that came to nothing."""
-    return min(_RETRY_S * 2.0 ** min(attempts, 20), RETRY_CAP_S)
-
-
 def take(
-    store: LedgerStore, kind: Work, now: float, every_s: float = RETRY_CAP_S
+    store: LedgerStore, kind: Work, now: float, every_s: float = AGAIN.cap_s
 ) -> DueWork | None:
     """The work of a kind that is due, which is this caller's for a while; None without one.
 
@@ -64,14 +59,14 @@ def take(
     Raises:
         StoreUnavailable
     """
-    horizon = max(every_s, RETRY_CAP_S) + LEASE_S
+    horizon = max(every_s, AGAIN.cap_s) + LEASE_S
     with store.snapshot() as tx:
         if tx.due_work(kind, now, horizon) is None:
             return None
     with store.transaction() as tx:
         row = tx.due_work(kind, now, horizon)
         if row is not None:
-            later = now + max(LEASE_S, backoff(row.attempts))
+            later = now + max(LEASE_S, ceiling(row.attempts + 1, AGAIN))
             tx.save_work(replace(row, attempts=row.attempts + 1, next_attempt_at=later))
         return row
 
@@ -91,7 +86,7 @@ def verify_next(settings: Settings, store: LedgerStore, now: Callable[[], float]
     with store.transaction() as tx:
         if after is None:
             tries = replace(row, attempts=row.attempts + 1)
-            tx.save_work(replace(tries, next_attempt_at=now() + backoff(row.attempts)))
+            tx.save_work(replace(tries, next_attempt_at=now() + ceiling(row.attempts + 1, AGAIN)))
             return look
         if look.changed and settings.verification.webhook is not None:
             tx.add_alert(row.run, _body(look, now()), now())
@@ -108,8 +103,7 @@ def _outcome(settings: Settings, run: UUID) -> tuple[str | None, str | None]:
     if report.findings:
         first = report.findings[0]
         return report.outcome, f"({first.check}) {first.subject}: {first.problem}"
-    checks = (check for seals in report.networks.values() for check in seals.values())
-    if any(check.status == "unreachable" for check in checks):
+    if unreachable(report):
         return None, None
     return report.outcome, None
 

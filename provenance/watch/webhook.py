@@ -17,12 +17,14 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from provenance import files
+from provenance.anchor.outbox import ceiling
+from provenance.app.report import AGAIN
 from provenance.chains.http import Endpoint
 from provenance.errors import ConfigError, NetworkUnavailable
 from provenance.ports.store import LedgerStore
 from provenance.ports.values import Work
 from provenance.settings.values import WebhookSettings
-from provenance.watch.again import backoff, take
+from provenance.watch.again import take
 
 SIGNATURE: Final = "Provenance-Signature"
 DELIVERY: Final = "Provenance-Delivery"
@@ -67,7 +69,7 @@ def send_next(
             tx.drop_work(row.id)
         else:
             tries = replace(row, attempts=row.attempts + 1)
-            tx.save_work(replace(tries, next_attempt_at=now() + backoff(row.attempts)))
+            tx.save_work(replace(tries, next_attempt_at=now() + ceiling(row.attempts + 1, AGAIN)))
     return Delivery(id, str(row.run), problem)
 
 

@@ -27,10 +27,10 @@ from provenance.formats.record import Phase
 from provenance.formats.run_tree.selection import announced_ranks, before_mark, seal_marks
 from provenance.formats.run_tree.walk import RunWalk
 from provenance.ledger.batch_writer import BatchWriter, IngestResult
+from provenance.ledger.guard import differing
 from provenance.ledger.seal import SealPolicy, append_root
 from provenance.ports.store import LedgerStore, LedgerTx
 from provenance.ports.values import (
-    FORK,
     AnchorState,
     LedgerEntry,
     Observation,
@@ -85,9 +85,7 @@ def recover(
                 entry.created_at,
                 dict(entry.coverage),
             )
-        row = tx.head(known.size)
-        if row is None or row.root != known.root:
-            found = "no head" if row is None else f"root {row.root.hex()}"
+        if (found := differing(tx, known)) is not None:
             raise LedgerForkError(
                 f"recover: at size {known.size} the entries give {found}, and this key signed root "
                 f"{known.root.hex()}: what the database has before is not what it was. Nothing "
@@ -99,7 +97,7 @@ def recover(
         for name in policy.networks:
             _cover(tx, name, now)
             paused = tx.network(name)
-            if paused is not None and (paused.paused or "").startswith(f"{FORK}:"):
+            if paused is not None and paused.forked:
                 tx.save_network(replace(paused, paused=None, explained=None))
     named = {entry.run for entry in wanted}
     return Recovered(max(size, known.size), len(wanted), len(named), done.new, anchors)

@@ -18,10 +18,14 @@ from provenance.bootstrap import reading
 from provenance.bundle.reader import read_bundle
 from provenance.bundle.writer import write_bundle
 from provenance.formats.receipt import Receipt
-from provenance.ports.values import AnchorState
 from provenance.proofs.bitcoin import double_sha256
 from provenance.settings import BitcoinSettings
-from tests.faults.support.anchoring import Deployment, bitcoin_section, deployment, ethereum_section
+from tests.faults.support.anchoring import (
+    anchored,
+    bitcoin_section,
+    deployment,
+    ethereum_section,
+)
 from tests.faults.support.harness import scenario
 from tests.support.nodes.ethereum_chain import Anvil
 from tests.support.nodes.regtest import Regtest
@@ -57,19 +61,6 @@ def verify(folder: Path, headers: Path | None = None, *pins: str) -> tuple[int, 
     )  # fmt: skip
     assert done.stdout, done.stderr
     return done.returncode, json.loads(done.stdout)
-
-
-def anchored(world: Deployment, regtest: Regtest, chain: Anvil) -> None:
-    world.head()
-    for _ in range(2):
-        for name in world.networks:
-            world.publish(name)
-        regtest.mine(3)
-        chain.mine(3)
-        for name in world.networks:
-            world.confirm(name)
-    for name in world.networks:
-        assert world.row(name).state is AnchorState.FINAL, name
 
 
 def test_bundle(

@@ -15,9 +15,14 @@ from provenance.bootstrap import guarding, sending
 from provenance.cli import main
 from provenance.errors import LedgerForkError
 from provenance.formats.checkpoint import Head
-from provenance.ports.values import AnchorState
 from provenance.settings import BitcoinSettings
-from tests.faults.support.anchoring import Deployment, bitcoin_section, deployment, ethereum_section
+from tests.faults.support.anchoring import (
+    Deployment,
+    anchored,
+    bitcoin_section,
+    deployment,
+    ethereum_section,
+)
 from tests.faults.support.harness import scenario
 from tests.support.nodes.ethereum_chain import Anvil
 from tests.support.nodes.regtest import Regtest
@@ -26,20 +31,6 @@ pytestmark = pytest.mark.nodes
 pytest_plugins = ["tests.support.nodes.fixtures_ethereum"]
 BEFORE, LOST = 2, 3
 """Runs in the backup, and behind it."""
-
-
-def anchored(world: Deployment, regtest: Regtest, chain: Anvil) -> None:
-    """A run, and its head final everywhere."""
-    world.head()
-    for _ in range(2):
-        for name in world.networks:
-            world.publish(name)
-        regtest.mine(3)
-        chain.mine(3)
-        for name in world.networks:
-            world.confirm(name)
-    for name in world.networks:
-        assert world.row(name).state is AnchorState.FINAL, name
 
 
 def newest(world: Deployment) -> Head:

@@ -31,7 +31,8 @@ from provenance.ports.values import AnchorRow, AnchorState, VersionRow
 from provenance.settings import BitcoinSettings, RetrySettings, Settings, load
 from tests.faults.support import checker
 from tests.faults.support.harness import Tally
-from tests.support.nodes.ethereum_chain import KEYS
+from tests.support.nodes.ethereum_chain import KEYS, Anvil
+from tests.support.nodes.regtest import Regtest
 from tests.support.paths import ROOT
 from tests.support.runs import complete_run, some_run
 from tests.support.verify_world import Acknowledgements
@@ -165,6 +166,20 @@ def deployment(base: Path, **sections: Mapping[str, Any]) -> Iterator[Deployment
         yield made
     finally:
         made.close()
+
+
+def anchored(world: Deployment, regtest: Regtest, chain: Anvil) -> None:
+    """A run, and its head final everywhere."""
+    world.head()
+    for _ in range(2):
+        for name in world.networks:
+            world.publish(name)
+        regtest.mine(3)
+        chain.mine(3)
+        for name in world.networks:
+            world.confirm(name)
+    for name in world.networks:
+        assert world.row(name).state is AnchorState.FINAL, name
 
 
 class Nursery:
