@@ -5,6 +5,8 @@ is stale; ``status``: a network is paused or does not get on; ``migrate --check`
 2 wrong usage or input, 3 could not be checked (a node, Redis or the database cannot be reached).
 Every command takes ``--json`` and then prints one JSON object on stdout, ``{"error": ...}`` where
 it fails; what is for people alone goes to stderr.
+
+Over 400 lines: the grammar of all commands stands together.
 """
 
 from __future__ import annotations
@@ -153,12 +155,19 @@ gate  auditor.gate:gate  whether a pipeline may take a model: a policy's rules, 
   | --bundle PATH  the run's bundle
   | --run RUN  where the deployment is; without either, each run there that has these weights
   --parent PATH...  bundle of a run that it continues; repeatable
+  --approval FILE...  signatures of persons, as 'provenance approve' writes them; repeatable
   --headers FILE|URL...  Bitcoin block headers that you trust, or an Esplora explorer
   --quorum K  how many explorers must agree (all)
   --sarif FILE  write the refusals there as SARIF 2.1.0
   --junit FILE  write the rules there as JUnit XML
   --card FILE  write a section for a model card (Markdown) there
   --annotations FILE  write annotations of an OCI manifest there
+approve  auditor.gate:approve  sign that a run may be promoted, for a gate's policy to count
+  | --bundle PATH  the run's bundle
+  | --run RUN  where the deployment is: run id, its first or last 8, or latest
+  --key FILE!  yours, as 'provenance identity' makes it
+  --until DAY  the last day that it holds for, such as 2027-01-31 (for ever)
+  -o --output FILE!  signatures that are there stay, and yours comes to them
 sign  auditor.model:sign  sign a model's files (OpenSSF Model Signing)
   model FOLDER  the model's files
   --run RUN!  where it is from
