@@ -79,7 +79,7 @@ def test_every_rule_is_read_from_yaml_and_from_json(tmp_path: Path) -> None:
 
 
 REFUSED = {
-    "signer: unknown key, expected one of approvals, architecture": {**BASE, "signer": {"a": "ab" * 32}},
+    "signer: unknown key, expected one of approvals": {**BASE, "signer": {"a": "ab" * 32}},
     "approvals: found 2, expected an object": {**BASE, "approvals": 2},
     "approvals.at_least: found 3, expected at most the 2": approved(3, alice="ab", bob="cd"),
     "approvals.by: found a key under two names": approved(1, alice="ab", bob="ab"),
@@ -179,5 +179,5 @@ def test_the_schema_takes_and_refuses_what_the_loader_does() -> None:
     check.check_schema(policy_schema())
     check.validate({**WHOLE, "$schema": "gate-policy.json"})
     for message, document in REFUSED.items():
-        if isinstance(document, dict) and "verifier key" not in message:
+        if isinstance(document, dict) and not any(word in message for word in NO_SCHEMA):
             assert not check.is_valid(document), message
