@@ -73,9 +73,6 @@ class LedgerTx(Protocol):
     def records(self, run: UUID, kinds: Iterable[Kind] | None = None) -> Sequence[StoredRecord]:
         """In ``(producer, seq)`` order."""
 
-    def newest_record(self, run: UUID, kind: Kind) -> StoredRecord | None:
-        """The newest one by ``ts`` of the highest epoch; None without one."""
-
     def span(self, run: UUID) -> tuple[str, str] | None:
         """``ts`` of the earliest and of the latest among its producers' first and last records;
         None where there are none."""
