@@ -40,9 +40,9 @@ from provenance.ports.store import LedgerStore, LedgerTx
 from provenance.ports.transport import EventTransport
 from provenance.ports.values import AnchorState, DueWork
 from provenance.settings import NETWORKS, load
-from provenance.testing.memory_chain import MemoryChain, MemoryNetwork
-from provenance.testing.memory_transport import MemoryTransport
+from provenance.stores.memory_transport import MemoryTransport
 from tests.faults.support.processes import until
+from tests.support.nodes.memory_chain import MemoryChain, MemoryNetwork
 from tests.support.paths import ROOT
 from tests.support.runs import RUN, Producer, complete_run, some_run
 from workers import anchoring, confirming, hashing, resources, schedule, telemetry, verifying
