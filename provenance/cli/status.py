@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -37,8 +36,8 @@ from provenance.observe import readiness
 from provenance.operations import words
 from provenance.operations.overview import Overview, network_document, overview
 from provenance.ports.values import LedgerEntry, RunRow, StoredRecord
+from provenance.report.summary import seconds_in, spoken
 from provenance.report.summary import shown as plain
-from provenance.report.summary import spoken
 from provenance.settings import NETWORKS, Settings
 from provenance.tickets import TicketState, anchor_state
 from provenance.verify.identity import check_identity
@@ -109,10 +108,8 @@ def _wanted(arguments: argparse.Namespace, settings: Settings) -> Wanted:
 
 def _since(text: str, now: float) -> float:
     """Unix seconds of ``90min``, ``36h``, ``7d``, or of a date and time (UTC)."""
-    if match := re.fullmatch(r"(\d{1,6}) ?(s|min|h|d|w)", text):
-        return (
-            now - int(match[1]) * {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 604800}[match[2]]
-        )
+    if (ago := seconds_in(text)) is not None:
+        return now - ago
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:

@@ -31,10 +31,12 @@ from provenance.verify.trust import PinnedChain, PinnedKey, Trust
 
 _MAX_INT: Final = 2**53 - 1
 """The largest whole number of canonical JSON (RFC 8785)."""
-_UNITS: Final = {"m": 60, "h": 3600, "d": 86400, "w": 604800}
 Age = Annotated[
     str,
-    Meta(pattern="^[1-9][0-9]{0,5}[mhdw]$", description="a number and m, h, d or w, such as 30d"),
+    Meta(
+        pattern="^[1-9][0-9]{0,5}(min|h|d|w)$",
+        description="a number and min, h, d or w, such as 30d",
+    ),
 ]
 ContentDigest = Annotated[
     str,
@@ -238,11 +240,6 @@ def _no_empty(value: object, path: str, source: str) -> None:
     if isinstance(value, Mapping):
         for key, inner in value.items():
             _no_empty(inner, f"{path}.{key}" if path else str(key), source)
-
-
-def seconds(age: str) -> int:
-    """Of an :data:`Age`."""
-    return int(age[:-1]) * _UNITS[age[-1]]
 
 
 def policy_schema() -> dict[str, Any]:

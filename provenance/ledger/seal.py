@@ -237,7 +237,7 @@ def append_root(
         for network in policy.networks:
             tx.add_anchor(network, head.size, now)
         if phase is Phase.AFTER and policy.networks:
-            tx.add_due_report(run, entry.index, now)
+            tx.add_report(run, entry.index, now)
     return entry
 
 

@@ -19,7 +19,6 @@ from provenance.ports.listing import NetworkTally, RunSummary, Wanted
 from provenance.ports.values import (
     AnchorRow,
     AnchorState,
-    DueReport,
     DueWork,
     Equivocation,
     HeadRow,
@@ -73,9 +72,6 @@ class LedgerTx(Protocol):
 
     def records(self, run: UUID, kinds: Iterable[Kind] | None = None) -> Sequence[StoredRecord]:
         """In ``(producer, seq)`` order."""
-
-    def newest_record(self, run: UUID, kind: Kind) -> StoredRecord | None:
-        """The newest one by ``ts`` of the highest epoch; None without one."""
 
     def span(self, run: UUID) -> tuple[str, str] | None:
         """``ts`` of the earliest and of the latest among its producers' first and last records;
@@ -324,20 +320,6 @@ class LedgerTx(Protocol):
     def save_anchor(self, *rows: AnchorRow) -> None:
         """Write all mutable columns of each row. Raises IntegrityError where one is not there."""
 
-    def add_due_report(self, run: UUID, index: int, now: float) -> None:
-        """The run's report is due once entry ``index`` is final everywhere; a known row stays."""
-
-    def due_report(self, size: int, now: float, horizon_s: float) -> DueReport | None:
-        """Of those whose entry is in a ledger of ``size`` and whose time has come (or lies more
-        than ``horizon_s`` ahead, of a clock that was set back) the one that was tried least, and
-        of these has waited longest; None without one."""
-
-    def save_due_report(self, row: DueReport) -> None:
-        """Insert, or replace that of the run."""
-
-    def drop_due_report(self, run: UUID) -> None:
-        """It is written."""
-
     def add_version(self, anchor_id: int, version: SignedVersion, now: float) -> VersionRow:
         """Store signed bytes; ``(network, transaction_id)`` is unique, and so is
         ``(network, key, nonce)`` among different anchors. The existing row is returned where the
@@ -378,9 +360,6 @@ class LedgerTx(Protocol):
     def parked_count(self) -> int:
         """How many are parked."""
 
-    def due_report_count(self) -> int:
-        """How many reports are due, or wait until their run is final everywhere."""
-
     def oldest_anchors(self, network: str) -> Mapping[AnchorState, tuple[float, int, int]]:
         """Of each state that is not the end: since when its oldest anchor is in it, the most
         attempts, and the least depth."""
@@ -401,18 +380,25 @@ class LedgerTx(Protocol):
     def save_network(self, row: NetworkRow) -> None:
         """Insert, or replace the row of that network."""
 
+    def add_report(self, run: UUID, index: int, now: float) -> None:
+        """A report, due once entry ``index`` is final everywhere."""
+
     def add_verifications(self, every_s: float) -> None:
         """A verification for each sealed run that has none, due ``every_s`` behind its seal."""
 
     def add_alert(self, run: UUID, body: str, now: float) -> None:
         """An alert, due at once."""
 
-    def due_work(self, kind: Work, now: float, horizon_s: float) -> DueWork | None:
-        """What has waited longest of a kind and whose time has come, or lies more than
-        ``horizon_s`` ahead, of a clock that was set back; None without one."""
+    def due_work(self, kind: Work, now: float, horizon_s: float, size: int = 0) -> DueWork | None:
+        """Of a kind, where it names an entry one in a ledger of ``size``, what was tried least,
+        and of that has waited longest. Its time has come, or lies more than ``horizon_s`` ahead,
+        of a clock that was set back. None without one."""
+
+    def work_count(self, kind: Work) -> int:
+        """How much there is of a kind, due or not."""
 
     def save_work(self, row: DueWork) -> None:
-        """Write all but its kind and run."""
+        """Write all but its kind, run and entry."""
 
     def drop_work(self, id: int) -> None:
         """It is done."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from provenance.ports.store import LedgerTx
-from provenance.ports.values import Work
+from provenance.ports.values import DueWork, Work
 from tests.support.ledger_values import OTHER, RUN
 
 
@@ -39,3 +39,26 @@ def test_work_is_due_in_order_until_it_is_dropped(run_tx: LedgerTx) -> None:
     other = run_tx.due_work(Work.ALERT, 7.0, 1e9)
     assert other is not None
     assert other.id > alert.id, "an id is never given out again"
+
+
+def test_what_was_tried_least_comes_first_and_a_report_waits_for_its_entry(
+    run_tx: LedgerTx,
+) -> None:
+    def due(size: int, now: float) -> DueWork | None:
+        return run_tx.due_work(Work.REPORT, now, 100.0, size)
+
+    run_tx.add_report(OTHER, 2, 0.0)
+    again = due(9, 0.0)
+    assert again is not None
+    assert (again.run, again.index) == (OTHER, 2)
+    again = replace(again, attempts=1, next_attempt_at=500.0)
+    run_tx.save_work(again)
+    run_tx.add_report(RUN, 1, 501.0)
+    assert (run_tx.work_count(Work.REPORT), run_tx.work_count(Work.ALERT)) == (2, 0)
+    assert due(9, 500.0) == again
+    first = due(9, 501.0)
+    assert first is not None
+    assert first.run == RUN
+    assert due(1, 501.0) is None
+    run_tx.drop_work(first.id)
+    assert due(9, 501.0) == again

@@ -154,14 +154,6 @@ class RecordsPart(Session):
         stored = self._all(StoredRecord, query.where(schema.records.c.kind.in_(list(kinds))))
         return sorted(stored, key=lambda record: (record.producer, record.seq))
 
-    def newest_record(self, run: UUID, kind: Kind) -> StoredRecord | None:
-        record = schema.records.c
-        query = _RECORDS.where(record.run == run, record.kind == kind)
-        newest = self._all(
-            StoredRecord, query.order_by(record.epoch.desc(), record.ts.desc()).limit(1)
-        )
-        return newest[0] if newest else None
-
     def span(self, run: UUID) -> tuple[str, str] | None:
         record, producer = schema.records.c, schema.producers.c
         mine = (record.run == run, producer.run == run, record.producer == producer.producer)

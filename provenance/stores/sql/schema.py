@@ -186,18 +186,6 @@ due_checkpoints = Table(
     Column("epoch", BigInteger, primary_key=True, autoincrement=False),
 )
 
-due_reports = Table(
-    "due_reports",
-    metadata,
-    Column("run", Uuid, ForeignKey(runs.c.run), primary_key=True),
-    Column("entry", BigInteger, key="index", nullable=False),
-    Column("attempts", Integer, nullable=False),
-    Column("next_attempt_at", Double, nullable=False),
-    _at_least("entry", 0),
-)
-"""Runs without a report of their *after* entry: it is written once that is final everywhere."""
-Index(None, due_reports.c.index)
-
 due_announcements = Table(
     "due_announcements",
     metadata,
@@ -228,12 +216,14 @@ due_work = Table(
     Column("id", _RowId, primary_key=True),
     Column("kind", EnumText(Work), nullable=False),
     Column("run", Uuid, ForeignKey(runs.c.run), nullable=False),
+    Column("entry", BigInteger, key="index"),
     Column("told", FreeText),
     Column("attempts", Integer, nullable=False),
     Column("next_attempt_at", Double, nullable=False),
+    _at_least("entry", 0),
     sqlite_autoincrement=True,  # whoever is late drops a row by its id: never another's
 )
-Index(None, due_work.c.kind, due_work.c.next_attempt_at)
+Index(None, due_work.c.kind, due_work.c.attempts, due_work.c.next_attempt_at)
 Index(None, due_work.c.run)
 
 equivocations = Table(

@@ -20,7 +20,7 @@ from provenance.errors import InputError
 from provenance.formats.event import Event
 from provenance.formats.record import Kind
 from provenance.settings import load
-from provenance.testing.memory_transport import MemoryTransport
+from provenance.stores.memory_transport import MemoryTransport
 from provenance.verify.catalogue import Status
 from tests.support import stranger
 from tests.support.paths import ROOT

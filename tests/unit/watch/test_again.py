@@ -21,13 +21,14 @@ import pytest
 from msgspec.structs import replace
 from structlog.testing import capture_logs
 
+from provenance.app.report import claim
 from provenance.bootstrap import sending
 from provenance.errors import ConfigError
 from provenance.ports.store import LedgerStore
-from provenance.ports.values import Work
+from provenance.ports.values import DueWork, Work
 from provenance.settings import Settings, load
 from provenance.settings.values import VerificationSettings, WebhookSettings
-from provenance.watch.again import LEASE_S, take, verify_next
+from provenance.watch.again import LEASE_S, verify_next
 from provenance.watch.webhook import send_next
 from tests.support.model_world import deployment
 from tests.support.verify_world import NOW, RUN
@@ -202,12 +203,15 @@ def test_a_network_that_does_not_answer_changes_nothing(
 
 
 def test_work_is_one_callers_until_its_lease_ends(store: LedgerStore) -> None:
-    row = take(store, Work.VERIFICATION, LATER)
+    def taken(at: float) -> DueWork | None:
+        return claim(store, lambda tx: tx.due_work(Work.VERIFICATION, at, 1e4), at, LEASE_S)
+
+    row = taken(LATER)
     assert row is not None
-    assert take(store, Work.VERIFICATION, LATER + LEASE_S - 1) is None
-    again = take(store, Work.VERIFICATION, LATER + LEASE_S)
+    assert taken(LATER + LEASE_S - 1) is None
+    again = taken(LATER + LEASE_S)
     assert again is not None
-    assert (again.id, again.attempts) == (row.id, 1)
+    assert (again.id, row.attempts, again.attempts) == (row.id, 1, 2)
 
 
 def test_a_receiver_that_is_away_and_a_secret_that_is_open(
