@@ -175,3 +175,14 @@ def require_own_redis(**_: object) -> None:
                 reading.require_ledger(transport.ledger(), own)
     except ProvenanceError as error:
         raise SystemExit(str(error)) from None
+
+
+@celeryd_init.connect  # type: ignore[untyped-decorator]  # Celery has no types
+def require_own_schema(**_: object) -> None:
+    """Bring the database to this release's schema; with that of a newer one there is nothing to do
+    here. One that is away is waited for."""
+    try:
+        with suppress(UnavailableError):
+            sending.open_store(settings()).close()
+    except ProvenanceError as error:
+        raise SystemExit(str(error)) from None

@@ -138,6 +138,8 @@ class World:
         env: dict[str, str] | None = None,
     ) -> None:
         self.base = base
+        self.release = ROOT
+        """Folder of the source tree that services and commands are started from."""
         base.mkdir(parents=True, exist_ok=True)
         self.redis = RedisServer(base / "redis")
         self.redis_url = self.redis.url
@@ -215,11 +217,20 @@ class World:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env={**self.env, **(env or {})},
-                cwd=ROOT,
+                cwd=self.release,
                 start_new_session=True,
                 preexec_fn=die_with_parent,
             )
         return self.processes[name]
+
+    def command(self, *words: str, **env: str) -> tuple[int, str]:
+        """Exit code and output of a ``provenance`` command in this deployment's environment."""
+        done = subprocess.run(
+            [sys.executable, "-m", "provenance.cli", *words],
+            capture_output=True, text=True, env={**self.env, **env}, cwd=self.release,
+            timeout=120, check=False,
+        )  # fmt: skip
+        return done.returncode, done.stdout + done.stderr
 
     def second(self, name: str, new_name: str) -> None:
         """A second process of a service, such as another beat or hashing worker."""
@@ -414,7 +425,9 @@ class World:
         """
         if "anchor-local" not in self.processes:
             by_hand.anchor(self.settings)
-        return checker.fsck(self.settings, self.config, self.env, online=online)
+        return checker.fsck(
+            self.settings, self.config, self.env, online=online, release=self.release
+        )
 
     def judge(
         self, tally: Tally, trainers: Iterable[Trainer] = (), *, online: bool = True
