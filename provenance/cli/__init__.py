@@ -92,11 +92,12 @@ status  status:status  runs, or one run, and the backlog
   run_id RUN?  run id, its first or last 8, or latest
   --name TEXT  runs whose name or id has this in it
   --state {running,finished,pruned,failed,interrupted,closed,lost,unknown}  runs that stand so
+  --team TEAM  runs of this team
   --group GROUP  runs of this group
   --tag TAG...  runs with this tag; repeatable: with all of them
   --since WHEN  runs that something came of since then: 90min, 36h, 7d, 2026-05-31
   --network {ethereum,bitcoin,ipfs,local}  runs with a root that is not final there
-  --sort {created,seen,name,state,group}  what decides the order (created)
+  --sort {created,seen,name,state,team,group}  what decides the order (created)
   --page PAGE  of the list (1)
   --limit RUNS  on a page (as many as the screen has room for, 50 where there is none)
   --watch SECONDS?  again and again (2)

@@ -31,12 +31,13 @@ class Summary:
     """A run for people.
 
     Attributes:
-        name, group, notes, parent: As given; None where nobody did.
+        name, team, group, notes, parent: As given; None where nobody did.
         seconds: From the first record to the last, by the producers' clocks.
         results, config, data, model, code, machine: Tables.
     """
 
     name: str | None
+    team: str | None
     group: str | None
     notes: str | None
     parent: str | None
@@ -70,6 +71,7 @@ def summary_of(evidence: RunEvidence) -> Summary:
     results = {} if last is None else last.body.get("results")
     return Summary(
         name=_text(config.get("name")),
+        team=_text(config.get("team")),
         group=_text(config.get("group")),
         notes=_text(config.get("notes")),
         parent=_parent(config.get("parent")),

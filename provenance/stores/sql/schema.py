@@ -91,6 +91,7 @@ summaries = Table(
     metadata,
     Column("run", Uuid, ForeignKey(runs.c.run), primary_key=True),
     Column("name", FreeText),
+    Column("team", FreeText),
     Column("group", FreeText),
     Column("tags", Lines, nullable=False),
     Column("state", String, nullable=False),
@@ -107,6 +108,7 @@ summaries = Table(
 )
 Index(None, summaries.c.seen)
 Index(None, summaries.c.name)
+Index(None, summaries.c.team)
 Index(None, summaries.c.state)
 _lost = summaries.c.dropped > 0
 Index(None, summaries.c.dropped, sqlite_where=_lost, postgresql_where=_lost)
