@@ -124,6 +124,7 @@ class World:
     Args:
         networks: Sections of ``blockchain`` beside the local file, as in ``configs/``.
         more: Further top-level keys of the configuration.
+        redis: A server that runs, in place of one of its own.
     """
 
     def __init__(
@@ -136,12 +137,13 @@ class World:
         seal_grace: float = 60.0,
         more: dict[str, Any] | None = None,
         env: dict[str, str] | None = None,
+        redis: RedisServer | None = None,
     ) -> None:
         self.base = base
         self.release = ROOT
         """Folder of the source tree that services and commands are started from."""
         base.mkdir(parents=True, exist_ok=True)
-        self.redis = RedisServer(base / "redis")
+        self.redis = redis or RedisServer(base / "redis")
         self.redis_url = self.redis.url
         self.config = base / "config.json"
         sections = dict(networks or {})
@@ -175,7 +177,8 @@ class World:
         self.trainers: list[Trainer] = []
         self._store: LedgerStore | None = None
         self._services = {service.name: service for service in up.services(self.settings)}
-        self.redis.start()
+        if redis is None:
+            self.redis.start()
         self.store()
         sending.ledger_signer(self.settings)
 
