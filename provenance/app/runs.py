@@ -9,8 +9,11 @@ from provenance.evidence.run_evidence import RunEvidence
 from provenance.settings import Settings
 
 
-def evidence_of(settings: Settings, run: str) -> RunEvidence:
+def evidence_of(settings: Settings, run: str, team: str | None = None) -> RunEvidence:
     """What the database has about a run: an id, 8 or more of its first or last digits, ``latest``.
+
+    Args:
+        team: Whose runs alone the ledger's claim names; all where None.
 
     Raises:
         UnknownRunError, StoreUnavailable
@@ -20,6 +23,7 @@ def evidence_of(settings: Settings, run: str) -> RunEvidence:
         label = getattr(store, "label", "database")
         key = reading.ledger_key(settings)
         try:
-            return from_database.from_store(store, from_database.find_run(store, run), key, label)
+            named = from_database.find_run(store, run)
+            return from_database.from_store(store, named, key, label, team)
         except from_database.DAMAGED as error:
             raise IntegrityError(f"{label}: run {run} cannot be read: {error}") from error

@@ -307,7 +307,7 @@ class VerificationReport:
             "identity": self.standing and self.standing.as_json(),
             "incomplete": evidence.incomplete,
             "ledger_key": evidence.vkey,
-            "ledger_claims": as_json(evidence.ledger),
+            "ledger_claims": evidence.ledger.as_json(),
             "claims": list(CLAIMS),
             "seals": [seal.as_dict() for seal in self.seals],
             "checks": [
