@@ -174,16 +174,13 @@ def the_state(path: str, mapped: bool = True) -> Named:
     state = model.states[key]
     named = state if isinstance(state, Named) else named_values(state)
     kind = model.files[0].suffix.lstrip(".")
-    covers: dict[str, Json] = {"adapter": f"{kind} file", "of": ["tensors"], **_except(named)}
+    covers: dict[str, Json] = {"adapter": f"{kind} file", "of": ["tensors"]}
+    covers |= {key: value for key, value in named.covers.items() if key in ("not", "state")}
     if key:
         covers["state"] = key
     if len(model.files) > 1:
         covers["files"] = [file.name for file in model.files]
     return named._replace(covers=covers)
-
-
-def _except(named: Named) -> dict[str, Json]:
-    return {key: value for key, value in named.covers.items() if key in ("not", "state")}
 
 
 def _together(files: tuple[Path, ...], states: list[dict[str, Named]]) -> Named:

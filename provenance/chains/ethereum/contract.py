@@ -37,7 +37,8 @@ def _selector(function: str) -> bytes:
     return bytes(function_signature_to_4byte_selector(abi_to_signature(_ABI[function])))
 
 
-def _call(function: str, *arguments: object) -> bytes:
+def call_of(function: str, *arguments: object) -> bytes:
+    """Calldata of one of the contract's functions."""
     types = [argument["type"] for argument in _ABI[function]["inputs"]]
     return _selector(function) + encode(types, arguments)
 
@@ -73,22 +74,12 @@ def store_call(root: bytes, metadata: str) -> bytes:
     size = len(metadata.encode())
     if size > MAX_METADATA_BYTES:
         raise InputError(f"metadata of {size} bytes, the contract takes {MAX_METADATA_BYTES}")
-    return _call("storeHash", root, metadata)
+    return call_of("storeHash", root, metadata)
 
 
 def stored_root(calldata: bytes) -> bytes | None:
     """The hash in calldata of ``storeHash``; None for any other call."""
     return calldata[4:36] if calldata[:4] == _STORE and len(calldata) >= 36 else None
-
-
-def verify_call(root: bytes) -> bytes:
-    """Calldata of ``verifyHash``."""
-    return _call("verifyHash", root)
-
-
-def info_call(root: bytes) -> bytes:
-    """Calldata of ``getHashInfo``."""
-    return _call("getHashInfo", root)
 
 
 def inclusion_call(
@@ -105,7 +96,7 @@ def inclusion_call(
     for name, number in (("index", index), ("size", size)):
         if not 0 <= number < 2**256:
             raise InputError(f"{name} {number}, expected 0 to 2^256 - 1")
-    return _call("verifyInclusion", root, leaf, index, size, list(proof))
+    return call_of("verifyInclusion", root, leaf, index, size, list(proof))
 
 
 def read_flag(answer: bytes, of: str = "verifyHash") -> bool:

@@ -340,7 +340,7 @@ class EthereumNode:
                     problem = f"HashStored of {tx.id} names another sender or time"
                     raise LyingNodeError(f"ethereum node: {problem}")
                 return root
-        answer = self.view("0x" + tx.to.hex(), abi.info_call(root))
+        answer = self.view("0x" + tx.to.hex(), abi.call_of("getHashInfo", root))
         info = abi.read_info(answer) if answer else None
         if info is None or not info.exists:
             return None

@@ -89,7 +89,8 @@ def module_values(model: Any) -> Named:
     if "subclass" in map(kind_of, classes):
         survey.note_attributes(state)
     odd = {kind for kind in classes if kind_of(kind) == "other"}
-    parameters = {kind for kind in classes - odd if _is_parameter(kind)}
+    parameter = sys.modules["torch"].nn.Parameter
+    parameters = {kind for kind in classes - odd if issubclass(kind, parameter)}
     plain = own and not odd
     values = list(state.items()) if plain else state_values(state).values
     if own:
@@ -291,10 +292,6 @@ class _Survey:
 def _standard() -> frozenset[str]:
     """Attributes that every module has."""
     return frozenset(vars(sys.modules["torch"].nn.Module()))
-
-
-def _is_parameter(kind: Any) -> bool:
-    return issubclass(kind, sys.modules["torch"].nn.Parameter)
 
 
 def _contents(name: str, value: Any, depth: int) -> Iterator[tuple[str, Any]]:
