@@ -11,11 +11,7 @@ from provenance.settings import Settings
 
 def evidence_of(settings: Settings, run: str) -> RunEvidence:
     """What the database has about a run: an id, 8 or more of its first or last digits, ``latest``.
-
-    Raises:
-        UnknownRunError, StoreUnavailable
-        IntegrityError: A row of it is damaged.
-    """
+    Raises UnknownRunError, StoreUnavailable; IntegrityError: a row of it is damaged."""
     with reading.opened_store(settings, f"run {run}") as store:
         label = getattr(store, "label", "database")
         key = reading.ledger_key(settings)

@@ -72,11 +72,7 @@ def claim_of(tx: LedgerTx, size: int) -> LedgerClaim:
 
 
 def read(fields: Fields, key: Key) -> LedgerClaim:
-    """From JSON.
-
-    Raises:
-        FormatError: Not of its form, or it contradicts itself.
-    """
+    """From JSON. Raises FormatError: not of its form, or it contradicts itself."""
     inner = fields.object(key, "size", "runs", "complete", "unfinished")
     size = inner.integer("size")
     runs = inner.integer("runs")

@@ -74,11 +74,8 @@ _NUMPY_KINDS: Final = "biufc"
 
 
 def table_columns(table: Any) -> Iterator[Column]:
-    """The columns of a table in order, each made when it is asked for.
-
-    Raises:
-        InputError: a type that has no canonical bytes here; the message names the column.
-    """
+    """The columns of a table in order, each made when it is asked for. Raises InputError: a type
+    that has no canonical bytes here; the message names the column."""
     packages = (base.__module__.partition(".")[0] for base in type(table).__mro__)
     return next(_READERS[package] for package in packages if package in _READERS)(table)
 

@@ -63,12 +63,8 @@ class HashInfo:
 
 
 def store_call(root: bytes, metadata: str) -> bytes:
-    """Calldata of ``storeHash``.
-
-    Raises:
-        InputError: The root is not 32 bytes or is zero, or metadata is over 256 bytes of
-            UTF-8: the contract would revert.
-    """
+    """Calldata of ``storeHash``. Raises InputError: the root is not 32 bytes or is zero, or
+    metadata is over 256 bytes of UTF-8: the contract would revert."""
     if len(root) != 32 or not any(root):
         raise InputError(f"root of {len(root)} bytes, expected 32 that are not all zero")
     size = len(metadata.encode())
@@ -85,11 +81,8 @@ def stored_root(calldata: bytes) -> bytes | None:
 def inclusion_call(
     root: bytes, leaf: bytes, index: int, size: int, proof: Sequence[bytes]
 ) -> bytes:
-    """Calldata of ``verifyInclusion``.
-
-    Raises:
-        InputError: Something that is not 32 bytes, or a number outside 0 to 2^256 - 1.
-    """
+    """Calldata of ``verifyInclusion``. Raises InputError: something that is not 32 bytes, or a
+    number outside 0 to 2^256 - 1."""
     for name, value in (("root", root), ("leaf", leaf), *(("proof element", p) for p in proof)):
         if len(value) != 32:
             raise InputError(f"{name} of {len(value)} bytes, expected 32")
@@ -100,20 +93,13 @@ def inclusion_call(
 
 
 def read_flag(answer: bytes, of: str = "verifyHash") -> bool:
-    """The answer of ``verifyHash`` or ``verifyInclusion``.
-
-    Raises:
-        LyingNodeError: Not one ABI boolean.
-    """
+    """The answer of ``verifyHash`` or ``verifyInclusion``. Raises LyingNodeError: not one ABI
+    boolean."""
     return bool(_decode(["bool"], answer, of)[0])
 
 
 def read_info(answer: bytes) -> HashInfo:
-    """The answer of ``getHashInfo``.
-
-    Raises:
-        LyingNodeError: Not that tuple.
-    """
+    """The answer of ``getHashInfo``. Raises LyingNodeError: not that tuple."""
     exists, submitter, timestamp, block, metadata = _decode(
         ["bool", "address", "uint64", "uint64", "bytes"], answer, "getHashInfo"
     )
@@ -127,11 +113,8 @@ def read_info(answer: bytes) -> HashInfo:
 
 
 def stored_event(log: Log, contract: bytes, root: bytes) -> tuple[bytes, int] | None:
-    """``(submitter, timestamp)`` where a log is this contract's ``HashStored`` of this root.
-
-    Raises:
-        LyingNodeError: The event's data do not decode.
-    """
+    """``(submitter, timestamp)`` where a log is this contract's ``HashStored`` of this root. Raises
+    LyingNodeError: the event's data do not decode."""
     if log.address != contract or log.topics[:2] != (HASH_STORED, root) or len(log.topics) != 3:
         return None
     timestamp, _ = _decode(["uint64", "bytes"], log.data, "HashStored")

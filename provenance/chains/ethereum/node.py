@@ -273,12 +273,8 @@ class EthereumNode:
         return node
 
     def locate(self, txid: str) -> Place | Mined:
-        """UNKNOWN, PENDING, or the block; asked twice where answers contradict each other,
-        since a block may arrive between two questions.
-
-        Raises:
-            LyingNodeError: Still contradictory.
-        """
+        """UNKNOWN, PENDING, or the block; asked twice where answers contradict each other, since a
+        block may arrive between two questions. Raises LyingNodeError: still contradictory."""
         with suppress(_Moved):
             return self._locate(txid)
         try:

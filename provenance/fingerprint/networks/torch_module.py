@@ -129,11 +129,8 @@ def state_values(state: Mapping[str, Any]) -> Named:
 
 
 def program_values(program: Any) -> Named:
-    """The state and the constants of a ``torch.export.ExportedProgram``.
-
-    Raises:
-        InputError: A constant that is no tensor.
-    """
+    """The state and the constants of a ``torch.export.ExportedProgram``. Raises InputError: a
+    constant that is no tensor."""
     values = [*program.state_dict.items(), *program.constants.items()]
     counted = set(program.graph_signature.parameters)
     buffers = frozenset(name for name, _ in values if name not in counted)
@@ -250,11 +247,8 @@ class _Survey:
         return name
 
     def renamed(self, state: Mapping[str, Any]) -> dict[str, Any]:
-        """A state by names without wrappers, without what is the wrappers' own.
-
-        Raises:
-            InputError: Two tensors that have one name then.
-        """
+        """A state by names without wrappers, without what is the wrappers' own. Raises InputError:
+        two tensors that have one name then."""
         found: dict[str, Any] = {}
         for old, value in state.items():
             name = self.new_name(old)
