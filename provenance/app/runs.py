@@ -11,14 +11,9 @@ from provenance.settings import Settings
 
 def evidence_of(settings: Settings, run: str, team: str | None = None) -> RunEvidence:
     """What the database has about a run: an id, 8 or more of its first or last digits, ``latest``.
+    ``team``: whose runs alone the ledger's claim names; all where None.
 
-    Args:
-        team: Whose runs alone the ledger's claim names; all where None.
-
-    Raises:
-        UnknownRunError, StoreUnavailable
-        IntegrityError: A row of it is damaged.
-    """
+    Raises UnknownRunError, StoreUnavailable; IntegrityError: a row of it is damaged."""
     with reading.opened_store(settings, f"run {run}") as store:
         label = getattr(store, "label", "database")
         key = reading.ledger_key(settings)

@@ -81,11 +81,7 @@ def claim_of(tx: LedgerTx, size: int, team: str | None = None) -> LedgerClaim:
 
 
 def read(fields: Fields, key: Key) -> LedgerClaim:
-    """From JSON.
-
-    Raises:
-        FormatError: Not of its form, or it contradicts itself.
-    """
+    """From JSON. Raises FormatError: not of its form, or it contradicts itself."""
     inner = fields.object(key, "size", "runs", "complete", "unfinished", "team")
     size = inner.integer("size")
     runs = inner.integer("runs")

@@ -50,11 +50,8 @@ class SpoolRun:
 
 
 def spool_runs(spool_dir: Path) -> dict[UUID, Path]:
-    """The folders of runs, by run id; none where there is no spool.
-
-    Raises:
-        OSError: The spool cannot be listed.
-    """
+    """The folders of runs, by run id; none where there is no spool. Raises OSError: the spool
+    cannot be listed."""
     found: dict[UUID, Path] = {}
     if not spool_dir.exists():
         return found

@@ -136,11 +136,8 @@ class Shipment:
             self.cursors = Cursors()
 
     def serve(self, spool: RunSpool, contact: Contact, total: Shipped) -> None:
-        """One pass. Files that cannot be read are logged, and tried again in the next.
-
-        Raises:
-            TransportUnavailable, ConfigError: The cursors stand at the last batch it took.
-        """
+        """One pass. Files that cannot be read are logged, and tried again in the next. Raises
+        TransportUnavailable, ConfigError: the cursors stand at the last batch it took."""
         total.runs += 1
         try:
             self._serve(spool, contact, total)
