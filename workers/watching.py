@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from provenance.ports.values import Work
 from provenance.settings import READERS
 from provenance.watch.again import verify_next
 from provenance.watch.webhook import send_next
@@ -24,7 +25,7 @@ def again() -> None:
     if every is None:
         return
     with resources.store().transaction() as tx:
-        tx.add_verifications(every)
+        tx.add_work_of_sealed(Work.VERIFICATION, every)
     while _verify() | _send():
         if time.monotonic() > until:
             ring(again, "verify")

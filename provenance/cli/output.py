@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
@@ -21,6 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from provenance.app.base_directory import left_config, running_redis
+from provenance.errors import InputError
 from provenance.log import shown
 from provenance.settings import Settings, load
 
@@ -153,3 +155,17 @@ def when(moment: float | None) -> str | None:
     """Unix seconds as a reader's text, in UTC."""
     text = "%Y-%m-%d %H:%M:%SZ"
     return None if moment is None else datetime.fromtimestamp(moment, UTC).strftime(text)
+
+
+def moment(option: str, text: str, now: float) -> float:
+    """Unix seconds of ``90min``, ``36h``, ``7d`` before now, or of a date and time (UTC)."""
+    if match := re.fullmatch(r"(\d{1,6}) ?(s|min|h|d|w)", text):
+        return (
+            now - int(match[1]) * {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 604800}[match[2]]
+        )
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        expected = "expected such as 90min, 36h, 7d or 2026-05-31"
+        raise InputError(f"{option}: found {text!r}, {expected}") from None
+    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()

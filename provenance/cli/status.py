@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import re
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from provenance.app import bundle
@@ -18,6 +16,7 @@ from provenance.bootstrap import reading
 from provenance.capture.ending import GOES_ON
 from provenance.cli.output import (
     json_line,
+    moment,
     out,
     print_json,
     print_table,
@@ -101,24 +100,10 @@ def _wanted(arguments: argparse.Namespace, settings: Settings) -> Wanted:
         lost_after_s=settings.lost_after_s,
         size=limit,
         tags=arguments.tag or (),
-        since=None if arguments.since is None else _since(arguments.since, now),
+        since=None if arguments.since is None else moment("--since", arguments.since, now),
         **{key: getattr(arguments, key) for key in ("state", "name", "group", "network", "sort")},
         page=arguments.page,
     )
-
-
-def _since(text: str, now: float) -> float:
-    """Unix seconds of ``90min``, ``36h``, ``7d``, or of a date and time (UTC)."""
-    if match := re.fullmatch(r"(\d{1,6}) ?(s|min|h|d|w)", text):
-        return (
-            now - int(match[1]) * {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 604800}[match[2]]
-        )
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        expected = "expected such as 90min, 36h, 7d or 2026-05-31"
-        raise InputError(f"--since: found {text!r}, {expected}") from None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def _watch(arguments: argparse.Namespace, settings: Settings) -> int:

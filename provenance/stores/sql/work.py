@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import Double, Integer, Null, cast, delete, insert, literal, or_, select, update
 
 from provenance.ports.values import DueWork, Work
-from provenance.stores.sql.schema import due_work, runs
+from provenance.stores.sql.schema import archived_runs, due_work, runs
 from provenance.stores.sql.session import Session, values_in
 
 _WORK: Final = values_in(DueWork, due_work)
@@ -17,18 +17,22 @@ _WORK: Final = values_in(DueWork, due_work)
 class WorkPart(Session):
     """Rows of :class:`provenance.ports.values.DueWork`."""
 
-    def add_verifications(self, every_s: float) -> None:
-        kind = literal(Work.VERIFICATION, due_work.c.kind.type)
-        known = select(due_work.c.id).where(due_work.c.run == runs.c.run, due_work.c.kind == kind)
-        due_at = cast(runs.c.sealed_at + every_s, Double)
-        added = select(kind, runs.c.run, Null(), cast(0, Integer), due_at).where(
+    def add_work_of_sealed(self, kind: Work, after_s: float) -> None:
+        of_kind = literal(kind, due_work.c.kind.type)
+        known = select(due_work.c.id).where(
+            due_work.c.run == runs.c.run, due_work.c.kind == of_kind
+        )
+        due_at = cast(runs.c.sealed_at + after_s, Double)
+        added = select(of_kind, runs.c.run, Null(), cast(0, Integer), due_at).where(
             runs.c.state == "sealed", ~known.exists()
         )
+        if kind is Work.ARCHIVE:
+            added = added.where(runs.c.run.not_in(select(archived_runs.c.run)))
         columns = ["kind", "run", "told", "attempts", "next_attempt_at"]
         self._write(insert(due_work).from_select(columns, added))
 
-    def add_alert(self, run: UUID, body: str, now: float) -> None:
-        row = {"kind": Work.ALERT, "run": run, "told": body, "attempts": 0, "next_attempt_at": now}
+    def add_work(self, kind: Work, run: UUID, told: str | None, at: float) -> None:
+        row = {"kind": kind, "run": run, "told": told, "attempts": 0, "next_attempt_at": at}
         self._write(insert(due_work).values(row))
 
     def due_work(self, kind: Work, now: float, horizon_s: float) -> DueWork | None:

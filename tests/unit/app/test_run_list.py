@@ -103,7 +103,7 @@ def test_a_run_that_came_first_and_was_seen_last_is_first_by_seen(world: World) 
     first = run_of(FIRST, KEY)
     world.ingest(world.batch([metrics(9)], run=first, producer=b"q" * 16, first=500))
     with world.store.snapshot() as tx:
-        assert tx.newest_record(first, Kind.METRICS) is not None
+        assert tx.records(first, (Kind.METRICS,))
     late = run_of(FIRST + 9, KEY)
     world.ingest(world.batch(begun("old"), run=late))
     assert names(world, sort="seen")[-1] == "old"

@@ -89,7 +89,7 @@ def settings(tmp_path: Path, receiver: Receiver) -> Settings:
 def store(settings: Settings) -> Iterator[LedgerStore]:
     opened = sending.open_store(settings)
     with opened.transaction() as tx:
-        tx.add_verifications(EVERY)
+        tx.add_work_of_sealed(Work.VERIFICATION, EVERY)
     yield opened
     opened.close()
 
@@ -113,7 +113,7 @@ def test_a_run_is_due_a_day_behind_its_seal_and_a_day_later_again(
     assert again is not None
     assert (again.before, again.after, again.changed) == ("verified", "verified", False)
     with store.transaction() as tx:
-        tx.add_verifications(EVERY)
+        tx.add_work_of_sealed(Work.VERIFICATION, EVERY)
     assert verify_next(settings, store, lambda: LATER + EVERY + 1) is None
 
 
@@ -169,7 +169,7 @@ def test_a_receipt_is_its_status_whatever_follows_and_the_url_is_asked_whole(
     assert webhook is not None
     receiver.status, receiver.body = 200, bytes(2**20)
     with store.transaction() as tx:
-        tx.add_alert(RUN, "{}", 1.0)
+        tx.add_work(Work.ALERT, RUN, "{}", 1.0)
     sent = send_next(replace(webhook, url=f"{receiver.url}/?token=x"), store, lambda: 2.0)
     assert sent is not None
     assert sent.problem is None
@@ -216,7 +216,7 @@ def test_a_receiver_that_is_away_and_a_secret_that_is_open(
     webhook = settings.verification.webhook
     assert webhook is not None
     with store.transaction() as tx:
-        tx.add_alert(RUN, "{}", 1.0)
+        tx.add_work(Work.ALERT, RUN, "{}", 1.0)
     away = replace(webhook, url="http://127.0.0.1:9/")
     sent = send_next(away, store, lambda: 2.0)
     assert sent is not None
