@@ -10,13 +10,21 @@ was, and at most a file that no row names.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from uuid import UUID
 
 from provenance.anchor.receipts import final_everywhere
+from provenance.app.report import AGAIN, claim
 from provenance.app.verify import verify_path
 from provenance.bootstrap import reading
 from provenance.bundle.archive import Archive, stored_records
-from provenance.errors import ConfigError, InputError, IntegrityError, UnknownRunError
+from provenance.errors import (
+    ConfigError,
+    FormatError,
+    InputError,
+    IntegrityError,
+    UnknownRunError,
+)
 from provenance.evidence.from_database import from_store
 from provenance.ports.store import LedgerStore, LedgerTx
 from provenance.ports.values import ArchivedRun, Work
@@ -54,6 +62,31 @@ def archive_run(settings: Settings, store: LedgerStore, run: UUID, now: float) -
     return row
 
 
+def archive_next(
+    settings: Settings, store: LedgerStore, now: Callable[[], float]
+) -> tuple[UUID, ArchivedRun | str] | None:
+    """Archive the run whose time came first: which, and its file, or why it stays until another
+    try; None where none is due.
+
+    Raises:
+        StoreUnavailable
+    """
+    after, at = section(settings).after_s, now()
+    if after is None:
+        return None
+    horizon = max(after, AGAIN.cap_s)
+    row = claim(store, lambda tx: tx.due_work(Work.ARCHIVE, at, horizon), at)
+    if row is None:
+        return None
+    try:
+        archived = archive_run(settings, store, row.run, at)
+    except (InputError, FormatError, IntegrityError) as error:
+        return row.run, str(error)
+    with store.transaction(row.run) as tx:
+        tx.drop_work(row.id)
+    return row.run, archived
+
+
 def restore_run(settings: Settings, store: LedgerStore, run: UUID, now: float) -> int:
     """Bring a run's records back; how many. The file stays, and the workers leave the run alone
     for another ``archive.after``.
@@ -66,7 +99,7 @@ def restore_run(settings: Settings, store: LedgerStore, run: UUID, now: float) -
     after = section(settings).after_s
     with store.transaction(run) as tx:
         if after is not None:
-            tx.add_work(Work.ARCHIVE, run, None, now + after)
+            tx.add_work(Work.ARCHIVE, run, now + after)
         return tx.restore_run(run, now)
 
 

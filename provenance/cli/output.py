@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import sys
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
@@ -24,6 +23,7 @@ from rich.text import Text
 from provenance.app.base_directory import left_config, running_redis
 from provenance.errors import InputError
 from provenance.log import shown
+from provenance.report.summary import seconds_in
 from provenance.settings import Settings, load
 
 if TYPE_CHECKING:
@@ -159,10 +159,8 @@ def when(moment: float | None) -> str | None:
 
 def moment(option: str, text: str, now: float) -> float:
     """Unix seconds of ``90min``, ``36h``, ``7d`` before now, or of a date and time (UTC)."""
-    if match := re.fullmatch(r"(\d{1,6}) ?(s|min|h|d|w)", text):
-        return (
-            now - int(match[1]) * {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 604800}[match[2]]
-        )
+    if (ago := seconds_in(text)) is not None:
+        return now - ago
     try:
         found = datetime.fromisoformat(text)
     except ValueError:

@@ -48,7 +48,7 @@ _TELLING: Final = (Kind.CONFIG, Kind.SEAL, Kind.RUN_END)
 """Kinds of records that tell how a run ended."""
 _COLUMNS: Final = (
     "run", "state", "name", "newest", "numbers", "took", "last seen", "age", "seals", "dropped",
-    "identity", "incomplete",
+    "team", "identity", "incomplete",
 )  # fmt: skip
 """What matters most comes first: a narrow terminal has no place for the rest."""
 _LEAST_RUNS: Final = 5
@@ -61,7 +61,7 @@ def status(arguments: argparse.Namespace) -> int:
     run = arguments.run_id
     given = [
         name
-        for name in ("state", "name", "group", "tag", "since", "network", "watch")
+        for name in ("state", "name", "team", "group", "tag", "since", "network", "watch")
         if getattr(arguments, name)
     ]
     if run and given:
@@ -101,7 +101,10 @@ def _wanted(arguments: argparse.Namespace, settings: Settings) -> Wanted:
         size=limit,
         tags=arguments.tag or (),
         since=None if arguments.since is None else moment("--since", arguments.since, now),
-        **{key: getattr(arguments, key) for key in ("state", "name", "group", "network", "sort")},
+        **{
+            key: getattr(arguments, key)
+            for key in ("state", "name", "team", "group", "network", "sort")
+        },
         page=arguments.page,
     )
 
@@ -268,7 +271,7 @@ def _print_overview(seen: Overview, document: dict[str, Any], now: float) -> Non
             f"{words.age(now - item.seen)} ago",
             words.age(now - item.begun),
         )
-        rest = (" ".join(r["seals"]), r["dropped"] or None, who, r["incomplete"])
+        rest = (" ".join(r["seals"]), r["dropped"] or None, r["team"], who, r["incomplete"])
         rows.append((*stands, _newest(r), _numbers(r), *times, *rest))
     if rows:
         print_table(_COLUMNS, rows, least=2)
@@ -297,7 +300,7 @@ def _print_run(document: dict[str, Any]) -> None:
     state = RunState(**document["ending"]).line
     sealed = "" if document["state"] == "open" else f", {document['state']}"
     out.print(f"run {document['run_id']}: {state}{sealed}, {document['records']} records")
-    texts = {key: document[key] for key in ("name", "group", "parent") if document[key]}
+    texts = {key: document[key] for key in ("name", "team", "group", "parent") if document[key]}
     texts |= {"tags": ", ".join(document["tags"])} if document["tags"] else {}
     for key, text in texts.items():
         out.print(f"{key}: {text}")

@@ -55,7 +55,7 @@ Tag = Annotated[str, Query(max_length=200, pattern=_NO_NUL)]
 State = Literal[
     "running", "finished", "pruned", "failed", "interrupted", "closed", "lost", "unknown"
 ]
-Sort = Literal["created", "seen", "name", "state", "group"]
+Sort = Literal["created", "seen", "name", "state", "team", "group"]
 Page = Annotated[int, Query(ge=1, le=1_000_000)]
 Size = Annotated[int, Query(ge=1, le=200)]
 Index = Annotated[int, Query(ge=0, le=2**53)]
@@ -65,6 +65,7 @@ def wanted(
     settings: Deployment,
     name: Text = None,
     state: Annotated[State | None, _EMPTY_IS_NONE] = None,
+    team: Text = None,
     group: Text = None,
     network: Text = None,
     tag: Annotated[list[Tag], Query(max_length=20)] = [],  # noqa: B006  FastAPI copies it
@@ -79,6 +80,7 @@ def wanted(
         lost_after_s=settings.lost_after_s,
         state=state,
         name=name,
+        team=team,
         group=group,
         network=network,
         tags=[each for each in tag if each],

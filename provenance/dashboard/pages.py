@@ -32,7 +32,7 @@ from provenance.verify.report import metrics_of
 _HERE: Final = Path(__file__).resolve().parent / "templates"
 MAX_COMPARED: Final = 6
 """Runs beside each other: as many as a plot has colours."""
-_ASKED: Final = ("name", "state", "group", "network", "tag", "sort", "page", "size")
+_ASKED: Final = ("name", "state", "team", "group", "network", "tag", "sort", "page", "size")
 CHILDREN: Final = 100
 """Nodes of the tree on a page."""
 router: Final = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
@@ -68,7 +68,7 @@ def runs(
         link=link,
         states=get_args(State),
         sorts=get_args(Sort),
-        filtered=any((which.name, which.state, which.group, which.network, which.tags)),
+        filtered=any((which.name, which.state, which.team, which.group, which.network, which.tags)),
     )
 
 

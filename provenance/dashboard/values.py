@@ -33,6 +33,7 @@ class Run:
 
     run_id: UUID
     name: str | None
+    team: str | None
     group: str | None
     tags: list[str]
     state: str

@@ -231,6 +231,7 @@ def _run(item: ListedRun) -> Run:
     return Run(
         run_id=row.run,
         name=item.name,
+        team=item.team,
         group=item.group,
         tags=list(item.tags),
         state=item.ending.state,

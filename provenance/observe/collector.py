@@ -30,7 +30,7 @@ from provenance.observe import readiness
 from provenance.observe.readiness import SWEEP
 from provenance.ports.listing import UNITS
 from provenance.ports.store import LedgerStore, LedgerTx
-from provenance.ports.values import AnchorState
+from provenance.ports.values import AnchorState, Work
 from provenance.settings import Settings
 from provenance.stores.redis_board import RPC_BUCKETS_S, RedisBoard
 
@@ -140,7 +140,7 @@ def _of_runs(tx: LedgerTx) -> Iterator[Metric]:
     yield _gauge("runs_with_gaps", "runs that lost events", value=lossy)
     yield _counter("dropped_events", "events that trainers lost", value=events)
     yield _gauge("parked_batches", "what ingest would not take", value=tx.parked_count())
-    yield _gauge("reports_due", "reports not written yet", value=tx.due_report_count())
+    yield _gauge("reports_due", "reports not written yet", value=tx.work_count(Work.REPORT))
     yield _gauge("ledger_entries", "entries of the ledger", value=tx.ledger_size())
     if head is not None:
         yield _gauge("head_age_seconds", "since the newest head", value=now - head.created_at)

@@ -29,6 +29,7 @@ class RunSummary:
 
     run: UUID
     name: str | None = None
+    team: str | None = None
     group: str | None = None
     tags: tuple[str, ...] = ()
     state: str = "running"
@@ -54,8 +55,8 @@ class Wanted:
         name: In the name or the id.
         since: Unix seconds: only those of which something came since then.
         network: Only those with a root that is not final there.
-        sort: ``created`` and ``seen``: the newest first; ``name``, ``state``, ``group``: in the
-            order of the alphabet, those without last.
+        sort: ``created`` and ``seen``: the newest first; ``name``, ``state``, ``team`` and
+            ``group``: in the order of the alphabet, those without last.
     """
 
     now: float
@@ -63,6 +64,7 @@ class Wanted:
     run: UUID | None = None
     state: str | None = None
     name: str | None = None
+    team: str | None = None
     group: str | None = None
     tags: Collection[str] = ()
     since: float | None = None

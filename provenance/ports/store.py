@@ -20,7 +20,6 @@ from provenance.ports.values import (
     AnchorRow,
     AnchorState,
     ArchivedRun,
-    DueReport,
     DueWork,
     Equivocation,
     HeadRow,
@@ -332,20 +331,6 @@ class LedgerTx(Protocol):
     def save_anchor(self, *rows: AnchorRow) -> None:
         """Write all mutable columns of each row. Raises IntegrityError where one is not there."""
 
-    def add_due_report(self, run: UUID, index: int, now: float) -> None:
-        """The run's report is due once entry ``index`` is final everywhere; a known row stays."""
-
-    def due_report(self, size: int, now: float, horizon_s: float) -> DueReport | None:
-        """Of those whose entry is in a ledger of ``size`` and whose time has come (or lies more
-        than ``horizon_s`` ahead, of a clock that was set back) the one that was tried least, and
-        of these has waited longest; None without one."""
-
-    def save_due_report(self, row: DueReport) -> None:
-        """Insert, or replace that of the run."""
-
-    def drop_due_report(self, run: UUID) -> None:
-        """It is written."""
-
     def add_version(self, anchor_id: int, version: SignedVersion, now: float) -> VersionRow:
         """Store signed bytes; ``(network, transaction_id)`` is unique, and so is
         ``(network, key, nonce)`` among different anchors. The existing row is returned where the
@@ -386,9 +371,6 @@ class LedgerTx(Protocol):
     def parked_count(self) -> int:
         """How many are parked."""
 
-    def due_report_count(self) -> int:
-        """How many reports are due, or wait until their run is final everywhere."""
-
     def oldest_anchors(self, network: str) -> Mapping[AnchorState, tuple[float, int, int]]:
         """Of each state that is not the end: since when its oldest anchor is in it, the most
         attempts, and the least depth."""
@@ -409,19 +391,31 @@ class LedgerTx(Protocol):
     def save_network(self, row: NetworkRow) -> None:
         """Insert, or replace the row of that network."""
 
-    def add_work_of_sealed(self, kind: Work, after_s: float) -> None:
-        """Work of a kind for each sealed run that has none, due ``after_s`` behind its seal; to be
-        archived are those alone that are not."""
+    def add_work_of_sealed(self, kind: Work, after_s: float, now: float) -> None:
+        """Work of a kind, due ``after_s`` behind its seal, for each run whose time has come and
+        that has none; to be archived are those alone that are not."""
 
-    def add_work(self, kind: Work, run: UUID, told: str | None, at: float) -> None:
-        """Work that is due from ``at`` on."""
+    def add_work(
+        self,
+        kind: Work,
+        run: UUID,
+        at: float,
+        *,
+        told: str | None = None,
+        index: int | None = None,
+    ) -> None:
+        """Work that is due from ``at`` on, and once entry ``index`` is final everywhere."""
 
-    def due_work(self, kind: Work, now: float, horizon_s: float) -> DueWork | None:
-        """What has waited longest of a kind and whose time has come, or lies more than
-        ``horizon_s`` ahead, of a clock that was set back; None without one."""
+    def due_work(self, kind: Work, now: float, horizon_s: float, size: int = 0) -> DueWork | None:
+        """Of a kind, where it names an entry one in a ledger of ``size``, what was tried least,
+        and of that has waited longest. Its time has come, or lies more than ``horizon_s`` ahead,
+        of a clock that was set back. None without one."""
+
+    def work_count(self, kind: Work) -> int:
+        """How much there is of a kind, due or not."""
 
     def save_work(self, row: DueWork) -> None:
-        """Write all but its kind and run."""
+        """Write all but its kind, run and entry."""
 
     def drop_work(self, id: int) -> None:
         """It is done."""

@@ -239,6 +239,8 @@ class AnchorRow:
 class Work(StrEnum):
     """What is due of a run when its time has come."""
 
+    REPORT = "report"
+    """Once, when the entry ``index`` is final everywhere."""
     VERIFICATION = "verification"
     """Once for each sealed run; ``told`` is how it came out last, None before the first."""
     ALERT = "alert"
@@ -254,6 +256,7 @@ class DueWork:
     id: int
     kind: Work
     run: UUID
+    index: int | None
     told: str | None
     attempts: int
     next_attempt_at: float
@@ -274,16 +277,6 @@ class ArchivedRun:
     size: int
     records: int
     archived_at: float
-
-
-@dataclass(frozen=True, slots=True)
-class DueReport:
-    """A run whose report is to be written once its entry ``index`` is final everywhere."""
-
-    run: UUID
-    index: int
-    attempts: int
-    next_attempt_at: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,9 +87,9 @@ def load(
     These shapes are read: ``{"blockchain": {...}}`` alone, a training configuration
     (``epochs``, ``batch_size``, ...) with a ``blockchain`` object in it, and one with all settings
     under ``provenance``. It may be a Namespace, dataclass or OmegaConf object too. The environment
-    variables ``PROVENANCE_REDIS_URL``, ``PROVENANCE_BROKER_URL``, ``PROVENANCE_DATABASE_URL`` and
-    ``PROVENANCE_IDENTITY_KEY_FILE`` win over the file; ``PROVENANCE_IDENTITY_SIGSTORE=1`` adds to
-    it.
+    variables ``PROVENANCE_REDIS_URL``, ``PROVENANCE_BROKER_URL``, ``PROVENANCE_DATABASE_URL``,
+    ``PROVENANCE_TEAM`` and ``PROVENANCE_IDENTITY_KEY_FILE`` win over the file;
+    ``PROVENANCE_IDENTITY_SIGSTORE=1`` adds to it.
 
     Args:
         config: What to read.
@@ -113,7 +113,7 @@ def load(
     verification = whole.child("verification")
     has_archive = whole.raw.get("archive") is not None
     archive = whole.child("archive")
-    for name in ("redis_url", "broker_url", "database_url", "identity_key_file"):
+    for name in ("redis_url", "broker_url", "database_url", "team", "identity_key_file"):
         whole.raw[name] = os.environ.get(f"PROVENANCE_{name.upper()}") or whole.raw.get(name)
     settings = replace(whole.read(Settings, base_dir=base), base_dir=base)  # as it was given
     settings = replace(settings, source=source)

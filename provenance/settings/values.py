@@ -29,6 +29,9 @@ def _bounds(low: float, high: float, what: str) -> Meta:
 
 Count = Annotated[int, _bounds(1, 10_000, "a whole number")]
 Text = Annotated[str, Meta(pattern=r"\S", description="a non-empty string")]
+TeamName = Annotated[
+    str, Meta(pattern=r"\S", max_length=100, description="a name of up to 100 characters")
+]
 Address = Annotated[str, Meta(pattern="^0x[0-9a-fA-F]{40}$", description="0x and 40 hex digits")]
 
 
@@ -298,6 +301,8 @@ class Settings(Section, frozen=True):
     """Name of this deployment's ledger, the origin line of its heads (C2SP tlog-checkpoint)."""
     ledger_key_file: Path | None = None
     """32-byte Ed25519 seed in hex, mode 0600; ``<base_dir>/ledger.key`` where JSON has none."""
+    team: TeamName | None = None
+    """Whose runs this trainer makes, or ``PROVENANCE_TEAM``."""
     identity_key_file: Path | None = None
     """32-byte Ed25519 seed in hex, mode 0600, of the person or team that stands behind this
     trainer's runs; or ``PROVENANCE_IDENTITY_KEY_FILE``."""

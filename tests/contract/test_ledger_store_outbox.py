@@ -13,7 +13,7 @@ from provenance.errors import (
 )
 from provenance.formats.record import Phase
 from provenance.ports.store import LedgerStore, LedgerTx
-from provenance.ports.values import AnchorState, DueReport, NetworkRow, SignedVersion
+from provenance.ports.values import AnchorState, NetworkRow, SignedVersion
 from provenance.stores.sql import SqlStore, schema
 from tests.support.ledger_values import (
     DUE,
@@ -150,27 +150,6 @@ def test_due_networks_are_those_that_claim_would_serve(tx: LedgerTx) -> None:
     assert tx.due_networks(DUE, 1.0) == {"ethereum"}
     assert tx.due_networks(DUE, 9.0) == {"ethereum", "bitcoin", "ipfs"}
     assert tx.due_networks([AnchorState.SIGNED], 9.0) == frozenset()
-
-
-def test_of_reports_those_tried_least_come_first_and_what_a_clock_threw_ahead_comes_back(
-    run_tx: LedgerTx,
-) -> None:
-    def due(size: int, now: float) -> DueReport | None:
-        return run_tx.due_report(size, now, 100.0)
-
-    first = DueReport(RUN, 1, 0, 501.0)
-    again = DueReport(OTHER, 2, 1, 500.0)
-    for index, now in ((1, 501.0), (9, 0.0)):  # the known row stays
-        run_tx.add_due_report(RUN, index, now)
-    run_tx.save_due_report(again)
-    assert run_tx.due_report_count() == 2
-    assert due(9, 500.0) == again
-    assert due(9, 501.0) == first
-    assert due(1, 501.0) is None
-    run_tx.drop_due_report(RUN)
-    run_tx.save_due_report(replace(again, next_attempt_at=599.0))
-    assert due(9, 500.0) is None
-    assert due(9, 498.0) == replace(again, next_attempt_at=599.0)
 
 
 def test_a_seal_is_announced_once(run_tx: LedgerTx) -> None:

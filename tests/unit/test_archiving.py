@@ -16,7 +16,7 @@ import pytest
 
 from provenance import archiving, cli
 from provenance.app.fsck import fsck
-from provenance.archiving import archive_run, restore_run
+from provenance.archiving import archive_next, archive_run, restore_run
 from provenance.bootstrap import sending
 from provenance.bundle.archive import Archive
 from provenance.errors import InputError, IntegrityError, UnknownRunError
@@ -24,6 +24,7 @@ from provenance.evidence.from_database import from_store
 from provenance.evidence.run_evidence import RunEvidence
 from provenance.fsck.findings import FindingKind as F
 from provenance.ports.store import LedgerStore
+from provenance.ports.values import Work
 from provenance.settings import Settings
 from provenance.stores.sql.store import SqlTx
 from tests.benchmarks.worlds import local_world
@@ -265,6 +266,33 @@ def test_what_is_not_done_or_does_not_hold_stays(deploy: Callable[..., Deployed]
         deployed.archive()
     assert len(deployed.rows()) == 2 * EVENTS
     assert list((deployed.folder / "archive").rglob("*.zip")) == []
+
+
+def test_what_is_old_is_archived_by_itself_and_what_was_restored_left_alone(
+    deployed: Deployed,
+) -> None:
+    sealed = deployed.evidence().sealed_at
+    assert sealed is not None
+    due = sealed + 3600
+
+    def archived(now: float) -> list[tuple[UUID, Any]]:
+        with deployed.store.transaction() as tx:
+            tx.add_work_of_sealed(Work.ARCHIVE, 3600, now)
+        again = iter(lambda: archive_next(deployed.settings, deployed.store, lambda: now), None)
+        return list(again)
+
+    assert archived(due - 1) == []
+    assert {run for run, _ in archived(due)} == {RUN, OTHER}
+    assert deployed.rows() == []
+    assert archived(due) == []
+    restore_run(deployed.settings, deployed.store, RUN, due)
+    assert archived(due + 3599) == []
+    deployed.world.sql("UPDATE records SET data = ? WHERE seq = 7", b"{}")
+    ((run, problem),) = archived(due + 3600)
+    assert run == RUN
+    assert "stays in the database: (1)" in problem
+    assert archived(due + 3601) == [], "not at once"
+    assert [run for run, _ in archived(due + 7200)] == [RUN]
 
 
 @pytest.mark.parametrize("engine", ["sqlite", "postgresql"])

@@ -125,8 +125,9 @@ class ListingPart(RecordsPart, LedgerPart, OutboxPart):
             rules.append(runs.c.run == wanted.run)
         if wanted.state is not None:
             rules.append(state == wanted.state)
-        if wanted.group is not None:
-            rules.append(summaries.c.group == wanted.group)
+        for label in ("team", "group"):
+            if (value := getattr(wanted, label)) is not None:
+                rules.append(summaries.c[label] == value)
         if wanted.since is not None:
             rules.append(func.coalesce(runs.c.last_ingest, runs.c.created_at) >= wanted.since)
         for tag in wanted.tags:

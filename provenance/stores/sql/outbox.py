@@ -6,15 +6,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
-from uuid import UUID
 
-from sqlalchemy import ColumnElement, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, bindparam, func, insert, or_, select, update
 
 from provenance.errors import EquivocationError, IntegrityError
 from provenance.ports.values import (
     AnchorRow,
     AnchorState,
-    DueReport,
     NetworkRow,
     SignedVersion,
     VersionRow,
@@ -22,7 +20,6 @@ from provenance.ports.values import (
 from provenance.stores.sql.schema import (
     anchor_versions,
     anchors,
-    due_reports,
     heads,
     networks,
     nonces,
@@ -33,7 +30,6 @@ _ANCHORS: Final = values_in(AnchorRow, anchors)
 _FIXED: Final = ("id", "network", "size", "root", "created_at")
 """Of an anchor; all else :meth:`OutboxPart.save_anchor` writes."""
 _NETWORKS: Final = values_in(NetworkRow, networks)
-_REPORTS: Final = values_in(DueReport, due_reports)
 _VERSIONS: Final = select(
     *(anchor_versions.c[name] for name in ("id", "anchor_id", "created_at", "sent_at")),
     *columns_of(SignedVersion, anchor_versions),
@@ -155,21 +151,6 @@ class OutboxPart(Session):
             for network in self.anchored_networks()
             if self._read(due.where(anchors.c.network == network)).first() is not None
         )
-
-    def add_due_report(self, run: UUID, index: int, now: float) -> None:
-        self._add_once(due_reports, fields_of(DueReport(run, index, 0, now)))
-
-    def due_report(self, size: int, now: float, horizon_s: float) -> DueReport | None:
-        due = due_reports.c
-        come = or_(due.next_attempt_at <= now, due.next_attempt_at > now + horizon_s)
-        query = _REPORTS.where(due.index < size, come)
-        return self._one(DueReport, query.order_by(due.attempts, due.next_attempt_at).limit(1))
-
-    def save_due_report(self, row: DueReport) -> None:
-        self._replace(due_reports, [fields_of(row)])
-
-    def drop_due_report(self, run: UUID) -> None:
-        self._write(delete(due_reports).where(due_reports.c.run == run))
 
     def save_anchor(self, *rows: AnchorRow) -> None:
         if not rows:

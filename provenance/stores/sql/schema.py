@@ -91,6 +91,7 @@ summaries = Table(
     metadata,
     Column("run", Uuid, ForeignKey(runs.c.run), primary_key=True),
     Column("name", FreeText),
+    Column("team", FreeText),
     Column("group", FreeText),
     Column("tags", Lines, nullable=False),
     Column("state", String, nullable=False),
@@ -107,6 +108,7 @@ summaries = Table(
 )
 Index(None, summaries.c.seen)
 Index(None, summaries.c.name)
+Index(None, summaries.c.team)
 Index(None, summaries.c.state)
 _lost = summaries.c.dropped > 0
 Index(None, summaries.c.dropped, sqlite_where=_lost, postgresql_where=_lost)
@@ -198,18 +200,6 @@ due_checkpoints = Table(
     Column("epoch", BigInteger, primary_key=True, autoincrement=False),
 )
 
-due_reports = Table(
-    "due_reports",
-    metadata,
-    Column("run", Uuid, ForeignKey(runs.c.run), primary_key=True),
-    Column("entry", BigInteger, key="index", nullable=False),
-    Column("attempts", Integer, nullable=False),
-    Column("next_attempt_at", Double, nullable=False),
-    _at_least("entry", 0),
-)
-"""Runs without a report of their *after* entry: it is written once that is final everywhere."""
-Index(None, due_reports.c.index)
-
 due_announcements = Table(
     "due_announcements",
     metadata,
@@ -240,12 +230,14 @@ due_work = Table(
     Column("id", _RowId, primary_key=True),
     Column("kind", EnumText(Work), nullable=False),
     Column("run", Uuid, ForeignKey(runs.c.run), nullable=False),
+    Column("entry", BigInteger, key="index"),
     Column("told", FreeText),
     Column("attempts", Integer, nullable=False),
     Column("next_attempt_at", Double, nullable=False),
+    _at_least("entry", 0),
     sqlite_autoincrement=True,  # whoever is late drops a row by its id: never another's
 )
-Index(None, due_work.c.kind, due_work.c.next_attempt_at)
+Index(None, due_work.c.kind, due_work.c.attempts, due_work.c.next_attempt_at)
 Index(None, due_work.c.run)
 
 equivocations = Table(

@@ -8,7 +8,9 @@ the database and waits for no writer.
 The lock is the one writer's on SQLite (``BEGIN IMMEDIATE``). PostgreSQL has two kinds, advisory and
 until the commit: the ledger's, of every transaction that names no run, and one for each run. A
 run's transaction takes its own first, and the ledger's where it comes to what all runs share
-(:meth:`.session.Session._share`): in this order alone, so that no two wait for each other.
+(:meth:`.session.Session._share`): in this order alone, so that no two wait for each other. Before
+both each shares the schema's with all others: a migration has it alone, and who comes after it
+writes nothing where the schema is another release's.
 
 A store MAY be used by many threads, and on both sides of a fork: the child opens its own
 connections and MUST NOT touch those of the parent. A block that was open across the fork
@@ -27,7 +29,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import Connection, Engine, exc, text
@@ -50,14 +52,19 @@ from provenance.stores.sql.revisions import (
     bring_up_to_date,
     is_current,
     known_revision,
+    require_current,
     stale,
 )
 from provenance.stores.sql.schema import REVISIONS
 from provenance.stores.sql.sealing import SealingPart
-from provenance.stores.sql.session import LEDGER_LOCK
+from provenance.stores.sql.session import LEDGER_LOCK, SCHEMA_LOCK
 from provenance.stores.sql.work import WorkPart
 
-_LOCK: Final = text("SELECT set_config('lock_timeout', :wait, true), pg_advisory_xact_lock(:key)")
+_WAIT = "SELECT set_config('lock_timeout', :wait, true), "
+_LOCK: Final = text(
+    f"{_WAIT} pg_advisory_xact_lock_shared({SCHEMA_LOCK}), pg_advisory_xact_lock(:key)"
+)
+_LOCK_SCHEMA: Final = text(f"{_WAIT} pg_advisory_xact_lock({SCHEMA_LOCK})")
 
 _SIZES: Final = {
     "sqlite": (
@@ -160,6 +167,7 @@ class SqlStore:
 
         Raises:
             StoreUnavailable: No connection, or no turn within ``wait_s``.
+            ConfigError: Another release migrated the database meanwhile.
             UsageError: This thread already has one open.
         """
         with self._begun(write=True, run=run) as connection, self._committed(connection):
@@ -194,9 +202,9 @@ class SqlStore:
 
     @contextmanager
     def exclusive(self) -> Iterator[Connection]:
-        """A write transaction as a bare connection: for migrations."""
+        """A write transaction as a bare connection, beside no other: for migrations."""
         with (
-            self._begun(write=True) as connection,
+            self._begun(write=True, alone=True) as connection,
             self._committed(connection),
             translated(self.label),
         ):
@@ -220,7 +228,9 @@ class SqlStore:
                 self._engine.dispose()
 
     @contextmanager
-    def _begun(self, write: bool, run: UUID | None = None) -> Iterator[Connection]:
+    def _begun(
+        self, write: bool, run: UUID | None = None, alone: bool = False
+    ) -> Iterator[Connection]:
         if write and self._read_only:
             raise UsageError(f"{self.label} was opened read-only")
         with self._turn(write):
@@ -234,7 +244,9 @@ class SqlStore:
                     lost = "was deleted or replaced while it was in use: put it back, and restart"
                     raise StoreUnavailable(f"{self.label} {lost}")
                 with translated(self.label):
-                    self._begin(connection, write, run)
+                    self._begin(connection, write, run, alone)
+                    if write and not alone:
+                        require_current(connection, self.label)
                 yield connection
             finally:
                 if os.getpid() != process:
@@ -244,12 +256,14 @@ class SqlStore:
                     with suppress(exc.SQLAlchemyError):
                         connection.close()
 
-    def _begin(self, connection: Connection, write: bool, run: UUID | None) -> None:
+    def _begin(self, connection: Connection, write: bool, run: UUID | None, alone: bool) -> None:
         if self._sqlite:
             connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
         elif write:
-            key = LEDGER_LOCK if run is None else _run_lock(run)
-            connection.execute(_LOCK, {"wait": str(int(self._wait_s * 1000)), "key": key})
+            values: dict[str, Any] = {"wait": str(int(self._wait_s * 1000))}
+            if not alone:
+                values["key"] = LEDGER_LOCK if run is None else _run_lock(run)
+            connection.execute(_LOCK_SCHEMA if alone else _LOCK, values)
         else:
             connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
 

@@ -50,7 +50,7 @@ from provenance.formats.producers.batch import open_batch
 from provenance.formats.producers.certificate import identity_statement
 from provenance.formats.producers.statement import chain_on, chain_start
 from provenance.formats.record import Kind, Record, record_digest
-from provenance.testing.memory_transport import MemoryTransport
+from provenance.stores.memory_transport import MemoryTransport
 from tests.support.sigstore_world import Sigstore
 
 LEDGER = SignerKey.from_private_bytes("test/ledger", b"\x05" * 32)

@@ -27,7 +27,6 @@ from provenance.fsck.findings import FindingKind as F
 from provenance.fsck.local_file import LocalReader
 from provenance.fsck.onchain import ChainView, Question
 from provenance.ports.values import anchor_payload
-from provenance.testing.memory_chain import MemoryTransaction
 from tests.support.fsck_world import (
     FIRST,
     FIRST_PRODUCER,
@@ -41,6 +40,7 @@ from tests.support.fsck_world import (
     event,
     other_key,
 )
+from tests.support.nodes.memory_chain import MemoryTransaction
 from tests.support.runs import Producer, run_of
 from tests.support.sigstore_world import Sigstore
 

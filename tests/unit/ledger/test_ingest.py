@@ -43,8 +43,8 @@ from provenance.ledger.seal import seal_ready, waits_for
 from provenance.ports.store import LedgerStore
 from provenance.ports.transport import Delivery
 from provenance.settings import TrustedIdentity
+from provenance.stores.memory_transport import MemoryTransport
 from provenance.stores.sql import SqlStore
-from provenance.testing.memory_transport import MemoryTransport
 from provenance.verify.identity import enrolment
 from provenance.verify.trust import Trust
 from tests.support.ledger_values import digested, run_leaves

@@ -615,3 +615,13 @@ def test_yaml_without_its_package_says_what_to_do(
         ConfigError, match=r"PyYAML is not installed: pip install 'ml-provenance\[yaml\]'"
     ):
         load(tmp_path / "c.yaml")
+
+
+def test_a_team_is_a_name_and_the_environment_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load({"epochs": 3}).team is None
+    assert load({"team": "vision", "epochs": 3}).team == "vision"
+    for found in ("", " ", "y" * 101, 7, ["vision"]):
+        with pytest.raises(ConfigError, match="^team: found .*expected a name of up to 100"):
+            load({"team": found})
+    monkeypatch.setenv("PROVENANCE_TEAM", "speech")
+    assert load({"team": "vision"}).team == "speech"

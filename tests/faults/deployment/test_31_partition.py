@@ -1,0 +1,129 @@
+"""31. Each host is cut off from the others in turn, longer than a lease, and comes back."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from provenance.settings import BitcoinSettings
+from tests.faults.support.anchoring import bitcoin_section, ethereum_section
+from tests.faults.support.harness import LONG, Tally, World, scenario, seeded
+from tests.faults.support.lan import SWITCH, Lan
+from tests.faults.support.processes import RedisServer
+from tests.faults.support.tls_proxy import relay
+from tests.support.nodes.ethereum_chain import Anvil
+from tests.support.nodes.fixtures_postgres import running
+from tests.support.nodes.regtest import Regtest
+
+pytestmark = pytest.mark.nodes
+pytest_plugins = ["tests.support.nodes.fixtures_ethereum"]
+
+SERVICES = {
+    "trainers": ("shipper",),
+    "redis": (),
+    "database": (),
+    "hashing": ("hashing", "confirm", "beat", "anchor-local"),
+    "ethereum": ("anchor-ethereum",),
+    "bitcoin": ("anchor-bitcoin",),
+    "ipfs": ("anchor-ipfs",),
+    "nodes": (),
+}
+"""What of the fleet runs on which host; the chains' own nodes are on one beside it."""
+LEASE_S = 5.0
+HOLDERS = ("hashing", "ethereum")
+"""Hosts that the short form as well cuts off for longer than a lease."""
+
+
+@contextmanager
+def mining(regtest: Regtest, chain: Anvil) -> Iterator[None]:
+    """Blocks come, whoever is cut off."""
+    stop = threading.Event()
+
+    def mine() -> None:
+        while not stop.wait(1.0):
+            regtest.mine()
+            chain.mine()
+
+    thread = threading.Thread(target=mine)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_partitions_lose_nothing_and_double_nothing(
+    tmp_path: Path, bitcoin_settings: BitcoinSettings, chain: Anvil, contract: str, ipfs_url: str
+) -> None:
+    regtest = Regtest(bitcoin_settings)
+    wallet = regtest.wallet("1.0")
+    with ExitStack() as stack, scenario(31, "hosts cut off, one after the other") as tally:
+        lan = Lan(*SERVICES)
+        stack.callback(lan.close)
+
+        def on_the_lan(url: str) -> str:
+            """Where a node of this machine is reached from there."""
+            port = urlsplit(url).port
+            assert port is not None
+            with lan.on("nodes"):
+                listener = socket.create_server((lan.address("nodes"), port))
+            stack.enter_context(relay(listener, port))
+            return url.replace("127.0.0.1", lan.address("nodes"))
+
+        retry = {"timeout": 5, "retry_base": 0.2, "retry_cap": 2}
+        networks = {
+            "ethereum": ethereum_section(on_the_lan(chain.url), contract_address=contract, **retry),
+            "bitcoin": bitcoin_section(wallet, **retry) | {"url": on_the_lan(wallet.url)},
+            "ipfs": {"url": on_the_lan(ipfs_url), **retry},
+        }
+        stack.enter_context(mining(regtest, chain))
+        with lan.on("database"):
+            database = stack.enter_context(running("fsync=off", host=lan.address("database")))
+        with lan.on("redis"):
+            redis = RedisServer(tmp_path / "redis", lan.address("redis"))
+            redis.start()
+        stack.enter_context(lan.on(SWITCH))
+        world = World(
+            tmp_path / "world",
+            networks=networks,
+            lease=LEASE_S,
+            more={"database_url": f"{database.url}/postgres"},
+            redis=redis,
+        )
+        stack.callback(world.close)
+        for host, names in SERVICES.items():
+            with lan.on(host):
+                if names:
+                    world.start(*names)
+        world.wait_ready(*(name for name in world.processes if name.startswith(("a", "h", "c"))))
+        disturb(lan, world, tally)
+        for trainer in world.trainers:
+            trainer.finish()
+            world.wait_final(trainer.run, 240)
+            assert world.roots(trainer.run) == world.undisturbed_roots(trainer.run)
+        world.judge(tally, world.trainers)
+
+
+def disturb(lan: Lan, world: World, tally: Tally) -> None:
+    """Every host is cut off, in a random order; a trainer emits all the time."""
+    rng = seeded()
+    hosts = list(SERVICES) * (3 if LONG else 1)
+    rng.shuffle(hosts)
+    for at, host in enumerate(hosts):
+        held = host in HOLDERS
+        seconds = rng.uniform(5, 60) if LONG else rng.uniform(*((6, 7) if held else (1.5, 2.5)))
+        with lan.on("trainers"):
+            world.trainer(epochs=int(seconds * 2), metrics_per_epoch=20, pace_s=0.02, seed=at)
+        time.sleep(rng.uniform(0, 0.5))
+        rng.choice((lan.cut, lan.mute))(host)
+        tally.kills += 1
+        time.sleep(seconds)
+        lan.heal(host)
