@@ -85,6 +85,7 @@ QUEUES = ("hashing", *(anchor_queue(name) for name in NETWORKS), "confirm", "ver
 
 broker.install(QUEUES)
 place = _broker()
+archives = (archive := settings().archive) is not None and archive.after_s is not None
 app = Celery(
     "ml-provenance",
     include=[
@@ -155,7 +156,7 @@ app.conf.update(
                     "options": {"queue": "verify", "expires": 60.0},
                 }
             }
-            if settings().verification.every_s is not None
+            if settings().verification.every_s is not None or archives
             else {}
         ),
     },

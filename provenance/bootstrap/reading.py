@@ -42,7 +42,7 @@ def open_store(settings: Settings) -> LedgerStore | None:
         from provenance.stores.sql import SqlStore
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "sqlalchemy", "workers") from error
-    return SqlStore.open(settings.database_url, read_only=True)
+    return SqlStore.open(settings.database_url, read_only=True, archive=settings.archive_folder)
 
 
 @contextmanager

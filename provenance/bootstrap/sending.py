@@ -30,7 +30,7 @@ def open_store(settings: Settings) -> LedgerStore:
         from provenance.stores.sql import SqlStore
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "sqlalchemy", "workers") from error
-    return SqlStore.open(settings.database_url)
+    return SqlStore.open(settings.database_url, archive=settings.archive_folder)
 
 
 def require_commits(settings: Settings, writer: str) -> bool:

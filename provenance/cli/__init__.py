@@ -137,6 +137,11 @@ migrate  up:migrate  bring the database to this release's schema
   --to REVISION  to this one instead
 backup  up:backup  copy database, keys and anchors file, while workers run
   folder FOLDER  a new one
+archive  archive:archive  move records of runs that are done out of the database
+  runs RUN*  run ids, their first or last 8; all that were sealed before archive.after where none
+  --older-than AGE  of all, those sealed before that: 36h, 180d, 2026-05-31
+  --restore  bring the records of these runs back
+  --vacuum  give the space that they took back to the file system
 path  auditor.verify:path  print a record's path up to the run root
   record FILE  a record file of a bundle or report
   --ots OUT  write its OpenTimestamps proof there

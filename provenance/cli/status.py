@@ -7,7 +7,6 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from provenance.app import bundle
@@ -17,6 +16,7 @@ from provenance.bootstrap import reading
 from provenance.capture.ending import GOES_ON
 from provenance.cli.output import (
     json_line,
+    moment,
     out,
     print_json,
     print_table,
@@ -36,8 +36,8 @@ from provenance.observe import readiness
 from provenance.operations import words
 from provenance.operations.overview import Overview, network_document, overview
 from provenance.ports.values import LedgerEntry, RunRow, StoredRecord
-from provenance.report.summary import seconds_in, spoken
 from provenance.report.summary import shown as plain
+from provenance.report.summary import spoken
 from provenance.settings import NETWORKS, Settings
 from provenance.tickets import TicketState, anchor_state
 from provenance.verify.identity import check_identity
@@ -100,25 +100,13 @@ def _wanted(arguments: argparse.Namespace, settings: Settings) -> Wanted:
         lost_after_s=settings.lost_after_s,
         size=limit,
         tags=arguments.tag or (),
-        since=None if arguments.since is None else _since(arguments.since, now),
+        since=None if arguments.since is None else moment("--since", arguments.since, now),
         **{
             key: getattr(arguments, key)
             for key in ("state", "name", "team", "group", "network", "sort")
         },
         page=arguments.page,
     )
-
-
-def _since(text: str, now: float) -> float:
-    """Unix seconds of ``90min``, ``36h``, ``7d``, or of a date and time (UTC)."""
-    if (ago := seconds_in(text)) is not None:
-        return now - ago
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        expected = "expected such as 90min, 36h, 7d or 2026-05-31"
-        raise InputError(f"--since: found {text!r}, {expected}") from None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def _watch(arguments: argparse.Namespace, settings: Settings) -> int:

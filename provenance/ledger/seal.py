@@ -57,7 +57,7 @@ from provenance.formats.run_tree.tree import RecordLeaf
 from provenance.formats.run_tree.walk import GrowingTree, epoch_entry, last_entries
 from provenance.ledger.guard import LedgerGuard
 from provenance.ports.store import LedgerStore, LedgerTx
-from provenance.ports.values import HeadRow, LedgerEntry, ProducerRow, TreeRow
+from provenance.ports.values import HeadRow, LedgerEntry, ProducerRow, TreeRow, Work
 
 SEALS_AT_ONCE = 16
 """Of one transaction: while it appends them, all others that seal wait."""
@@ -237,7 +237,7 @@ def append_root(
         for network in policy.networks:
             tx.add_anchor(network, head.size, now)
         if phase is Phase.AFTER and policy.networks:
-            tx.add_report(run, entry.index, now)
+            tx.add_work(Work.REPORT, run, now, index=entry.index)
     return entry
 
 

@@ -19,6 +19,7 @@ from provenance.ports.listing import NetworkTally, RunSummary, Wanted
 from provenance.ports.values import (
     AnchorRow,
     AnchorState,
+    ArchivedRun,
     DueWork,
     Equivocation,
     HeadRow,
@@ -71,11 +72,21 @@ class LedgerTx(Protocol):
         """When the newest record of the run was inserted; None without records."""
 
     def records(self, run: UUID, kinds: Iterable[Kind] | None = None) -> Sequence[StoredRecord]:
-        """In ``(producer, seq)`` order."""
+        """In ``(producer, seq)`` order; of an archived run from its file. Raises IntegrityError
+        where that is missing, or not the one that was written."""
 
-    def span(self, run: UUID) -> tuple[str, str] | None:
-        """``ts`` of the earliest and of the latest among its producers' first and last records;
-        None where there are none."""
+    def archived(self, run: UUID) -> ArchivedRun | None:
+        """Where the run's records are; None while they are in the database."""
+
+    def archived_runs(self) -> Sequence[ArchivedRun]:
+        """All of them, by run."""
+
+    def archive_run(self, row: ArchivedRun) -> None:
+        """The row takes the place of the run's records."""
+
+    def restore_run(self, run: UUID, now: float) -> int:
+        """An archived run's records come back from its file; how many. Raises IntegrityError as
+        :meth:`records`, and UnknownRunError where it is not archived."""
 
     def has_record(self, run: UUID, producer: bytes, seq: int) -> bool:
         """Whether anything stands at this place."""
@@ -386,14 +397,20 @@ class LedgerTx(Protocol):
     def save_network(self, row: NetworkRow) -> None:
         """Insert, or replace the row of that network."""
 
-    def add_report(self, run: UUID, index: int, now: float) -> None:
-        """A report, due once entry ``index`` is final everywhere."""
+    def add_work_of_sealed(self, kind: Work, after_s: float, now: float) -> None:
+        """Work of a kind, due ``after_s`` behind its seal, for each run whose time has come and
+        that has none; to be archived are those alone that are not."""
 
-    def add_verifications(self, every_s: float) -> None:
-        """A verification for each sealed run that has none, due ``every_s`` behind its seal."""
-
-    def add_alert(self, run: UUID, body: str, now: float) -> None:
-        """An alert, due at once."""
+    def add_work(
+        self,
+        kind: Work,
+        run: UUID,
+        at: float,
+        *,
+        told: str | None = None,
+        index: int | None = None,
+    ) -> None:
+        """Work that is due from ``at`` on, and once entry ``index`` is final everywhere."""
 
     def due_work(self, kind: Work, now: float, horizon_s: float, size: int = 0) -> DueWork | None:
         """Of a kind, where it names an entry one in a ledger of ``size``, what was tried least,
@@ -423,6 +440,10 @@ class LedgerStore(Protocol):
 
     def snapshot(self) -> AbstractContextManager[LedgerTx]:
         """A read-only transaction that never waits for a writer."""
+
+    def vacuum(self) -> int:
+        """What deleted records took goes back to the file system; how many bytes. Writers wait
+        meanwhile, and there must be room for a second copy."""
 
     def close(self) -> None:
         """Close idle connections."""

@@ -1,4 +1,7 @@
-"""Values of the ledger store and of networks: rows, anchors, signed versions, observations."""
+"""Values of the ledger store and of networks: rows, anchors, signed versions, observations.
+
+Over 400 lines: all rows stand together.
+"""
 
 from __future__ import annotations
 
@@ -242,6 +245,8 @@ class Work(StrEnum):
     """Once for each sealed run; ``told`` is how it came out last, None before the first."""
     ALERT = "alert"
     """Until a webhook took it; ``told`` is its body."""
+    ARCHIVE = "archive"
+    """Until the run's records lie in the archive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +260,23 @@ class DueWork:
     told: str | None
     attempts: int
     next_attempt_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class ArchivedRun:
+    """A run whose records lie in an archive file instead of the database.
+
+    Attributes:
+        digest: SHA-256 of the file, 32 bytes, by which it is found.
+        size: Bytes of the file.
+        records: How many it has.
+    """
+
+    run: UUID
+    digest: bytes
+    size: int
+    records: int
+    archived_at: float
 
 
 @dataclass(frozen=True, slots=True)

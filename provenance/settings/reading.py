@@ -35,6 +35,7 @@ from provenance.settings.values import (
     BITCOIN_NAMES,
     NETWORKS,
     SIGSTORE_ENV,
+    ArchiveSettings,
     BitcoinSettings,
     BlockchainSettings,
     EthereumSettings,
@@ -110,6 +111,8 @@ def load(
     chain, trust, identity = map(whole.child, ("blockchain", "trust", "identity"))
     weights = whole.child("weight_digests")
     verification = whole.child("verification")
+    has_archive = whole.raw.get("archive") is not None
+    archive = whole.child("archive")
     for name in ("redis_url", "broker_url", "database_url", "team", "identity_key_file"):
         whole.raw[name] = os.environ.get(f"PROVENANCE_{name.upper()}") or whole.raw.get(name)
     settings = replace(whole.read(Settings, base_dir=base), base_dir=base)  # as it was given
@@ -126,6 +129,7 @@ def load(
         blockchain=_blockchain(chain, base, secrets),
         trust=_trust(trust),
         verification=_verification(verification),
+        archive=archive.read(ArchiveSettings) if has_archive else None,
         identity=_identity(identity, settings),
         training=recorded.values,
         training_notes=recorded.notes,

@@ -15,6 +15,7 @@ from msgspec.json import schema_components
 
 from provenance.settings.reading import NOT_IN_JSON, SECTIONS, TABLE
 from provenance.settings.values import (
+    ArchiveSettings,
     BlockchainSettings,
     IdentitySettings,
     Section,
@@ -47,7 +48,7 @@ def settings_schema() -> dict[str, Any]:
     )
     sections: list[type[Section]] = [
         Settings, WeightSettings, BlockchainSettings, IdentitySettings,
-        VerificationSettings, WebhookSettings, *SECTIONS.values(), *TRUST,
+        VerificationSettings, WebhookSettings, ArchiveSettings, *SECTIONS.values(), *TRUST,
     ]  # fmt: skip
     for cls in sections:
         part = parts[cls.__name__]

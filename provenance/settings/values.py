@@ -271,6 +271,16 @@ class VerificationSettings(Section, frozen=True):
     webhook: WebhookSettings | None = None
 
 
+class ArchiveSettings(Section, frozen=True):
+    """Where the records of runs go that are done."""
+
+    folder: Path
+    after_s: Annotated[float, _bounds(60, 3.2e9, "seconds")] | None = field(
+        default=None, name="after"
+    )
+    """Behind a run's seal the workers move it; None: ``provenance archive`` alone does."""
+
+
 class Settings(Section, frozen=True):
     """Everything, resolved: relative paths are below ``base_dir``."""
 
@@ -301,6 +311,8 @@ class Settings(Section, frozen=True):
     blockchain: BlockchainSettings = BlockchainSettings()
     trust: TrustSettings = TrustSettings()
     verification: VerificationSettings = VerificationSettings()
+    archive: ArchiveSettings | None = None
+    """None: every run's records stay in the database."""
     training: Mapping[str, object] = field(default_factory=dict)
     """The trainer's part of the configuration: every key that is not one of these."""
     training_notes: Mapping[str, str] = field(default_factory=dict)
@@ -324,6 +336,11 @@ class Settings(Section, frozen=True):
     """The first rank prints the run's id, a line on stderr."""
     source: str | None = None
     """The file all this was read from."""
+
+    @property
+    def archive_folder(self) -> Path | None:
+        """Where archive files lie; None where there is no archive."""
+        return None if self.archive is None else self.archive.folder
 
     @property
     def key_file(self) -> Path:

@@ -68,7 +68,7 @@ def verify_next(settings: Settings, store: LedgerStore, now: Callable[[], float]
             tx.save_work(replace(row, next_attempt_at=now() + ceiling(row.attempts, AGAIN)))
             return look
         if look.changed and settings.verification.webhook is not None:
-            tx.add_alert(row.run, _body(look, now()), now())
+            tx.add_work(Work.ALERT, row.run, now(), told=_body(look, now()))
         tx.save_work(replace(row, told=after, attempts=0, next_attempt_at=now() + every))
     return look
 

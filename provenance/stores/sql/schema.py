@@ -134,6 +134,18 @@ records = Table(
 Index(None, records.c.run, records.c.kind)
 Index(None, records.c.run, records.c.epoch)
 
+archived_runs = Table(
+    "archived_runs",
+    metadata,
+    Column("run", Uuid, ForeignKey(runs.c.run), primary_key=True),
+    Column("digest", LargeBinary, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("records", BigInteger, nullable=False),
+    Column("archived_at", Double, nullable=False),
+    _size("digest", 32),
+)
+"""Runs whose rows of ``records`` lie in archive files (:mod:`provenance.bundle.archive`)."""
+
 producers = Table(
     "producers",
     metadata,

@@ -28,11 +28,13 @@ import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import Connection, Engine, exc, text
 
+from provenance.bundle.archive import Archive
 from provenance.errors import StoreUnavailable, UsageError
 from provenance.ports.store import LedgerTx
 from provenance.settings.urls import sqlite_path
@@ -64,6 +66,18 @@ _LOCK: Final = text(
 )
 _LOCK_SCHEMA: Final = text(f"{_WAIT} pg_advisory_xact_lock({SCHEMA_LOCK})")
 
+_SIZES: Final = {
+    "sqlite": (
+        "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()",
+        ("VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)"),
+    ),
+    "postgresql": (
+        "SELECT pg_total_relation_size('records')",
+        ("VACUUM (FULL, ANALYZE) records",),
+    ),
+}
+"""How large the database is, and what gives back what is unused."""
+
 _stores: weakref.WeakSet[SqlStore] = weakref.WeakSet()
 _of_the_parent: list[object] = []
 """Held so that a forked child never closes a connection that its parent still uses."""
@@ -82,6 +96,7 @@ class SqlStore:
             StoreUnavailable.
         read_only: Refuse transactions; an SQLite file is neither written nor joined by
             another one (``-wal``, ``-shm``), so its folder may be read-only too.
+        archive: Folder of the files of archived runs; None where there is none.
 
     Raises:
         ConfigError: The URL, or the file it names, cannot be used.
@@ -89,8 +104,16 @@ class SqlStore:
         StoreUnavailable: The folder of the database cannot be made.
     """
 
-    def __init__(self, url: str, *, wait_s: float = 30.0, read_only: bool = False) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        wait_s: float = 30.0,
+        read_only: bool = False,
+        archive: Path | None = None,
+    ) -> None:
         self._url = parse_url(url)
+        self._archive = None if archive is None else Archive(archive)
         self._wait_s, self._read_only = wait_s, read_only
         self.label = url_label(self._url)
         self.in_memory = self._url.database in (None, "", ":memory:") and self._sqlite
@@ -101,7 +124,13 @@ class SqlStore:
 
     @classmethod
     def open(
-        cls, url: str, *, migrate: bool = True, wait_s: float = 30.0, read_only: bool = False
+        cls,
+        url: str,
+        *,
+        migrate: bool = True,
+        wait_s: float = 30.0,
+        read_only: bool = False,
+        archive: Path | None = None,
     ) -> SqlStore:
         """A store whose schema is the one this release needs.
 
@@ -113,7 +142,7 @@ class SqlStore:
                 older, or it is no database of this project.
             StoreUnavailable: It cannot be reached.
         """
-        store = cls(url, wait_s=wait_s, read_only=read_only)
+        store = cls(url, wait_s=wait_s, read_only=read_only, archive=archive)
         try:
             with store._begun(write=False) as connection, translated(store.label):
                 current = is_current(connection, store.label)
@@ -142,7 +171,7 @@ class SqlStore:
             UsageError: This thread already has one open.
         """
         with self._begun(write=True, run=run) as connection, self._committed(connection):
-            tx = SqlTx(connection, self.label, writable=True)
+            tx = SqlTx(connection, self.label, writable=True, archive=self._archive)
             try:
                 with translated(self.label, DATABASE_ERRORS):  # also of rows that are fetched late
                     yield tx
@@ -162,7 +191,7 @@ class SqlStore:
                 (``read_only``), one wrote to it before the end: read again.
         """
         with self._begun(write=False) as connection:
-            tx = SqlTx(connection, self.label, writable=False)
+            tx = SqlTx(connection, self.label, writable=False, archive=self._archive)
             try:
                 with translated(self.label, DATABASE_ERRORS):
                     yield tx
@@ -180,6 +209,17 @@ class SqlStore:
             translated(self.label),
         ):
             yield connection
+
+    def vacuum(self) -> int:
+        """See :meth:`provenance.ports.store.LedgerStore.vacuum`."""
+        size, steps = _SIZES["sqlite" if self._sqlite else "postgresql"]
+        with self._begun(write=False) as connection, translated(self.label):
+            connection.rollback()
+            connection.execution_options(isolation_level="AUTOCOMMIT")
+            before = connection.exec_driver_sql(size).scalar_one()
+            for step in steps:
+                connection.exec_driver_sql(step)
+            return int(before - connection.exec_driver_sql(size).scalar_one())
 
     def close(self) -> None:
         """Close all idle connections. A later call opens new ones."""

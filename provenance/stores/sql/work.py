@@ -20,7 +20,7 @@ from sqlalchemy import (
 )
 
 from provenance.ports.values import DueWork, Work
-from provenance.stores.sql.schema import due_work, runs
+from provenance.stores.sql.schema import archived_runs, due_work, runs
 from provenance.stores.sql.session import Session, values_in
 
 _WORK: Final = values_in(DueWork, due_work)
@@ -29,24 +29,31 @@ _WORK: Final = values_in(DueWork, due_work)
 class WorkPart(Session):
     """Rows of :class:`provenance.ports.values.DueWork`."""
 
-    def add_report(self, run: UUID, index: int, now: float) -> None:
-        self._add(Work.REPORT, run, now, index=index)
-
-    def add_verifications(self, every_s: float) -> None:
-        kind = literal(Work.VERIFICATION, due_work.c.kind.type)
-        known = select(due_work.c.id).where(due_work.c.run == runs.c.run, due_work.c.kind == kind)
-        due_at = cast(runs.c.sealed_at + every_s, Double)
-        added = select(kind, runs.c.run, Null(), cast(0, Integer), due_at).where(
-            runs.c.state == "sealed", ~known.exists()
+    def add_work_of_sealed(self, kind: Work, after_s: float, now: float) -> None:
+        of_kind = literal(kind, due_work.c.kind.type)
+        own = (due_work.c.run == runs.c.run, due_work.c.kind == of_kind)
+        due_at = cast(runs.c.sealed_at + after_s, Double)
+        added = select(of_kind, runs.c.run, Null(), cast(0, Integer), due_at).where(
+            runs.c.state == "sealed",
+            runs.c.sealed_at <= now - after_s,
+            ~select(due_work.c.id).where(*own).exists(),
         )
+        if kind is Work.ARCHIVE:
+            added = added.where(runs.c.run.not_in(select(archived_runs.c.run)))
         columns = ["kind", "run", "told", "attempts", "next_attempt_at"]
         self._write(insert(due_work).from_select(columns, added))
 
-    def add_alert(self, run: UUID, body: str, now: float) -> None:
-        self._add(Work.ALERT, run, now, told=body)
-
-    def _add(self, kind: Work, run: UUID, now: float, **rest: int | str) -> None:
-        row = {"kind": kind, "run": run, "attempts": 0, "next_attempt_at": now, **rest}
+    def add_work(
+        self,
+        kind: Work,
+        run: UUID,
+        at: float,
+        *,
+        told: str | None = None,
+        index: int | None = None,
+    ) -> None:
+        row = {"kind": kind, "run": run, "told": told, "index": index}
+        row |= {"attempts": 0, "next_attempt_at": at}
         self._write(insert(due_work).values(row))
 
     def due_work(self, kind: Work, now: float, horizon_s: float, size: int = 0) -> DueWork | None:
