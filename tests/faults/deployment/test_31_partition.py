@@ -32,12 +32,14 @@ SERVICES = {
     "redis": (),
     "database": (),
     "hashing": ("hashing", "confirm", "beat", "anchor-local"),
+    "hashing-2": (),
     "ethereum": ("anchor-ethereum",),
     "bitcoin": ("anchor-bitcoin",),
     "ipfs": ("anchor-ipfs",),
     "nodes": (),
 }
-"""What of the fleet runs on which host; the chains' own nodes are on one beside it."""
+"""What of the fleet runs on which host, beside Redis, the database, a second hashing worker that
+takes over from the first, and the nodes of the chains."""
 LEASE_S = 5.0
 HOLDERS = ("hashing", "ethereum")
 """Hosts that the short form as well cuts off for longer than a lease."""
@@ -92,6 +94,7 @@ def test_partitions_lose_nothing_and_double_nothing(
         with lan.on("redis"):
             redis = RedisServer(tmp_path / "redis", lan.address("redis"))
             redis.start()
+        stack.callback(redis.kill)
         stack.enter_context(lan.on(SWITCH))
         world = World(
             tmp_path / "world",
@@ -105,13 +108,13 @@ def test_partitions_lose_nothing_and_double_nothing(
             with lan.on(host):
                 if names:
                     world.start(*names)
+        with lan.on("hashing-2"):
+            world.second("hashing", "hashing-2")
         world.wait_ready(*(name for name in world.processes if name.startswith(("a", "h", "c"))))
         disturb(lan, world, tally)
         for trainer in world.trainers:
             trainer.finish()
-            began = time.monotonic()
             world.wait_final(trainer.run, 240)
-            print(f"final {time.monotonic() - began:.1f}")
             assert world.roots(trainer.run) == world.undisturbed_roots(trainer.run)
         world.judge(tally, world.trainers)
 
