@@ -168,6 +168,7 @@ def _document(seen: Overview, wanted: Wanted) -> dict[str, Any]:
         "parked": seen.parked,
         "equivocations": seen.equivocations,
         "pages": dict(seen.pages),
+        "logins": dict(seen.logins),
     }
 
 

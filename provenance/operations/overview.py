@@ -57,6 +57,7 @@ class Overview:
         roots: How many ask for an anchor.
         unsigned: Runs that go on without an identity, and why.
         pages: What ``provenance up`` serves here, by name.
+        logins: Where the password of a page is.
     """
 
     settings: Settings
@@ -74,6 +75,7 @@ class Overview:
     networks: dict[str, NetworkStanding] = field(default_factory=dict)
     unsigned: Mapping[str, str] = field(default_factory=dict)
     pages: Mapping[str, str] = field(default_factory=dict)
+    logins: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def waiting(self) -> int:
@@ -108,6 +110,9 @@ def overview(settings: Settings, wanted: Wanted, problems: Sequence[str] = ()) -
     made = Overview(settings, pending_bytes(spool), unsigned=unsigned_runs(spool))
     made.problems = list(problems)
     made.pages = fleet.get("pages") or {}
+    if fleet.get("flower_auth"):
+        where = settings.base_dir / "run" / "up.json"
+        made.logins = {"Flower": f"user and password: flower_auth in {where}"}
     if settings.redis_url is not None:
         try:
             made.stream_entries = reading.stream_backlog(settings)

@@ -76,7 +76,7 @@ def notes(seen: Overview) -> Iterator[str]:
     if states:
         yield f"runs: {', '.join(states)}"
     for name, url in seen.pages.items():
-        yield f"{name}: {url}"
+        yield ", ".join([f"{name}: {url}", *filter(None, [seen.logins.get(name)])])
 
 
 def network_row(name: str, network: NetworkStanding, now: float) -> tuple[Any, ...]:

@@ -316,6 +316,12 @@ class LedgerTx(Protocol):
         """The anchor of the smallest head that covers an entry and was not REPLACED; one that
         FAILED only where there is no other; None if absent."""
 
+    def coverings(
+        self, network: str, indexes: Iterable[int]
+    ) -> Mapping[int, tuple[AnchorRow, str | None]]:
+        """:meth:`covering` of each of some entries that has one, and the id of the transaction
+        that counts: its version's, or the newest's; one query."""
+
     def anchor_counts(self, network: str) -> Mapping[AnchorState, int]:
         """How many are in each state that one is in."""
 
