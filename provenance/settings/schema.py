@@ -19,6 +19,7 @@ from provenance.settings.values import (
     IdentitySettings,
     Section,
     Settings,
+    TeamSettings,
     TrustedChains,
     TrustedContract,
     TrustedIdentity,
@@ -47,7 +48,7 @@ def settings_schema() -> dict[str, Any]:
     )
     sections: list[type[Section]] = [
         Settings, WeightSettings, BlockchainSettings, IdentitySettings,
-        VerificationSettings, WebhookSettings, *SECTIONS.values(), *TRUST,
+        VerificationSettings, WebhookSettings, TeamSettings, *SECTIONS.values(), *TRUST,
     ]  # fmt: skip
     for cls in sections:
         part = parts[cls.__name__]

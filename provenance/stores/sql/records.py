@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from operator import attrgetter
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, delete, func, select, true, update
+from sqlalchemy import ColumnElement, Connection, and_, delete, func, select, true, update
 
 from provenance.errors import InputError, UnknownRunError
 from provenance.formats.record import MAX_SAFE_INTEGER, Kind
+from provenance.ports.listing import HeldRun
 from provenance.ports.values import (
     Equivocation,
     Inserted,
@@ -42,6 +43,7 @@ _PRODUCERS: Final = values_in(ProducerRow, schema.producers)
 _STATEMENTS: Final = values_in(StatementRow, schema.statements)
 _EQUIVOCATIONS: Final = values_in(Equivocation, schema.equivocations)
 _PARKED: Final = values_in(Parked, schema.parked)
+_HELD: Final = values_in(HeldRun, schema.held_runs)
 
 
 class RecordsPart(Session):
@@ -51,6 +53,7 @@ class RecordsPart(Session):
         super().__init__(connection, label, writable)
         self._arrived: list[StoredRecord] = []
         self._sealed: set[UUID] = set()
+        self._arrived_at = 0.0
 
     def run(self, run: UUID) -> RunRow | None:
         return self._one(RunRow, _RUNS.where(schema.runs.c.run == run))
@@ -108,6 +111,7 @@ class RecordsPart(Session):
                 outcome.append(Inserted.CONFLICT)
         if new:
             self._arrived += new
+            self._arrived_at = now
             self._add_new(schema.records, [(*_VALUES(record), now) for record in new])
             self._write(
                 update(schema.runs)
@@ -272,6 +276,25 @@ class RecordsPart(Session):
         )
         self._add_once(schema.parked, fields_of(row))
 
+    def hold(self, row: HeldRun) -> None:
+        self._replace(schema.held_runs, [fields_of(row)])
+
+    def held(self, run: UUID) -> HeldRun | None:
+        return self._one(HeldRun, _HELD.where(schema.held_runs.c.run == run))
+
+    def held_runs(self) -> Sequence[HeldRun]:
+        return self._all(HeldRun, _HELD.order_by(schema.held_runs.c.at).limit(1000))
+
+    def held_counts(self) -> Mapping[str, int]:
+        team = func.coalesce(schema.held_runs.c.team, "")
+        return {row[0]: row[1] for row in self._read(select(team, func.count()).group_by(team))}
+
+    def release(self, rows: Iterable[HeldRun], now: float) -> None:
+        for row in rows:
+            self._write(delete(schema.held_runs).where(_unchanged(row)))
+            mine = update(schema.runs).where(schema.runs.c.run == row.run)
+            self._write(mine.values(last_ingest=now))
+
     def forget_parked(self, run: UUID | None = None, ids: Iterable[str] | None = None) -> int:
         query = delete(schema.parked)
         if run is not None:
@@ -285,6 +308,10 @@ class RecordsPart(Session):
         if run is not None:
             query = query.where(schema.parked.c.run == run)
         return self._all(Parked, query)
+
+
+def _unchanged(row: HeldRun) -> ColumnElement[bool]:
+    return and_(schema.held_runs.c.run == row.run, schema.held_runs.c.at == row.at)
 
 
 def _parked_of(run: UUID | None) -> ColumnElement[bool]:
