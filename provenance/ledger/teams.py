@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from provenance.errors import FormatError
@@ -141,6 +141,48 @@ def admissible(tx: LedgerTx, teams: Teams, now: float) -> list[HeldRun]:
             found.append(row)
             use[row.team or ""] = replace(own, runs=own.runs + begins)
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class TeamStanding:
+    """A team today.
+
+    Attributes:
+        held: How many of its runs are held back.
+        reason: Why the one is that waits longest; None where none does.
+    """
+
+    use: TeamUse
+    quota: TeamSettings
+    held: int
+    reason: str | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        quota, limit = self.quota, self.quota.bytes_per_day
+        return {
+            "runs": self.use.runs, "runs_per_day": quota.runs_per_day,
+            "bytes": self.use.nbytes, "bytes_per_day": None if limit is None else int(limit),
+            "held": self.held, "reason": self.reason,
+        }  # fmt: skip
+
+
+def standings(
+    tx: LedgerTx, settings: Mapping[str, TeamSettings], now: float
+) -> dict[str, TeamStanding]:
+    """Of each team that is configured, that anything came of today or that runs are held back of;
+    ``""``: of none."""
+    use, held = tx.team_use(int(now // DAY_S)), tx.held_counts()
+    reasons = {row.team or "": row.reason for row in reversed(tx.held_runs() if held else ())}
+    return {
+        name: TeamStanding(
+            use.get(name, TeamUse()),
+            settings.get(name, TeamSettings()),
+            held.get(name, 0),
+            reasons.get(name),
+        )
+        for name in sorted({*settings, *use, *held})
+    }
 
 
 def _config(batch: Batch) -> Record | None:

@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from provenance import ProvenanceTracker, cli
 from provenance.bootstrap import sending
@@ -16,6 +17,10 @@ from provenance.capture.ship.loop import Shipper
 from provenance.formats.note import SignerKey
 from provenance.ledger.ingest import drain, release_held
 from provenance.ledger.teams import DAY_S
+from provenance.observe.collector import Figures
+from provenance.operations import words
+from provenance.operations.overview import overview
+from provenance.ports.listing import Wanted
 from provenance.settings import load
 from provenance.settings.key_files import read_or_create_seed
 from provenance.testing.memory_transport import MemoryTransport
@@ -93,6 +98,19 @@ def test_what_is_above_a_quota_waits_in_the_spool_and_another_team_does_not(
     assert deployment.transport.backlog() == 0, "a run that waits is in no other's way"
     with deployment.store.snapshot() as tx:
         assert tx.parked() == []
+    lines = list(words.notes(overview(deployment.settings, Wanted(NOW))))
+    (line,) = [line for line in lines if line.startswith("team vision: ")]
+    assert line.startswith("team vision: 2 runs of 2, ")
+    assert line.endswith(" today; 3 runs held back: team vision: 2 runs today, quota 2")
+    registry = CollectorRegistry()
+    registry.register(Figures(deployment.settings))
+    for name, labels, number in (
+        ("team_held_runs", {"team": "vision"}, 3),
+        ("team_held_runs", {"team": ""}, 0),
+        ("team_quota", {"team": "vision", "of": "runs"}, 2),
+        ("team_used", {"team": "speech", "of": "runs"}, None),
+    ):
+        assert registry.get_sample_value(f"provenance_{name}", labels) == number
     later = deployment.finish(deployment.begin("speech"))
     deployment.turn()
     assert later in deployment.sealed()
