@@ -286,8 +286,9 @@ class RecordsPart(Session):
         return self._all(HeldRun, _HELD.order_by(schema.held_runs.c.at).limit(1000))
 
     def held_counts(self) -> Mapping[str, int]:
-        team = func.coalesce(schema.held_runs.c.team, "")
-        return {row[0]: row[1] for row in self._read(select(team, func.count()).group_by(team))}
+        team = schema.held_runs.c.team
+        rows = self._read(select(team, func.count()).group_by(team))
+        return {name or "": number for name, number in rows}
 
     def release(self, rows: Iterable[HeldRun], now: float) -> None:
         for row in rows:

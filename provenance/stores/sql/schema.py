@@ -278,6 +278,7 @@ held_runs = Table(
 )
 """Runs whose batches are not taken for now; not all of them are in ``runs``."""
 Index(None, held_runs.c.at)
+Index(None, held_runs.c.team)
 
 ledger_entries = Table(
     "ledger_entries",
