@@ -47,7 +47,7 @@ from provenance.operations.overview import (
     network_document,
     overview,
 )
-from provenance.operations.words import anchored, notes
+from provenance.operations.words import anchored, notes, team_line
 from provenance.ports.listing import Wanted
 from provenance.ports.store import LedgerStore, LedgerTx
 from provenance.ports.values import (
@@ -211,10 +211,16 @@ def health(settings: Settings, team: str | None = None) -> Health:
     )
     if team is None:
         return found
+    own = [f"{count} {state}" for state, count in seen.states.items()]
     return replace(
-        found, anchored=None, notes=[], spool_bytes=None, stream_entries=None, parked=None,
+        found,
+        anchored=None,
+        notes=[team_line(team, each) for name, each in seen.teams.items() if name == team] + own,
+        spool_bytes=None,
+        stream_entries=None,
+        parked=None,
         equivocations=None,
-    )  # fmt: skip
+    )
 
 
 def _queues(settings: Settings, limit: float) -> Iterator[Queue]:

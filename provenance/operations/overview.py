@@ -14,6 +14,7 @@ from provenance.bootstrap import reading
 from provenance.capture.ship.keyless import unsigned_runs
 from provenance.capture.spool import pending_bytes
 from provenance.errors import ConfigError, UnavailableError
+from provenance.ledger.teams import TeamStanding, standings
 from provenance.ports.listing import UNITS, NetworkTally, Wanted
 from provenance.ports.store import LedgerTx
 from provenance.ports.values import AnchorState
@@ -55,6 +56,7 @@ class Overview:
         problems: Why Redis or the database does not get on.
         states: How many of all runs are in each.
         roots: How many ask for an anchor.
+        teams: By name, how much came of each today.
         unsigned: Runs that go on without an identity, and why.
         pages: What ``provenance up`` serves here, by name.
         logins: Where the password of a page is.
@@ -73,6 +75,7 @@ class Overview:
     parked: int = 0
     equivocations: int = 0
     networks: dict[str, NetworkStanding] = field(default_factory=dict)
+    teams: Mapping[str, TeamStanding] = field(default_factory=dict)
     unsigned: Mapping[str, str] = field(default_factory=dict)
     pages: Mapping[str, str] = field(default_factory=dict)
     logins: Mapping[str, str] = field(default_factory=dict)
@@ -127,6 +130,7 @@ def overview(settings: Settings, wanted: Wanted, problems: Sequence[str] = ()) -
         made.seals = tx.seals([item.row.run for item in made.runs])
         made.states = tx.run_states(Wanted(wanted.now, wanted.lost_after_s, among=wanted.among))
         made.roots, made.parked, made.equivocations = tx.totals()
+        made.teams = standings(tx, settings.teams, wanted.now)
         for name in settings.blockchain.active:
             made.networks[name] = _standing(tx, settings, name)
     return made
