@@ -250,11 +250,8 @@ def preallocate(descriptor: int, size: int, least: int) -> int:
 
 
 def require_room(folder: Path) -> None:
-    """Write something and take it away again.
-
-    Raises:
-        OSError: Nothing can be written there, or hardly anything.
-    """
+    """Write something and take it away again. Raises OSError: nothing can be written there, or
+    hardly anything."""
     path = temporary_path(folder / "room")
     try:
         with path.open("xb") as file:

@@ -113,7 +113,7 @@ app.conf.update(
         "socket_timeout": 30,
         "socket_connect_timeout": 5,
         "socket_keepalive": True,
-        "health_check_interval": 30,
+        "health_check_interval": 5,  # a queue's silent connection is given up after 11 s at most
         "queue_order_strategy": "round_robin",
         **place.get("options", {}),
     },

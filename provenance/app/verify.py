@@ -76,18 +76,22 @@ class Options(TypedDict, total=False):
     parent: VerificationReport
 
 
-def verify_run(settings: Settings, run: str, **options: Unpack[Options]) -> VerificationReport:
+def verify_run(
+    settings: Settings, run: str, team: str | None = None, **options: Unpack[Options]
+) -> VerificationReport:
     """Check a run from the database, and on the configured networks unless ``offline``.
 
     Args:
         run: A run id, 8 or more of its first or last hex digits, or ``latest``.
+        team: As :func:`provenance.app.runs.evidence_of` takes it.
 
     Raises:
         UnknownRunError, StoreUnavailable, ConfigError, MissingExtraError
         InputError: No headers in their file, or a URL or quorum that cannot be.
     """
     own = reading.ledger_key(settings)
-    return _verify(settings, evidence_of(settings, run), own, own_trust(settings, own), options)
+    evidence = evidence_of(settings, run, team)
+    return _verify(settings, evidence, own, own_trust(settings, own), options)
 
 
 def verify_path(

@@ -159,12 +159,8 @@ def _size(evidence: RunEvidence) -> int:
 
 @contextlib.contextmanager
 def verify_all(settings: Settings, **options: Unpack[Options]) -> Iterator[AllRuns]:
-    """All runs of the configured database on the configured networks.
-
-    Raises:
-        UnknownRunError: There is no database yet.
-        StoreUnavailable, ConfigError, MissingExtraError, InputError
-    """
+    """All runs of the configured database on the configured networks. Raises UnknownRunError: there
+    is no database yet; StoreUnavailable, ConfigError, MissingExtraError, InputError."""
     source = header_source(options.get("headers", ()), options.get("quorum"))
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(reading.opened_store(settings, "verify --all"))

@@ -66,35 +66,24 @@ def opened_store(settings: Settings, about: str) -> Iterator[LedgerStore]:
 
 
 def open_board(settings: Settings) -> RedisBoard:
-    """The Redis streams to look at, and what processes tell of themselves there.
-
-    Raises:
-        ConfigError: No ``redis_url`` is configured.
-    """
+    """The Redis streams to look at, and what processes tell of themselves there. Raises
+    ConfigError: no ``redis_url`` is configured."""
     from provenance.stores.redis_board import RedisBoard
 
     return RedisBoard(stream_address(settings))
 
 
 def stream_backlog(settings: Settings) -> int:
-    """Entries of the Redis stream that wait.
-
-    Raises:
-        ConfigError: No ``redis_url`` is configured.
-        TransportUnavailable
-    """
+    """Entries of the Redis stream that wait. Raises ConfigError: no ``redis_url`` is configured;
+    TransportUnavailable."""
     from provenance.stores.redis_streams import RedisStreams
 
     return RedisStreams(stream_address(settings)).backlog()
 
 
 def ping_broker(settings: Settings) -> str:
-    """Where Celery's queues are; it answers.
-
-    Raises:
-        ConfigError: It is not configured, or a Redis Cluster.
-        TransportUnavailable
-    """
+    """Where Celery's queues are; it answers. Raises ConfigError: it is not configured, or a Redis
+    Cluster; TransportUnavailable."""
     from provenance.stores.redis_streams import RedisStreams
 
     address = broker_address(settings)
@@ -125,12 +114,8 @@ def require_ledger(found: str | None, own: VerifierKey) -> None:
 
 
 def ledger_key(settings: Settings) -> VerifierKey | None:
-    """The public key of this deployment's ledger; None where its file is not there, or is not
-    this user's to read.
-
-    Raises:
-        ConfigError: The file is open to others, or not a key.
-    """
+    """The public key of this deployment's ledger; None where its file is not there, or is not this
+    user's to read. Raises ConfigError: the file is open to others, or not a key."""
     from provenance.formats.note import SignerKey
     from provenance.settings.key_files import read_seed
 

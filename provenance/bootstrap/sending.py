@@ -24,11 +24,8 @@ COMMIT_S: Final = 5.0
 
 
 def open_store(settings: Settings) -> LedgerStore:
-    """The ledger database, made where it is missing and migrated to this release's schema.
-
-    Raises:
-        StoreUnavailable, ConfigError, MissingExtraError
-    """
+    """The ledger database, made where it is missing and migrated to this release's schema. Raises
+    StoreUnavailable, ConfigError, MissingExtraError."""
     try:
         from provenance.stores.sql import SqlStore
     except ModuleNotFoundError as error:
@@ -57,11 +54,8 @@ def require_commits(settings: Settings, writer: str) -> bool:
 
 
 def open_transport(settings: Settings) -> EventTransport:
-    """The Redis stream.
-
-    Raises:
-        ConfigError: No ``redis_url`` is configured, or none that can be read.
-    """
+    """The Redis stream. Raises ConfigError: no ``redis_url`` is configured, or none that can be
+    read."""
     from provenance.stores.redis_streams import RedisStreams
 
     return RedisStreams(stream_address(settings))
@@ -110,12 +104,8 @@ def seal_policy(settings: Settings) -> SealPolicy:
 
 
 def open_network(settings: Settings, name: str) -> Network:
-    """One configured network.
-
-    Raises:
-        ConfigError: It is not configured.
-        MissingExtraError: Its client library is not installed.
-    """
+    """One configured network. Raises ConfigError: it is not configured; MissingExtraError: its
+    client library is not installed."""
     from provenance.chains.manager import build_network
 
     seed = ledger_seed(settings) if name == "local" else None

@@ -55,7 +55,7 @@ serve  serve:serve  the dashboard and its HTTP API, until Ctrl-C
   --tokens FILE  tokens (<base>/tokens.json)
 token  ACTION  who may read the dashboard and its API
 token new  serve:new_token  make one and print it
-  team TEAM  whose
+  team TEAM  whose runs it shows; all: those of every team
   --scope {read,write,admin}  what it is good for (read)
   --tokens FILE  tokens (<base>/tokens.json)
 token list  serve:list_tokens  whose there are

@@ -202,11 +202,8 @@ _SECTIONS: Final[Mapping[str, type[Section]]] = {
 
 
 def load_policy(path: Path) -> Policy:
-    """Read a policy file.
-
-    Raises:
-        ConfigError: Names file and key, what was found and what is expected.
-    """
+    """Read a policy file. Raises ConfigError: names file and key, what was found and what is
+    expected."""
     source = str(path)
     whole = JsonObject(read_file(path, source), "", source)
     _no_empty(whole.raw, "", source)

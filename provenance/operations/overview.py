@@ -120,7 +120,7 @@ def overview(settings: Settings, wanted: Wanted, problems: Sequence[str] = ()) -
     with closing(store), store.snapshot() as tx:
         made.runs, made.runs_total = list_runs(tx, wanted)
         made.seals = tx.seals([item.row.run for item in made.runs])
-        made.states = tx.run_states(Wanted(wanted.now, wanted.lost_after_s))
+        made.states = tx.run_states(Wanted(wanted.now, wanted.lost_after_s, among=wanted.among))
         made.roots, made.parked, made.equivocations = tx.totals()
         for name in settings.blockchain.active:
             made.networks[name] = _standing(tx, settings, name)

@@ -52,6 +52,7 @@ class Wanted:
     Attributes:
         now, lost_after_s: Running ones of which nothing came for so long before ``now`` (Unix
             seconds) are lost.
+        among: Only those of this team, whatever else is asked: who asks may see no other.
         name: In the name or the id.
         since: Unix seconds: only those of which something came since then.
         network: Only those with a root that is not final there.
@@ -61,6 +62,7 @@ class Wanted:
 
     now: float
     lost_after_s: float = inf
+    among: str | None = None
     run: UUID | None = None
     state: str | None = None
     name: str | None = None

@@ -236,11 +236,17 @@ class LedgerTx(Protocol):
     def entry_of_root(self, root: bytes) -> LedgerEntry | None:
         """The newest with that root; None if absent. Linear in the ledger."""
 
-    def run_counts(self) -> tuple[int, int]:
-        """All runs, and those that were sealed with all they announced."""
+    def run_counts(self, team: str | None = None) -> tuple[int, int]:
+        """All runs (of a team where one is named), and those that were sealed with all they
+        announced."""
 
-    def unfinished(self, limit: int) -> Sequence[tuple[UUID, str, tuple[int, ...]]]:
+    def unfinished(
+        self, limit: int, team: str | None = None
+    ) -> Sequence[tuple[UUID, str, tuple[int, ...]]]:
         """The newest runs that were not, newest first: id, state, indexes of their entries."""
+
+    def teams_of(self, of: Collection[UUID]) -> Mapping[UUID, str]:
+        """The team of each of these runs that names one."""
 
     def seals(self, of: Collection[UUID]) -> Mapping[UUID, Sequence[Phase]]:
         """Of each of these runs with an entry, the phases of its entries, by index."""

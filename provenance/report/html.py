@@ -23,7 +23,7 @@ from provenance.evidence.placement import newest_tree
 from provenance.evidence.run_evidence import RecordFile, RunEvidence, lenient
 from provenance.evidence.run_summary import step_series
 from provenance.evidence.story import process_names
-from provenance.formats.record import Json, Kind, Record
+from provenance.formats.record import Kind, Record
 from provenance.report.plot import Point, by_subject, line_plot
 from provenance.report.summary import label_of, shown, summary_of
 from provenance.report.template import HERE, fill
@@ -92,7 +92,7 @@ def render(report: VerificationReport, folder: Path = HERE, name: str = "page.ht
         no_commands=no_commands,
         version=version(),
         time=time_of,
-        metric=_metric,
+        metric=lambda value: "" if value is None else shown(value)[:80],
         record_body=record_body,
     )
 
@@ -194,10 +194,6 @@ def _commands(evidence: RunEvidence) -> tuple[str | None, str | None]:
         return shell_commands(tree.proof(path), f"evidence/records/{path}.json"), None
     except (InputError, ProofError) as error:
         return None, str(error)
-
-
-def _metric(value: Json) -> str:
-    return "" if value is None else shown(value)[:80]
 
 
 def time_of(seconds: float | None) -> str:

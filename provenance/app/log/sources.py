@@ -152,11 +152,8 @@ def _file(text: str, path: Path, settings: Settings) -> Seen:
 
 
 def note_text(name: str, data: bytes) -> str:
-    """The bytes of a note, at most one more than it may have, as text.
-
-    Raises:
-        FormatError: It is too large, or not UTF-8.
-    """
+    """The bytes of a note, at most one more than it may have, as text. Raises FormatError: it is
+    too large, or not UTF-8."""
     if len(data) > MAX_NOTE_BYTES:
         raise TooLargeError(f"{name}: more than {MAX_NOTE_BYTES} bytes")
     try:
@@ -166,11 +163,7 @@ def note_text(name: str, data: bytes) -> str:
 
 
 def see_note(name: str, note: str) -> Seen:
-    """One signed head.
-
-    Raises:
-        FormatError: It is none.
-    """
+    """One signed head. Raises FormatError: it is none."""
     head = parse_note(note).head
     return Seen(name, (SeenHead(head, note, KnownPieces(head.size, head.root)),))
 
@@ -181,13 +174,8 @@ def _database(name: str, settings: Settings) -> Seen:
 
 
 def see_store(name: str, store: LedgerStore, key: VerifierKey | None) -> Seen:
-    """The ledger up to the newest head, and every head that its levels do not give.
-
-    Raises:
-        IntegrityError: Levels or entries are gone.
-        InputError: There is no head.
-        StoreUnavailable
-    """
+    """The ledger up to the newest head, and every head that its levels do not give. Raises
+    IntegrityError: levels or entries are gone; InputError: there is no head; StoreUnavailable."""
     with store.snapshot() as tx:
         newest = tx.head()
         if newest is None:

@@ -26,7 +26,13 @@ from provenance.capture.ship.cursor import Cursor, Cursors, Stall, load_cursors,
 from provenance.capture.ship.keyless import signed
 from provenance.capture.ship.reader import ProducerReader, first_cursor
 from provenance.capture.spool import Corruption, RunSpool, Segment
-from provenance.errors import BadSignatureError, FormatError, InputError, UnavailableError
+from provenance.errors import (
+    BadSignatureError,
+    FormatError,
+    InputError,
+    NewerVersionError,
+    UnavailableError,
+)
 from provenance.formats.producers.acknowledgement import (
     NOBODY,
     SEALED,
@@ -130,11 +136,8 @@ class Shipment:
             self.cursors = Cursors()
 
     def serve(self, spool: RunSpool, contact: Contact, total: Shipped) -> None:
-        """One pass. Files that cannot be read are logged, and tried again in the next.
-
-        Raises:
-            TransportUnavailable, ConfigError: The cursors stand at the last batch it took.
-        """
+        """One pass. Files that cannot be read are logged, and tried again in the next. Raises
+        TransportUnavailable, ConfigError: the cursors stand at the last batch it took."""
         total.runs += 1
         try:
             self._serve(spool, contact, total)
@@ -314,6 +317,14 @@ class Shipment:
     def _ship(self, group: tuple[Segment, ...], transport: EventTransport, total: Shipped) -> None:
         first, keys = group[0], self._keys
         assert keys is not None
+        try:
+            first.header()
+        except NewerVersionError as error:
+            later = f"{first.path.name} is a later release's ({error})"
+            self._blocked(first, f"{later}; its events wait for that release's shipper", total)
+            return
+        except FormatError:
+            pass  # damage, which reading reports
         cursor = self.cursors.producers.get(first.producer)
         if cursor is None:
             cursor = first_cursor(first)

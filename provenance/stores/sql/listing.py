@@ -3,7 +3,7 @@ what an operator asks of the networks, counted by the database."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from math import inf
@@ -113,6 +113,11 @@ class ListingPart(RecordsPart, LedgerPart, OutboxPart):
         count = select(func.count()).select_from(runs.outerjoin(summaries)).where(*matching)
         return found, self._read(count).scalar_one()
 
+    def teams_of(self, of: Collection[UUID]) -> Mapping[UUID, str]:
+        own = (summaries.c.run.in_(list(of)), summaries.c.team.is_not(None))
+        query = select(summaries.c.run, summaries.c.team).where(*own)
+        return {row.run: row.team for row in self._read(query)}
+
     def run_states(self, wanted: Wanted) -> Mapping[str, int]:
         state = _state(wanted).label("now")
         query = select(state, func.count()).select_from(runs.outerjoin(summaries))
@@ -123,6 +128,8 @@ class ListingPart(RecordsPart, LedgerPart, OutboxPart):
         rules = list[ColumnElement[bool]]()
         if wanted.run is not None:
             rules.append(runs.c.run == wanted.run)
+        if wanted.among is not None:
+            rules.append(summaries.c.team == wanted.among)
         if wanted.state is not None:
             rules.append(state == wanted.state)
         for label in ("team", "group"):

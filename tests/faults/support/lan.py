@@ -62,8 +62,8 @@ class Lan:
     # --- faults -----------------------------------------------------------------------
 
     def boot(self, host: str) -> None:
-        """A new host, not yet on the switch. One of this name is no more: nothing tells its peers,
-        and its successor knows none of its connections."""
+        """A new host. One of this name, whose processes are dead, is no more: nothing tells its
+        peers, and its successor knows none of its connections."""
         port = f"to-{self._numbers[host]}"
         with suppress(AssertionError):
             self._ip(SWITCH, f"link del {port}")

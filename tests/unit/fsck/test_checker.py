@@ -360,6 +360,15 @@ def flipped_bit_in_the_spool(world: World) -> Planted:
 
 
 @fault
+def segment_of_a_later_release(world: World) -> Planted:
+    path = segment(world)
+    data = bytearray(path.read_bytes())
+    data[4] += 1
+    path.write_bytes(data)
+    return F.SPOOL_DAMAGED, segment_name(world)
+
+
+@fault
 def segment_of_another_producer(world: World) -> Planted:
     path = segment(world)
     renamed = path.with_name(path.name.replace("02" * 16, "03" * 16))
@@ -886,6 +895,7 @@ def test_every_kind_says_beside_its_name_what_it_means() -> None:
         (another_chain, {F.CHAIN_IDENTITY}),
         (unsealed_run_with_all_present, {F.RUN_NOT_SEALED}),
         (flipped_bit_in_the_spool, {F.SPOOL_DAMAGED}),
+        (segment_of_a_later_release, {F.SPOOL_DAMAGED}),
         (head_signed_by_another_key, {F.HEAD_SIGNATURE}),
     ],
     ids=lambda each: getattr(each, "__name__", ""),
