@@ -23,6 +23,7 @@ from provenance.errors import (
     FormatError,
     InputError,
     IntegrityError,
+    ProvenanceError,
     UnknownRunError,
 )
 from provenance.evidence.from_database import from_store
@@ -47,12 +48,16 @@ def archive_run(settings: Settings, store: LedgerStore, run: UUID, now: float) -
             return known
         _require_done(settings, tx, run)
     row = archive.write(from_store(store, run, reading.ledger_key(settings)), now)
-    report = verify_path(settings, archive.path(row.digest))
-    if report.findings:
-        archive.path(row.digest).unlink()
-        first = report.findings[0]
-        problem = f"({first.check}) {first.subject}: {first.problem}"
-        raise IntegrityError(f"run {run} stays in the database: {problem}")
+    path = archive.path(row.digest)
+    try:
+        report = verify_path(settings, path)
+        if report.findings:
+            first = report.findings[0]
+            problem = f"({first.check}) {first.subject}: {first.problem}"
+            raise IntegrityError(f"run {run} stays in the database: {problem}")
+    except ProvenanceError:
+        path.unlink()
+        raise
     with store.transaction(run) as tx:
         if (known := tx.archived(run)) is not None:
             return known

@@ -13,19 +13,22 @@ from uuid import UUID
 
 import msgspec
 import pytest
+from starlette.testclient import TestClient
 
 from provenance import archiving, cli
 from provenance.app.fsck import fsck
 from provenance.archiving import archive_next, archive_run, restore_run
 from provenance.bootstrap import sending
 from provenance.bundle.archive import Archive
-from provenance.errors import InputError, IntegrityError, UnknownRunError
+from provenance.dashboard.server import application
+from provenance.dashboard.tokens import TokenFile
+from provenance.errors import ConfigError, InputError, IntegrityError, UnknownRunError
 from provenance.evidence.from_database import from_store
 from provenance.evidence.run_evidence import RunEvidence
 from provenance.fsck.findings import FindingKind as F
 from provenance.ports.store import LedgerStore
 from provenance.ports.values import Work
-from provenance.settings import Settings
+from provenance.settings import Settings, load
 from provenance.stores.sql.store import SqlTx
 from tests.benchmarks.worlds import local_world
 from tests.support.runs import run_of
@@ -94,6 +97,7 @@ def deployed(deploy: Callable[..., Deployed]) -> Deployed:
     return deploy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
 def test_an_archived_run_is_what_it_was_and_comes_back_as_it_was(
     engine: str, deploy: Callable[..., Deployed], request: pytest.FixtureRequest
@@ -198,6 +202,11 @@ def test_a_file_that_is_not_the_one_that_was_written_is_named_by_every_reader(
         assert line.startswith(f"provenance: run {RUN}: archive file {file}: ")
         assert found in line
         assert f"expected SHA-256 {file.stem}" in line
+    app = application(deployed.settings, TokenFile(deployed.folder / "tokens.json"))
+    with TestClient(app, base_url="http://127.0.0.1") as browser:
+        page = browser.get(f"/runs/{RUN}")
+        assert (page.status_code, str(file) in page.text) == (500, True)
+        assert browser.get(f"/runs/{OTHER}").status_code == 200
     assert deployed.provenance("verify", "--all", "--json") == 1
     assert '"verified": 1' in capsys.readouterr().out
     report = fsck(deployed.settings, offline=True)
@@ -249,6 +258,15 @@ def test_events_for_a_run_whose_file_is_gone_hold_up_that_run_alone(deployed: De
     assert deployed.findings() == []
 
 
+def test_a_run_in_both_places_is_a_finding(deployed: Deployed) -> None:
+    file = deployed.archive()
+    restore_run(deployed.settings, deployed.store, RUN, 9.0)
+    row = (RUN.hex, bytes.fromhex(file.stem), file.stat().st_size, EVENTS, 7.0)
+    deployed.world.sql("INSERT INTO archived_runs VALUES (?, ?, ?, ?, ?)", *row)
+    assert deployed.findings() == [F.ARCHIVE]
+    assert deployed.provenance("verify", str(RUN)) == 0, "the file counts"
+
+
 def test_what_is_not_done_or_does_not_hold_stays(deploy: Callable[..., Deployed]) -> None:
     deployed = deploy()
     world = deployed.world
@@ -266,6 +284,17 @@ def test_what_is_not_done_or_does_not_hold_stays(deploy: Callable[..., Deployed]
         deployed.archive()
     assert len(deployed.rows()) == 2 * EVENTS
     assert list((deployed.folder / "archive").rglob("*.zip")) == []
+
+
+def test_the_section_is_read_strictly(tmp_path: Path) -> None:
+    assert load(None, tmp_path).archive is None
+    for section, problem in (
+        ({}, "archive.folder: missing, expected the path of a file"),
+        ({"folder": "x", "after": 1}, "archive.after: found 1, expected seconds from 60"),
+        ("x", 'archive: found "x", expected an object'),
+    ):
+        with pytest.raises(ConfigError, match=problem):
+            load({"archive": section}, tmp_path)
 
 
 def test_what_is_old_is_archived_by_itself_and_what_was_restored_left_alone(
@@ -295,6 +324,7 @@ def test_what_is_old_is_archived_by_itself_and_what_was_restored_left_alone(
     assert [run for run, _ in archived(due + 7200)] == [RUN]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
 def test_the_command_moves_what_is_old_and_gives_the_space_back(
     engine: str,
