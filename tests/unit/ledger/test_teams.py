@@ -25,8 +25,8 @@ from provenance.ports.listing import Wanted
 from provenance.ports.transport import EventTransport
 from provenance.settings import load
 from provenance.settings.key_files import read_or_create_seed
+from provenance.stores.memory_transport import MemoryTransport
 from provenance.stores.redis_streams import RedisStreams
-from provenance.testing.memory_transport import MemoryTransport
 from tests.faults.support.by_hand import anchor
 
 NOW = 20_000.0 * DAY_S + 3600
