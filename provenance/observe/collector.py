@@ -65,7 +65,6 @@ class Figures(Collector):
         for part, ask in parts.items():
             try:
                 yield from ask()
-                readiness.require(self._settings, part)
                 reached[part,] = 1
             except ProvenanceError:
                 reached[part,] = 0
@@ -75,7 +74,7 @@ class Figures(Collector):
 
     # --- the database ---------------------------------------------------------------------
 
-    def _of_database(self) -> list[Metric]:
+    def _of_database(self) -> Iterator[Metric]:
         path = reading.sqlite_path(self._settings.database_url)
         try:
             if path is not None and not path.exists():  # also where it is still open here
@@ -83,12 +82,14 @@ class Figures(Collector):
             self._store = self._store or reading.open_store(self._settings)
             assert self._store is not None
             with self._store.snapshot() as tx:
-                return [*_of_runs(tx), *self._of_anchors(tx)]
+                families = [*_of_runs(tx), *self._of_anchors(tx)]
         except ProvenanceError:
             if self._store is not None:
                 self._store.close()
             self._store = None
             raise
+        yield from families
+        readiness.require_database(self._settings, self._store)
 
     def _of_anchors(self, tx: LedgerTx) -> Iterator[Metric]:
         now, chain = time.time(), self._settings.blockchain
@@ -127,9 +128,10 @@ class Figures(Collector):
 
     # --- Redis ----------------------------------------------------------------------------
 
-    def _of_redis(self) -> list[Metric]:
+    def _of_redis(self) -> Iterator[Metric]:
         with closing(reading.open_board(self._settings)) as board:
-            return [*_of_streams(board), *_of_shippers(board), *_of_workers(board.counts())]
+            yield from [*_of_streams(board), *_of_shippers(board), *_of_workers(board.counts())]
+            readiness.require_redis(board)
 
 
 def _of_runs(tx: LedgerTx) -> Iterator[Metric]:
