@@ -83,8 +83,11 @@ def require_key(settings: Settings, store: LedgerStore | None) -> None:
         )
 
 
-def compare_history(settings: Settings) -> int | None:
+def compare_history(settings: Settings, store: LedgerStore | None = None) -> int | None:
     """Compare the database with all that its key signed; makes nothing.
+
+    Args:
+        store: The database, where it is open already.
 
     Returns:
         Entries of the newest head; None where nothing was signed yet.
@@ -94,8 +97,7 @@ def compare_history(settings: Settings) -> int | None:
         ConfigError: As :func:`require_key` and :func:`known_guard`.
     """
     with ExitStack() as stack:
-        store = reading.open_store(settings)
-        if store is not None:
+        if store is None and (store := reading.open_store(settings)) is not None:
             stack.enter_context(closing(store))
         if not settings.key_file.exists():
             require_key(settings, store)

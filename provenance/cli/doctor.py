@@ -233,11 +233,12 @@ def _redis(settings: Settings) -> Finding:
 
     def look() -> str:
         nonlocal waiting
-        waiting = reading.stream_backlog(settings)
-        if (own := reading.ledger_key(settings)) is not None:
-            reading.require_ledger(sending.open_transport(settings).ledger(), own)
-        with closing(reading.open_board(settings)) as board, suppress(ConfigError):
-            board.require_writes()  # a user that only looks may not
+        with closing(reading.open_board(settings)) as board:
+            waiting = board.backlog()
+            if (own := reading.ledger_key(settings)) is not None:
+                reading.require_ledger(board.ledger(), own)
+            with suppress(ConfigError):  # a user that only looks may not
+                board.require_writes()
         return f"answers; {waiting} entries wait"
 
     finding = _try("server", "redis", look, "start Redis or mend redis_url")

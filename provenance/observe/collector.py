@@ -66,7 +66,6 @@ class Figures(Collector):
         for part, ask in parts.items():
             try:
                 yield from ask()
-                readiness.require(self._settings, part)
                 reached[part,] = 1
             except ProvenanceError:
                 reached[part,] = 0
@@ -76,7 +75,7 @@ class Figures(Collector):
 
     # --- the database ---------------------------------------------------------------------
 
-    def _of_database(self) -> list[Metric]:
+    def _of_database(self) -> Iterator[Metric]:
         path = reading.sqlite_path(self._settings.database_url)
         try:
             if path is not None and not path.exists():  # also where it is still open here
@@ -84,12 +83,14 @@ class Figures(Collector):
             self._store = self._store or reading.open_store(self._settings)
             assert self._store is not None
             with self._store.snapshot() as tx:
-                return [*_of_runs(tx), *self._of_teams(tx), *self._of_anchors(tx)]
+                families = [*_of_runs(tx), *self._of_teams(tx), *self._of_anchors(tx)]
         except ProvenanceError:
             if self._store is not None:
                 self._store.close()
             self._store = None
             raise
+        yield from families
+        readiness.require_database(self._settings, self._store)
 
     def _of_teams(self, tx: LedgerTx) -> Iterator[Metric]:
         """Of those that the deployment names: a trainer may name as many as it likes."""
@@ -146,9 +147,10 @@ class Figures(Collector):
 
     # --- Redis ----------------------------------------------------------------------------
 
-    def _of_redis(self) -> list[Metric]:
+    def _of_redis(self) -> Iterator[Metric]:
         with closing(reading.open_board(self._settings)) as board:
-            return [*_of_streams(board), *_of_shippers(board), *_of_workers(board.counts())]
+            yield from [*_of_streams(board), *_of_shippers(board), *_of_workers(board.counts())]
+            readiness.require_redis(board)
 
 
 def _of_runs(tx: LedgerTx) -> Iterator[Metric]:

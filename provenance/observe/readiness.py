@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing, nullcontext, suppress
 
 from provenance.app import health
 from provenance.bootstrap import guarding, reading, sending
 from provenance.errors import ConfigError, ProvenanceError, TransportUnavailable
+from provenance.ports.store import LedgerStore
 from provenance.settings import Settings
+from provenance.stores.redis_board import RedisBoard
 
 SWEEP = "sweep"
 """Who notes a commit at each of its turns."""
@@ -58,44 +60,49 @@ def of_networks(settings: Settings) -> list[str]:
     return found
 
 
-def require(settings: Settings, part: str) -> None:
-    """That ``database`` or ``redis`` takes something, where this user may write; no database is
-    made.
+def require_redis(board: RedisBoard) -> None:
+    """That Redis takes something, where this user may write.
 
     Raises:
-        ProvenanceError: It does not; or the database lacks what the ledger's key signed.
+        TransportUnavailable, ConfigError: It does not.
     """
-    if part == "redis":
-        with closing(reading.open_board(settings)) as board:
-            board.ping()
-            with suppress(ConfigError):  # this user only looks
-                board.require_writes()
-        return
+    board.ping()
+    with suppress(ConfigError):  # this user only looks
+        board.require_writes()
+
+
+def require_database(settings: Settings, store: LedgerStore | None) -> None:
+    """That the database, opened for reading, takes something, where this user may write.
+
+    Raises:
+        ProvenanceError: It does not; or it lacks what the ledger's key signed.
+    """
     if os.access(settings.key_file, os.R_OK) or not settings.key_file.exists():
         with suppress(TransportUnavailable):  # the other part tells it
-            guarding.compare_history(settings)
-    if (store := reading.open_store(settings)) is not None:
-        store.close()
+            guarding.compare_history(settings, store)
+    if store is not None:
         sending.require_commits(settings, "health")
 
 
 def _of_redis(settings: Settings, limit: float) -> Iterator[str]:
     if settings.redis_url is None:
         return
-    require(settings, "redis")
-    with suppress(ConfigError), closing(reading.open_board(settings)) as board:
-        for shard, (entries, age_s) in enumerate(board.waiting()):
-            if age_s is not None and age_s > limit:
-                yield f"shard {shard}: the oldest of {entries} batches waits for {age_s:.0f} s"
+    with closing(reading.open_board(settings)) as board:
+        require_redis(board)
+        with suppress(ConfigError):
+            for shard, (entries, age_s) in enumerate(board.waiting()):
+                if age_s is not None and age_s > limit:
+                    yield f"shard {shard}: the oldest of {entries} batches waits for {age_s:.0f} s"
 
 
 def _of_database(settings: Settings, limit: float) -> Iterator[str]:
-    require(settings, "database")
     store = reading.open_store(settings)
-    if store is None:
-        return
-    with closing(store), store.snapshot() as tx:
-        committed = tx.commit_time(SWEEP)
+    with closing(store) if store is not None else nullcontext():
+        require_database(settings, store)
+        if store is None:
+            return
+        with store.snapshot() as tx:
+            committed = tx.commit_time(SWEEP)
     if committed is None:
         yield NO_SWEEP
     elif (age_s := time.time() - committed) > limit:

@@ -114,8 +114,7 @@ def overview(settings: Settings, wanted: Wanted, problems: Sequence[str] = ()) -
     made.problems = list(problems)
     made.pages = fleet.get("pages") or {}
     if fleet.get("flower_auth"):
-        where = settings.base_dir / "run" / "up.json"
-        made.logins = {"Flower": f"user and password: flower_auth in {where}"}
+        made.logins = {"Flower": "user and password: flower_auth in run/up.json"}
     if settings.redis_url is not None:
         try:
             made.stream_entries = reading.stream_backlog(settings)

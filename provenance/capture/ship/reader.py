@@ -12,7 +12,7 @@ from provenance import files
 from provenance.capture.ending import GOES_ON
 from provenance.capture.ship.cursor import Cursor
 from provenance.capture.spool import Corruption, Segment, read_segment
-from provenance.errors import FormatError
+from provenance.errors import FormatError, NewerVersionError
 from provenance.formats.event import Event, joined_steps
 from provenance.formats.producers.statement import chain_start
 from provenance.formats.record import MAX_SAFE_INTEGER, Kind
@@ -167,6 +167,18 @@ def _is_final(event: Event) -> bool:
     """Whether it ends the rank's part: a run that may go on keeps its key."""
     state = event.fields.get("state", "finished")
     return event.kind is Kind.RUN_END and state not in GOES_ON
+
+
+def later_release(segment: Segment) -> str | None:
+    """Why a segment is not for this release to read; None where it is, damaged or not."""
+    try:
+        segment.header()
+    except NewerVersionError as error:
+        later = f"{segment.path.name} is a later release's ({error})"
+        return f"{later}; its events wait for that release's shipper"
+    except FormatError:
+        pass
+    return None
 
 
 def first_cursor(first: Segment) -> Cursor:

@@ -26,15 +26,9 @@ from provenance.capture.ship.batches import BatchMaker
 from provenance.capture.ship.cleanup import clear_run, delete_committed, has_ended, is_done
 from provenance.capture.ship.cursor import Cursor, Cursors, Stall, load_cursors, save_cursors
 from provenance.capture.ship.keyless import signed
-from provenance.capture.ship.reader import ProducerReader, first_cursor
+from provenance.capture.ship.reader import ProducerReader, first_cursor, later_release
 from provenance.capture.spool import Corruption, RunSpool, Segment
-from provenance.errors import (
-    BadSignatureError,
-    FormatError,
-    InputError,
-    NewerVersionError,
-    UnavailableError,
-)
+from provenance.errors import BadSignatureError, FormatError, InputError, UnavailableError
 from provenance.formats.producers.acknowledgement import (
     GATE,
     HELD,
@@ -278,16 +272,14 @@ class Shipment:
         them again where their segments are still here. An old acknowledgement costs just that."""
         details = {"run": self.path.name, "acknowledged": said.count, "before": cursor.acked}
         first = first_cursor(group[0]).next if group else cursor.next
+        fewer = "the ledger acknowledges fewer events than before"
         if first > said.count:
-            text = (
-                "the ledger acknowledges fewer events than before, and the spool no longer has them"
-            )
-            self._warn_once(text, **details, spool_from=first)
+            gone = f"{fewer}, and the spool no longer has them"
+            self._warn_once(gone, **details, spool_from=first)
             return False
         again = cursor.next - said.count
         total.rewound += again
-        text = "the ledger acknowledges fewer events than before"
-        _log.warning(text, **details, shipping_again=again)
+        _log.warning(fewer, **details, shipping_again=again)
         cursor.acked, cursor.acked_chain = said.count, said.chain
         cursor.segment, cursor.offset, cursor.next, cursor.chain = 0, 0, said.count, said.chain
         return True
@@ -332,14 +324,9 @@ class Shipment:
     def _ship(self, group: tuple[Segment, ...], transport: EventTransport, total: Shipped) -> None:
         first, keys = group[0], self._keys
         assert keys is not None
-        try:
-            first.header()
-        except NewerVersionError as error:
-            later = f"{first.path.name} is a later release's ({error})"
-            self._blocked(first, f"{later}; its events wait for that release's shipper", total)
+        if later := later_release(first):
+            self._blocked(first, later, total)
             return
-        except FormatError:
-            pass  # damage, which reading reports
         cursor = self.cursors.producers.get(first.producer)
         if cursor is None:
             cursor = first_cursor(first)

@@ -503,7 +503,8 @@ def test_doctor_finds_another_deployment_on_the_same_redis(
 ) -> None:
     transport, own = MemoryTransport(), sending.ledger_signer(load(None, "artifacts"))
     monkeypatch.setenv("PROVENANCE_REDIS_URL", "redis://127.0.0.1:1/0")
-    monkeypatch.setattr("provenance.bootstrap.reading.stream_backlog", lambda settings: 0)
+    monkeypatch.setattr(RedisBoard, "backlog", lambda board: 0)
+    monkeypatch.setattr(RedisBoard, "ledger", lambda board: transport.ledger())
     monkeypatch.setattr(RedisBoard, "require_writes", lambda board: None)
     monkeypatch.setattr(redis_streams, "RedisStreams", lambda _: transport)
     assert transport.ledger(own.verifier.vkey)
@@ -546,7 +547,7 @@ def test_doctor_mends_each_fault_by_its_own_words(said: Any, run: Settings) -> N
 
 @pytest.mark.usefixtures("redis_here")
 def test_doctor_looks_at_a_broker_of_its_own(said: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("provenance.bootstrap.reading.stream_backlog", lambda settings: 0)
+    monkeypatch.setattr(RedisBoard, "backlog", lambda board: 0)
     monkeypatch.setenv("PROVENANCE_REDIS_URL", "redis+cluster://127.0.0.1:1")
     broker = finding(said("doctor")[1], "server", "broker")
     assert broker["detail"].startswith("broker_url: not set, and redis_url is a Redis Cluster")
@@ -563,7 +564,7 @@ def test_doctor_says_when_shippers_hold_back(
     said: Any, monkeypatch: pytest.MonkeyPatch, waiting: int, code: int
 ) -> None:
     monkeypatch.setenv("PROVENANCE_REDIS_URL", "redis://127.0.0.1:1/0")
-    monkeypatch.setattr("provenance.bootstrap.reading.stream_backlog", lambda settings: waiting)
+    monkeypatch.setattr(RedisBoard, "backlog", lambda board: waiting)
     monkeypatch.setattr(RedisBoard, "require_writes", lambda board: None)
     found, document = said("doctor")
     redis = finding(document, "server", "redis")

@@ -176,6 +176,23 @@ def test_a_redis_that_refuses_writes_is_not_reachable(settings: Settings, redis_
         board.close()
 
 
+@pytest.mark.usefixtures("store")
+def test_a_scrape_opens_the_database_once_to_commit_and_keeps_the_one_it_reads(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures, opened = Figures(settings), list[bool]()
+    list(figures.collect())
+    real = SqlStore.open
+
+    def note(url: str, **options: Any) -> SqlStore:
+        opened.append(options.get("read_only", False))
+        return real(url, **options)
+
+    monkeypatch.setattr(SqlStore, "open", note)
+    list(figures.collect())
+    assert opened == [False]
+
+
 def test_no_query_reads_all_runs_or_records(settings: Settings, store: SqlStore) -> None:
     """Each is an indexed aggregate at most: SQLite's plan scans no table."""
     ingested(store, *(run(1) for _ in range(3)))

@@ -310,7 +310,7 @@ def test_pages_of_a_running_fleet_are_named(base: Path, capsys: pytest.CaptureFi
         state.write_text(f'{{"redis_url": null, {pages}}}')
         state.chmod(0o600)
         assert cli.main(["status", "--base-dir", str(base)]) == 0
-        login = f"user and password: flower_auth in {state}"
+        login = "user and password: flower_auth in run/up.json"
         assert f"Flower: http://127.0.0.1:5555, {login}" in lines_of(capsys)
         assert cli.main(["status", "--json", "--base-dir", str(base)]) == 0
     said = capsys.readouterr().out
