@@ -116,6 +116,10 @@ class UnknownVersionError(FormatError):
     """A magic or version that this release does not know."""
 
 
+class NewerVersionError(UnknownVersionError):
+    """A version of a later release, which reads it."""
+
+
 class IntegrityError(ProvenanceError):
     """Evidence that does not hold."""
 

@@ -126,6 +126,7 @@ class ProvenanceTracker(Handle):
             config = absolute(config, "config", "the path of a file")
         self._config = config
         self.settings: Settings = load(config, base_directory(base_dir), secrets=False)
+        self._labels["team"] = self.settings.team
         self._parent = None if parent is None else parent_id(parent)
         self._part = join_run(self.spool_dir, _told)
         keys, self.rank, self.world_size = self._part[:3]

@@ -85,6 +85,7 @@ QUEUES = ("hashing", *(anchor_queue(name) for name in NETWORKS), "confirm", "ver
 
 broker.install(QUEUES)
 place = _broker()
+archives = (archive := settings().archive) is not None and archive.after_s is not None
 app = Celery(
     "ml-provenance",
     include=[
@@ -112,7 +113,7 @@ app.conf.update(
         "socket_timeout": 30,
         "socket_connect_timeout": 5,
         "socket_keepalive": True,
-        "health_check_interval": 30,
+        "health_check_interval": 5,  # a queue's silent connection is given up after 11 s at most
         "queue_order_strategy": "round_robin",
         **place.get("options", {}),
     },
@@ -155,7 +156,7 @@ app.conf.update(
                     "options": {"queue": "verify", "expires": 60.0},
                 }
             }
-            if settings().verification.every_s is not None
+            if settings().verification.every_s is not None or archives
             else {}
         ),
     },
@@ -173,5 +174,16 @@ def require_own_redis(**_: object) -> None:
         with closing(transport), suppress(UnavailableError):
             if own is not None:
                 reading.require_ledger(transport.ledger(), own)
+    except ProvenanceError as error:
+        raise SystemExit(str(error)) from None
+
+
+@celeryd_init.connect  # type: ignore[untyped-decorator]  # Celery has no types
+def require_own_schema(**_: object) -> None:
+    """Bring the database to this release's schema; with that of a newer one there is nothing to do
+    here. One that is away is waited for."""
+    try:
+        with suppress(UnavailableError):
+            sending.open_store(settings()).close()
     except ProvenanceError as error:
         raise SystemExit(str(error)) from None

@@ -7,9 +7,9 @@ import time
 from celery.exceptions import SoftTimeLimitExceeded
 
 from provenance import tracing
-from provenance.app.report import claim_report, write_due_report
+from provenance.app.report import claim, due_report, write_due_report
 from provenance.errors import ProvenanceError
-from provenance.ports.values import DueReport
+from provenance.ports.values import DueWork
 from provenance.settings import READERS
 from workers import resources
 from workers.app import app, settings, settings_of
@@ -30,14 +30,18 @@ def hint() -> None:
 def verify() -> None:
     """Verify runs on every configured network and write ``reports/<run>/``."""
     until = time.monotonic() + WITHIN_S
-    while (row := claim_report(settings(), resources.store(), time.time())) is not None:
+    while (row := _claim(time.time())) is not None:
         _write(row)
         if time.monotonic() > until:
             hint()
             break
 
 
-def _write(row: DueReport) -> None:
+def _claim(now: float) -> DueWork | None:
+    return claim(resources.store(), lambda tx: due_report(settings(), tx, now), now)
+
+
+def _write(row: DueWork) -> None:
     """A run that cannot be verified holds up no other."""
     told, began_ns = {"run": str(row.run), "attempt": row.attempts}, time.time_ns()
     try:

@@ -1,9 +1,11 @@
-"""The verifying worker's other task: runs are verified again, and alerts are sent."""
+"""The verifying worker's other task: runs are verified again, alerts sent, old runs archived."""
 
 from __future__ import annotations
 
 import time
 
+from provenance.archiving import archive_next
+from provenance.ports.values import Work
 from provenance.settings import READERS
 from provenance.watch.again import verify_next
 from provenance.watch.webhook import send_next
@@ -19,13 +21,17 @@ WITHIN_S = 5.0
 @app.task(name="workers.watching.again")  # type: ignore[untyped-decorator]  # Celery has no types
 @reporting("watch")
 def again() -> None:
-    """Verify again what is due, and tell of what changed."""
-    until, every = time.monotonic() + WITHIN_S, settings().verification.every_s
-    if every is None:
-        return
+    """Verify again and archive what is due, and tell of what changed."""
+    until, archive = time.monotonic() + WITHIN_S, settings().archive
+    times = {
+        Work.VERIFICATION: settings().verification.every_s,
+        Work.ARCHIVE: None if archive is None else archive.after_s,
+    }
     with resources.store().transaction() as tx:
-        tx.add_verifications(every)
-    while _verify() | _send():
+        for kind, after in times.items():
+            if after is not None:
+                tx.add_work_of_sealed(kind, after, time.time())
+    while _verify() | _send() | _archive():
         if time.monotonic() > until:
             ring(again, "verify")
             break
@@ -41,6 +47,20 @@ def _verify() -> bool:
         log.error("verification.changed", **told, finding=look.finding)
     else:
         log.info("verification.open" if look.after is None else "verification.same", **told)
+    return True
+
+
+def _archive() -> bool:
+    if settings().archive is None:
+        return False
+    moved = archive_next(settings(), resources.store(), time.time)
+    if moved is None:
+        return False
+    run, row = moved
+    if isinstance(row, str):
+        log.warning("archive.stays", run=str(run), problem=row)
+    else:
+        log.info("archive.done", run=str(run), records=row.records, size=row.size)
     return True
 
 

@@ -158,11 +158,8 @@ class AnchorDelivery:
         return moved
 
     def versions(self, row: AnchorRow) -> Sequence[VersionRow]:
-        """Stored versions of a row that has some, oldest first.
-
-        Raises:
-            IntegrityError: It has none, though its state says that bytes were stored.
-        """
+        """Stored versions of a row that has some, oldest first. Raises IntegrityError: it has none,
+        though its state says that bytes were stored."""
         with self.store.snapshot() as tx:
             versions = tx.versions(row.id)
         if not versions:

@@ -108,12 +108,8 @@ def resume(store: LedgerStore, network: str, now: float) -> tuple[int, ...]:
 
 
 def check_identity(store: LedgerStore, network: Network, clock: Callable[[], float]) -> None:
-    """Ask the network who it is and compare with what it said at first contact.
-
-    Raises:
-        WrongNetworkError: It differs; the network is paused.
-        NetworkUnavailable, NetworkError: As ``Network.identity``.
-    """
+    """Ask the network who it is and compare with what it said at first contact. Raises
+    WrongNetworkError: it differs; the network is paused."""
     try:
         identity = network.identity()
         fields = dict(identity.fields)

@@ -53,11 +53,8 @@ def make_receipts(
     evidence: Mapping[str, Json],
     now: float,
 ) -> list[ReceiptRow]:
-    """Receipts for all that :func:`owed` names, each one checked. Reads only.
-
-    Raises:
-        IntegrityError: The ledger has no such head, or does not recompute to it.
-    """
+    """Receipts for all that :func:`owed` names, each one checked. Reads only. Raises
+    IntegrityError: the ledger has no such head, or does not recompute to it."""
     head = tx.head(row.size)
     if head is None:
         raise IntegrityError(f"anchor {row.id}: the ledger has no head at size {row.size}")

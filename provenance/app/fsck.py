@@ -48,6 +48,7 @@ def fsck(
         key=reading.ledger_key(settings),
         lease_s=settings.lease_s,
         journal=settings.base_dir / "blockchain_manager.jsonl",
+        archive=settings.archive_folder,
     )
     readers = None if offline else reading.chain_readers(settings)
     when = time.time() if now is None else now

@@ -68,13 +68,8 @@ class SignedModel:
 
 
 def run_statement(settings: Settings, run: str) -> tuple[UUID, bytes]:
-    """The in-toto statement of a run, as in its bundle.
-
-    Raises:
-        UnknownRunError, StoreUnavailable
-        IntegrityError: The run's evidence does not hold.
-        InputError: Nothing is sealed yet.
-    """
+    """The in-toto statement of a run, as in its bundle. Raises UnknownRunError, StoreUnavailable;
+    IntegrityError: the run's evidence does not hold; InputError: nothing is sealed yet."""
     evidence = _sound(settings, run).evidence
     data = statement_of(evidence)
     if data is None:
@@ -244,18 +239,12 @@ def _check_target(target: Path) -> None:
 
 
 def _write(target: Path, data: bytes) -> None:
-    try:
+    with files.errors_of(target, "written"):
         files.replace(target, data, files.PUBLIC)
-    except OSError as error:
-        raise InputError(f"{target}: cannot be written: {error.strerror or error}") from error
 
 
 def write_statement(target: Path, data: bytes) -> None:
-    """Write a statement, whole or not at all.
-
-    Raises:
-        InputError: It cannot be written.
-    """
+    """Write a statement, whole or not at all. Raises InputError: it cannot be written."""
     if target.is_dir():
         raise InputError(f"{target}: is a folder, expected a file's name")
     _write(target, data)

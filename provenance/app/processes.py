@@ -20,11 +20,8 @@ _TAIL_BYTES = 16384
 
 
 def free_ports(count: int, wanted: Sequence[int] = ()) -> tuple[int, ...]:
-    """Free loopback ports: the wanted ones where they are still free, else any.
-
-    Raises:
-        UnavailableError: There is none.
-    """
+    """Free loopback ports: the wanted ones where they are still free, else any. Raises
+    UnavailableError: there is none."""
     probes: list[socket.socket] = []
     try:
         for index in range(count):

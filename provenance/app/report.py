@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -16,13 +17,13 @@ from provenance.bundle.writer import delete_folder, write_bundle
 from provenance.errors import FormatError, InputError
 from provenance.formats.fields import Fields
 from provenance.ports.store import LedgerStore, LedgerTx
-from provenance.ports.values import DueReport
+from provenance.ports.values import DueWork, Work
 from provenance.report import html
 from provenance.settings import RetrySettings, Settings
 from provenance.verify.report import VerificationReport
 
 AGAIN: Final = RetrySettings(base_s=60.0, cap_s=3600.0)
-"""When a report that was begun is due again, if it was not written."""
+"""When work that was begun is due again, if it was not done."""
 
 
 def write_report(settings: Settings, run: str, folder: Path | None = None) -> Path:
@@ -46,30 +47,35 @@ def write_report(settings: Settings, run: str, folder: Path | None = None) -> Pa
     return _write(settings, verify_run(settings, run), folder)
 
 
-def due_report(settings: Settings, tx: LedgerTx, now: float) -> DueReport | None:
+def due_report(settings: Settings, tx: LedgerTx, now: float) -> DueWork | None:
     """A report to write now; None without one."""
     size = final_everywhere(tx, settings.blockchain.networks)
-    return tx.due_report(size, now, 2 * AGAIN.cap_s)
+    return tx.due_work(Work.REPORT, now, 2 * AGAIN.cap_s, size)
 
 
-def claim_report(settings: Settings, store: LedgerStore, now: float) -> DueReport | None:
-    """The same, due again later whatever becomes of this process: what ends its worker, or fails,
-    comes behind all that was tried less.
+def claim(
+    store: LedgerStore, due: Callable[[LedgerTx], DueWork | None], now: float, lease_s: float = 0.0
+) -> DueWork | None:
+    """Work that is due, which is due again later (after ``lease_s`` at the soonest) whatever
+    becomes of this process: what ends its worker, or fails, comes behind all that was tried less.
 
     Raises:
         StoreUnavailable
     """
+    with store.snapshot() as tx:
+        if due(tx) is None:
+            return None
     with store.transaction() as tx:
-        row = due_report(settings, tx, now)
+        row = due(tx)
         if row is not None:
-            attempts = row.attempts + 1
-            row = replace(row, attempts=attempts, next_attempt_at=now + ceiling(attempts, AGAIN))
-            tx.save_due_report(row)
+            wait_s = max(lease_s, ceiling(row.attempts + 1, AGAIN))
+            row = replace(row, attempts=row.attempts + 1, next_attempt_at=now + wait_s)
+            tx.save_work(row)
     return row
 
 
 def write_due_report(
-    settings: Settings, store: LedgerStore, row: DueReport
+    settings: Settings, store: LedgerStore, row: DueWork
 ) -> tuple[Path, list[str]]:
     """Write the report of a claimed row, which is due no more unless networks gave no answer:
     the path of ``report.html`` and their names.
@@ -82,7 +88,7 @@ def write_due_report(
     silent = unreachable(report)
     if not silent:
         with store.transaction(row.run) as tx:
-            tx.drop_due_report(row.run)
+            tx.drop_work(row.id)
     return page, silent
 
 
@@ -99,11 +105,9 @@ def _write(settings: Settings, report: VerificationReport, folder: Path | None) 
     target = folder if folder is not None else settings.base_dir / "reports" / str(report.run)
     mode = files.mode_below(target, settings.base_dir)
     with contextlib.ExitStack() as stack:
-        try:
+        with files.errors_of(target, "written"):
             files.make_folders(target, mode)
             stack.enter_context(files.locked(target))
-        except OSError as error:
-            raise InputError(f"{target}: cannot be written: {error.strerror}") from error
         page = html.write_report(report, target, mode)
         write_bundle(report.evidence, target / "evidence", mode)
     if folder is None and settings.keep_reports is not None:

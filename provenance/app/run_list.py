@@ -29,6 +29,7 @@ class ListedRun:
     row: RunRow
     ending: RunState
     name: str | None
+    team: str | None
     group: str | None
     tags: tuple[str, ...]
     begun: float
@@ -41,7 +42,7 @@ class ListedRun:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        names = ("name", "group", "parent", "begun", "seen", "epoch", "step", "dropped")
+        names = ("name", "team", "group", "parent", "begun", "seen", "epoch", "step", "dropped")
         own = {name: getattr(self, name) for name in names}
         return {"tags": list(self.tags), "numbers": dict(self.numbers), **own}
 
@@ -57,6 +58,7 @@ def _listed(row: RunRow, summary: RunSummary) -> ListedRun:
         row=row,
         ending=RunState(summary.state, summary.reason, summary.rank),
         name=summary.name,
+        team=summary.team,
         group=summary.group,
         tags=summary.tags,
         begun=row.created_at if summary.begun is None else summary.begun,

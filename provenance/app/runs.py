@@ -9,17 +9,16 @@ from provenance.evidence.run_evidence import RunEvidence
 from provenance.settings import Settings
 
 
-def evidence_of(settings: Settings, run: str) -> RunEvidence:
+def evidence_of(settings: Settings, run: str, team: str | None = None) -> RunEvidence:
     """What the database has about a run: an id, 8 or more of its first or last digits, ``latest``.
+    ``team``: whose runs alone the ledger's claim names; all where None.
 
-    Raises:
-        UnknownRunError, StoreUnavailable
-        IntegrityError: A row of it is damaged.
-    """
+    Raises UnknownRunError, StoreUnavailable; IntegrityError: a row of it is damaged."""
     with reading.opened_store(settings, f"run {run}") as store:
         label = getattr(store, "label", "database")
         key = reading.ledger_key(settings)
         try:
-            return from_database.from_store(store, from_database.find_run(store, run), key, label)
+            named = from_database.find_run(store, run)
+            return from_database.from_store(store, named, key, label, team)
         except from_database.DAMAGED as error:
             raise IntegrityError(f"{label}: run {run} cannot be read: {error}") from error

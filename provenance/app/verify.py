@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
@@ -76,18 +75,22 @@ class Options(TypedDict, total=False):
     parent: VerificationReport
 
 
-def verify_run(settings: Settings, run: str, **options: Unpack[Options]) -> VerificationReport:
+def verify_run(
+    settings: Settings, run: str, team: str | None = None, **options: Unpack[Options]
+) -> VerificationReport:
     """Check a run from the database, and on the configured networks unless ``offline``.
 
     Args:
         run: A run id, 8 or more of its first or last hex digits, or ``latest``.
+        team: As :func:`provenance.app.runs.evidence_of` takes it.
 
     Raises:
         UnknownRunError, StoreUnavailable, ConfigError, MissingExtraError
         InputError: No headers in their file, or a URL or quorum that cannot be.
     """
     own = reading.ledger_key(settings)
-    return _verify(settings, evidence_of(settings, run), own, own_trust(settings, own), options)
+    evidence = evidence_of(settings, run, team)
+    return _verify(settings, evidence, own, own_trust(settings, own), options)
 
 
 def verify_path(
@@ -144,10 +147,7 @@ def _verify(
         return verify(None)
     if networks is not None:
         return verify(networks)
-    opened, unavailable = reading.open_networks(settings)
-    with contextlib.ExitStack() as stack:
-        for network in opened.values():
-            stack.callback(network.close)
+    with reading.opened_networks(settings) as (opened, unavailable):
         problem = _other_machine(settings, evidence) if evidence.source.kind == "bundle" else None
         if problem is not None:
             opened.pop("local", None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
 from msgspec.structs import replace
@@ -42,7 +42,7 @@ def open_store(settings: Settings) -> LedgerStore | None:
         from provenance.stores.sql import SqlStore
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "sqlalchemy", "workers") from error
-    return SqlStore.open(settings.database_url, read_only=True)
+    return SqlStore.open(settings.database_url, read_only=True, archive=settings.archive_folder)
 
 
 @contextmanager
@@ -66,35 +66,24 @@ def opened_store(settings: Settings, about: str) -> Iterator[LedgerStore]:
 
 
 def open_board(settings: Settings) -> RedisBoard:
-    """The Redis streams to look at, and what processes tell of themselves there.
-
-    Raises:
-        ConfigError: No ``redis_url`` is configured.
-    """
+    """The Redis streams to look at, and what processes tell of themselves there. Raises
+    ConfigError: no ``redis_url`` is configured."""
     from provenance.stores.redis_board import RedisBoard
 
     return RedisBoard(stream_address(settings))
 
 
 def stream_backlog(settings: Settings) -> int:
-    """Entries of the Redis stream that wait.
-
-    Raises:
-        ConfigError: No ``redis_url`` is configured.
-        TransportUnavailable
-    """
+    """Entries of the Redis stream that wait. Raises ConfigError: no ``redis_url`` is configured;
+    TransportUnavailable."""
     from provenance.stores.redis_streams import RedisStreams
 
     return RedisStreams(stream_address(settings)).backlog()
 
 
 def ping_broker(settings: Settings) -> str:
-    """Where Celery's queues are; it answers.
-
-    Raises:
-        ConfigError: It is not configured, or a Redis Cluster.
-        TransportUnavailable
-    """
+    """Where Celery's queues are; it answers. Raises ConfigError: it is not configured, or a Redis
+    Cluster; TransportUnavailable."""
     from provenance.stores.redis_streams import RedisStreams
 
     address = broker_address(settings)
@@ -125,12 +114,8 @@ def require_ledger(found: str | None, own: VerifierKey) -> None:
 
 
 def ledger_key(settings: Settings) -> VerifierKey | None:
-    """The public key of this deployment's ledger; None where its file is not there, or is not
-    this user's to read.
-
-    Raises:
-        ConfigError: The file is open to others, or not a key.
-    """
+    """The public key of this deployment's ledger; None where its file is not there, or is not this
+    user's to read. Raises ConfigError: the file is open to others, or not a key."""
     from provenance.formats.note import SignerKey
     from provenance.settings.key_files import read_seed
 
@@ -158,16 +143,19 @@ def open_network(settings: Settings, name: str) -> Network:
     return network
 
 
-def open_networks(settings: Settings) -> tuple[dict[str, Network], dict[str, str]]:
-    """The networks that can be asked, and why others cannot: one does not stop the rest."""
+@contextmanager
+def opened_networks(settings: Settings) -> Iterator[tuple[dict[str, Network], dict[str, str]]]:
+    """The networks that can be asked until the context ends, and why others cannot: one does not
+    stop the rest."""
     networks: dict[str, Network] = {}
     unavailable: dict[str, str] = {}
-    for name in settings.blockchain.active:
-        try:
-            networks[name] = open_network(settings, name)
-        except (ConfigError, MissingExtraError) as error:
-            unavailable[name] = str(error)
-    return networks, unavailable
+    with ExitStack() as stack:
+        for name in settings.blockchain.active:
+            try:
+                networks[name] = stack.enter_context(closing(open_network(settings, name)))
+            except (ConfigError, MissingExtraError) as error:
+                unavailable[name] = str(error)
+        yield networks, unavailable
 
 
 def chain_readers(settings: Settings) -> dict[str, ChainReader]:

@@ -24,16 +24,13 @@ COMMIT_S: Final = 5.0
 
 
 def open_store(settings: Settings) -> LedgerStore:
-    """The ledger database, made where it is missing and migrated to this release's schema.
-
-    Raises:
-        StoreUnavailable, ConfigError, MissingExtraError
-    """
+    """The ledger database, made where it is missing and migrated to this release's schema. Raises
+    StoreUnavailable, ConfigError, MissingExtraError."""
     try:
         from provenance.stores.sql import SqlStore
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "sqlalchemy", "workers") from error
-    return SqlStore.open(settings.database_url)
+    return SqlStore.open(settings.database_url, archive=settings.archive_folder)
 
 
 def require_commits(settings: Settings, writer: str) -> bool:
@@ -57,11 +54,8 @@ def require_commits(settings: Settings, writer: str) -> bool:
 
 
 def open_transport(settings: Settings) -> EventTransport:
-    """The Redis stream.
-
-    Raises:
-        ConfigError: No ``redis_url`` is configured, or none that can be read.
-    """
+    """The Redis stream. Raises ConfigError: no ``redis_url`` is configured, or none that can be
+    read."""
     from provenance.stores.redis_streams import RedisStreams
 
     return RedisStreams(stream_address(settings))
@@ -95,7 +89,8 @@ def seal_policy(settings: Settings) -> SealPolicy:
     """How seals are made: the networks to anchor on and the ledger's signer."""
     from provenance.bootstrap.guarding import ledger_guard
     from provenance.ledger.seal import SealPolicy
-    from provenance.verify.identity import enrolment
+    from provenance.ledger.teams import Teams
+    from provenance.verify.identity import enrolment, trainer_of
     from provenance.verify.trust import of_settings
 
     trust, signer = settings.trust, ledger_signer(settings)
@@ -105,17 +100,14 @@ def seal_policy(settings: Settings) -> SealPolicy:
         guard=ledger_guard(settings, signer),
         grace_s=settings.seal_grace_s,
         lost_after_s=settings.lost_after_s,
+        teams=Teams(settings.teams, trainer_of(of_settings(settings))),
         trainers=enrolment(of_settings(settings)) if trust.require_trainers else None,
     )
 
 
 def open_network(settings: Settings, name: str) -> Network:
-    """One configured network.
-
-    Raises:
-        ConfigError: It is not configured.
-        MissingExtraError: Its client library is not installed.
-    """
+    """One configured network. Raises ConfigError: it is not configured; MissingExtraError: its
+    client library is not installed."""
     from provenance.chains.manager import build_network
 
     seed = ledger_seed(settings) if name == "local" else None

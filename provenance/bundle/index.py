@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar
 
 from provenance.errors import FormatError
 from provenance.evidence import ledger_claim, run_evidence
-from provenance.formats.fields import Fields, Key, as_json
+from provenance.formats.fields import Fields, Key
 from provenance.formats.json_text import Limits
 from provenance.formats.producers.batch import MAX_RANGE_BYTES
 from provenance.formats.producers.certificate import (
@@ -265,7 +265,7 @@ _RUN: Final[_Schema] = {
     "anchors": _objects(_ANCHOR),
     "equivocations": _objects(_EQUIVOCATION),
     "parked": _objects({"id": _TEXT, "reason": _TEXT, "size": _INTEGER, "parked_at": _NUMBER}),
-    "ledger": _Field(ledger_claim.read, as_json),
+    "ledger": _Field(ledger_claim.read, ledger_claim.LedgerClaim.as_json),
 }
 
 

@@ -131,11 +131,8 @@ def _shown(value: Any, depth: int) -> str:
         return repr(value)[:200]
     if isinstance(value, list | tuple) and depth <= _MAX_DEPTH:
         return f"[{', '.join(_shown(item, depth + 1) for item in value[:100])}]"
-    return _estimator(value, depth + 1) if _is_estimator(value) else _kind(value)
-
-
-def _is_estimator(value: object) -> bool:
-    return callable(getattr(value, "get_params", None)) and not isinstance(value, type)
+    fitted = callable(getattr(value, "get_params", None)) and not isinstance(value, type)
+    return _estimator(value, depth + 1) if fitted else _kind(value)
 
 
 def _kind(value: Any) -> str:

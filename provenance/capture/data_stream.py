@@ -71,11 +71,7 @@ class DataStream:
             self._end()
 
     def __call__(self, item: object) -> None:
-        """Add an item.
-
-        Raises:
-            InputError: It has no canonical bytes, or the stream has ended.
-        """
+        """Add an item. Raises InputError: it has no canonical bytes, or the stream has ended."""
         if self._ended:
             raise InputError("data_stream: an item after its end, expected it within the block")
         if self._record is None:

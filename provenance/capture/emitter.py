@@ -96,27 +96,14 @@ class Emitter:
         return self._producer._lock
 
     @property
-    def errors(self) -> int:
-        """Events that could not be recorded as they were given, and other failures."""
-        return self._producer.errors
-
-    @property
     def last_error(self) -> str | None:
         """The newest failure in one line."""
         return self._producer.last_error
 
-    @property
-    def dropped(self) -> int:
-        """Events lost: the disk was full beyond the ring, or the emitter closed."""
-        return self._producer.dropped
-
-    @property
-    def held(self) -> int:
-        """Events that wait in memory for room on the disk."""
-        return self._producer.held
-
     def counts(self) -> dict[str, int]:
-        """Events ``written`` to the spool, ``held``, ``dropped``, and ``errors``."""
+        """Events ``written`` to the spool, ``held`` in memory for room on the disk, and ``dropped``
+        (the disk was full beyond the ring, or the emitter closed); ``errors``: those that could not
+        be recorded as they were given, and other failures."""
         producer = self._producer
         return {
             "written": producer.written,

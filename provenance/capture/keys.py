@@ -96,11 +96,8 @@ def new_run_keys() -> RunKeys:
 
 
 def keep_run_keys(run_dir: Path, keys: RunKeys) -> RunKeys:
-    """Put the run's keys beside its segments, or read those that another rank has put there.
-
-    Raises:
-        InputError: The folder cannot be written, or an existing file is unusable.
-    """
+    """Put the run's keys beside its segments, or read those that another rank has put there. Raises
+    InputError: the folder cannot be written, or an existing file is unusable."""
     path = run_dir / KEY_FILE
     try:
         make_key_file(path, keys)
@@ -116,11 +113,7 @@ def keep_run_keys(run_dir: Path, keys: RunKeys) -> RunKeys:
 
 def make_key_file(path: Path, keys: RunKeys) -> bool:
     """Write a file of a run's keys, mode 0600, whole or not at all; False where there is one
-    already, which stays.
-
-    Raises:
-        InputError, SpoolUnavailable: It cannot be written.
-    """
+    already, which stays. Raises InputError, SpoolUnavailable: it cannot be written."""
     data = json.dumps({"v": KEY_VERSION, **as_json(keys)}).encode() + b"\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -131,23 +124,16 @@ def make_key_file(path: Path, keys: RunKeys) -> bool:
 
 
 def signed_by_identity(keys: RunKeys, path: Path) -> RunKeys:
-    """The keys with the signature of the identity whose seed (64 hex digits) lies there.
-
-    Raises:
-        ConfigError: The file is unreadable, open to others, or not a key.
-    """
+    """The keys with the signature of the identity whose seed (64 hex digits) lies there. Raises
+    ConfigError: the file is unreadable, open to others, or not a key."""
     seed = read_seed(path, IDENTITY)
     signature = sign_identity(keys.run, keys.public_key, Ed25519PrivateKey.from_private_bytes(seed))
     return replace(keys, identity=signature)
 
 
 def load_run_keys(run_dir: Path) -> RunKeys:
-    """Read the run's keys.
-
-    Raises:
-        InputError: No such file, not a regular file, or one that others may read.
-        FormatError, UnknownVersionError: Its content is not a key file.
-    """
+    """Read the run's keys. Raises InputError: no such file, not a regular file, or one that others
+    may read; FormatError, UnknownVersionError: its content is not a key file."""
     return read_key_file(run_dir / KEY_FILE)
 
 

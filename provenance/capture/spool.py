@@ -93,12 +93,8 @@ class Segment:
         return False
 
     def event_at(self, offset: int) -> Event:
-        """The event whose frame begins there.
-
-        Raises:
-            FormatError: There is no whole one.
-            FileNotFoundError: The file is gone.
-        """
+        """The event whose frame begins there. Raises FormatError: there is no whole one;
+        FileNotFoundError: the file is gone."""
         with self.path.open("rb") as file:
             file.seek(offset)
             head = file.read(FRAME_HEADER.size)
@@ -107,12 +103,8 @@ class Segment:
         return Event.decode(payload)
 
     def header(self) -> tuple[SegmentHeader, int]:
-        """The header as written, and the offset of the first event.
-
-        Raises:
-            FormatError: It does not decode.
-            FileNotFoundError: The file is gone.
-        """
+        """The header as written, and the offset of the first event. Raises FormatError: it does not
+        decode; FileNotFoundError: the file is gone."""
         with self.path.open("rb") as file:
             return SegmentHeader.decode(file.read(256))
 

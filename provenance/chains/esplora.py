@@ -86,13 +86,8 @@ class Explorers:
         self._down: dict[str, UnavailableError] = {}
 
     def depth(self, block: bytes, chain: str) -> int:
-        """As :meth:`HeaderSource.depth`.
-
-        Raises:
-            ProofError: Too few have the block in their best chain.
-            UnavailableError: Too few answered to tell.
-            FormatError: An unknown chain.
-        """
+        """As :meth:`HeaderSource.depth`. Raises ProofError: too few have the block in their best
+        chain; UnavailableError: too few answered to tell; FormatError: an unknown chain."""
         return self._sight(block, chain).depth
 
     def height(self, block: bytes, chain: str) -> int:

@@ -160,11 +160,7 @@ class LocalNetwork(Network):
         return self._seen(version.transaction_id)
 
     def lookup(self, transaction_id: str) -> Observation:
-        """Find a line by its id.
-
-        Raises:
-            RejectedError: Not an id of this network.
-        """
+        """Find a line by its id. Raises RejectedError: not an id of this network."""
         if not _ID.fullmatch(transaction_id):
             raise RejectedError(
                 f"local: {transaction_id[:80]!r} is no id, expected local: and 32 hex digits"
@@ -172,11 +168,8 @@ class LocalNetwork(Network):
         return self._seen(transaction_id)
 
     def evidence(self, version: SignedVersion, seen: Observation) -> dict[str, Json]:
-        """The line and the public key that signed it.
-
-        Raises:
-            NetworkUnavailable: The file does not have the payload (any more).
-        """
+        """The line and the public key that signed it. Raises NetworkUnavailable: the file does not
+        have the payload (any more)."""
         entry = self._read().by_id.get(version.transaction_id)
         if entry is None:
             raise NetworkUnavailable(f"local: {version.transaction_id} is not in {self._path.name}")

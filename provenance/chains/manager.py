@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
-from provenance import chains, files
+from provenance import files
 from provenance.errors import (
     ConfigError,
     FeeTooLowError,
@@ -58,11 +58,17 @@ def build_network(
         MissingExtraError: Its client library is not installed.
     """
     if name == "ethereum" and blockchain.ethereum is not None:
-        return chains.EthereumInterface(blockchain.ethereum)
+        from provenance.chains.ethereum.interface import EthereumInterface
+
+        return EthereumInterface(blockchain.ethereum)
     if name == "bitcoin" and blockchain.bitcoin is not None:
-        return chains.BitcoinInterface(blockchain.bitcoin)
+        from provenance.chains.bitcoin.interface import BitcoinInterface
+
+        return BitcoinInterface(blockchain.bitcoin)
     if name == "ipfs" and blockchain.ipfs is not None:
-        return chains.IPFSInterface(blockchain.ipfs)
+        from provenance.chains.ipfs import IPFSInterface
+
+        return IPFSInterface(blockchain.ipfs)
     if name == "local" and blockchain.local is not None:
         from provenance.chains.local import LocalNetwork
 

@@ -5,6 +5,8 @@ is stale; ``status``: a network is paused or does not get on; ``migrate --check`
 2 wrong usage or input, 3 could not be checked (a node, Redis or the database cannot be reached).
 Every command takes ``--json`` and then prints one JSON object on stdout, ``{"error": ...}`` where
 it fails; what is for people alone goes to stderr.
+
+Over 400 lines: the grammar of all commands stands together.
 """
 
 from __future__ import annotations
@@ -53,7 +55,7 @@ serve  serve:serve  the dashboard and its HTTP API, until Ctrl-C
   --tokens FILE  tokens (<base>/tokens.json)
 token  ACTION  who may read the dashboard and its API
 token new  serve:new_token  make one and print it
-  team TEAM  whose
+  team TEAM  whose runs it shows; all: those of every team
   --scope {read,write,admin}  what it is good for (read)
   --tokens FILE  tokens (<base>/tokens.json)
 token list  serve:list_tokens  whose there are
@@ -90,11 +92,12 @@ status  status:status  runs, or one run, and the backlog
   run_id RUN?  run id, its first or last 8, or latest
   --name TEXT  runs whose name or id has this in it
   --state {running,finished,pruned,failed,interrupted,closed,lost,unknown}  runs that stand so
+  --team TEAM  runs of this team
   --group GROUP  runs of this group
   --tag TAG...  runs with this tag; repeatable: with all of them
   --since WHEN  runs that something came of since then: 90min, 36h, 7d, 2026-05-31
   --network {ethereum,bitcoin,ipfs,local}  runs with a root that is not final there
-  --sort {created,seen,name,state,group}  what decides the order (created)
+  --sort {created,seen,name,state,team,group}  what decides the order (created)
   --page PAGE  of the list (1)
   --limit RUNS  on a page (as many as the screen has room for, 50 where there is none)
   --watch SECONDS?  again and again (2)
@@ -134,6 +137,11 @@ migrate  up:migrate  bring the database to this release's schema
   --to REVISION  to this one instead
 backup  up:backup  copy database, keys and anchors file, while workers run
   folder FOLDER  a new one
+archive  archive:archive  move records of runs that are done out of the database
+  runs RUN*  run ids, their first or last 8; all that were sealed before archive.after where none
+  --older-than AGE  of all, those sealed before that: 36h, 180d, 2026-05-31
+  --restore  bring the records of these runs back
+  --vacuum  give the space that they took back to the file system
 path  auditor.verify:path  print a record's path up to the run root
   record FILE  a record file of a bundle or report
   --ots OUT  write its OpenTimestamps proof there
@@ -153,12 +161,19 @@ gate  auditor.gate:gate  whether a pipeline may take a model: a policy's rules, 
   | --bundle PATH  the run's bundle
   | --run RUN  where the deployment is; without either, each run there that has these weights
   --parent PATH...  bundle of a run that it continues; repeatable
+  --approval FILE...  signatures of persons, as 'provenance approve' writes them; repeatable
   --headers FILE|URL...  Bitcoin block headers that you trust, or an Esplora explorer
   --quorum K  how many explorers must agree (all)
   --sarif FILE  write the refusals there as SARIF 2.1.0
   --junit FILE  write the rules there as JUnit XML
   --card FILE  write a section for a model card (Markdown) there
   --annotations FILE  write annotations of an OCI manifest there
+approve  auditor.gate:approve  sign that a run may be promoted, for a gate's policy to count
+  | --bundle PATH  the run's bundle
+  | --run RUN  where the deployment is: run id, its first or last 8, or latest
+  --key FILE!  yours, as 'provenance identity' makes it
+  --until DAY  the last day that it holds for, such as 2027-01-31 (for ever)
+  -o --output FILE!  signatures that are there stay, and yours comes to them
 sign  auditor.model:sign  sign a model's files (OpenSSF Model Signing)
   model FOLDER  the model's files
   --run RUN!  where it is from

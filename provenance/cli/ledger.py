@@ -32,7 +32,7 @@ from provenance.ledger.ingest import drain
 from provenance.ledger.seal import SealPolicy
 from provenance.ports.store import LedgerStore
 from provenance.settings import Settings
-from provenance.testing.memory_transport import MemoryTransport
+from provenance.stores.memory_transport import MemoryTransport
 
 
 def head(arguments: argparse.Namespace) -> int:

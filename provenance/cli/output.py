@@ -21,7 +21,9 @@ from rich.table import Table
 from rich.text import Text
 
 from provenance.app.base_directory import left_config, running_redis
+from provenance.errors import InputError
 from provenance.log import shown
+from provenance.report.summary import seconds_in
 from provenance.settings import Settings, load
 
 if TYPE_CHECKING:
@@ -153,3 +155,15 @@ def when(moment: float | None) -> str | None:
     """Unix seconds as a reader's text, in UTC."""
     text = "%Y-%m-%d %H:%M:%SZ"
     return None if moment is None else datetime.fromtimestamp(moment, UTC).strftime(text)
+
+
+def moment(option: str, text: str, now: float) -> float:
+    """Unix seconds of ``90min``, ``36h``, ``7d`` before now, or of a date and time (UTC)."""
+    if (ago := seconds_in(text)) is not None:
+        return now - ago
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        expected = "expected such as 90min, 36h, 7d or 2026-05-31"
+        raise InputError(f"{option}: found {text!r}, {expected}") from None
+    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import re
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from provenance.app import bundle
@@ -18,6 +16,7 @@ from provenance.bootstrap import reading
 from provenance.capture.ending import GOES_ON
 from provenance.cli.output import (
     json_line,
+    moment,
     out,
     print_json,
     print_table,
@@ -49,7 +48,7 @@ _TELLING: Final = (Kind.CONFIG, Kind.SEAL, Kind.RUN_END)
 """Kinds of records that tell how a run ended."""
 _COLUMNS: Final = (
     "run", "state", "name", "newest", "numbers", "took", "last seen", "age", "seals", "dropped",
-    "identity", "incomplete",
+    "team", "identity", "incomplete",
 )  # fmt: skip
 """What matters most comes first: a narrow terminal has no place for the rest."""
 _LEAST_RUNS: Final = 5
@@ -62,7 +61,7 @@ def status(arguments: argparse.Namespace) -> int:
     run = arguments.run_id
     given = [
         name
-        for name in ("state", "name", "group", "tag", "since", "network", "watch")
+        for name in ("state", "name", "team", "group", "tag", "since", "network", "watch")
         if getattr(arguments, name)
     ]
     if run and given:
@@ -101,24 +100,13 @@ def _wanted(arguments: argparse.Namespace, settings: Settings) -> Wanted:
         lost_after_s=settings.lost_after_s,
         size=limit,
         tags=arguments.tag or (),
-        since=None if arguments.since is None else _since(arguments.since, now),
-        **{key: getattr(arguments, key) for key in ("state", "name", "group", "network", "sort")},
+        since=None if arguments.since is None else moment("--since", arguments.since, now),
+        **{
+            key: getattr(arguments, key)
+            for key in ("state", "name", "team", "group", "network", "sort")
+        },
         page=arguments.page,
     )
-
-
-def _since(text: str, now: float) -> float:
-    """Unix seconds of ``90min``, ``36h``, ``7d``, or of a date and time (UTC)."""
-    if match := re.fullmatch(r"(\d{1,6}) ?(s|min|h|d|w)", text):
-        return (
-            now - int(match[1]) * {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 604800}[match[2]]
-        )
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        expected = "expected such as 90min, 36h, 7d or 2026-05-31"
-        raise InputError(f"--since: found {text!r}, {expected}") from None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def _watch(arguments: argparse.Namespace, settings: Settings) -> int:
@@ -176,10 +164,12 @@ def _document(seen: Overview, wanted: Wanted) -> dict[str, Any]:
             name: network_document(name, network, wanted.now)
             for name, network in seen.networks.items()
         },
+        "teams": {name: team.as_dict() for name, team in seen.teams.items()},
         "unsigned": dict(seen.unsigned),
         "parked": seen.parked,
         "equivocations": seen.equivocations,
         "pages": dict(seen.pages),
+        "logins": dict(seen.logins),
     }
 
 
@@ -283,7 +273,7 @@ def _print_overview(seen: Overview, document: dict[str, Any], now: float) -> Non
             f"{words.age(now - item.seen)} ago",
             words.age(now - item.begun),
         )
-        rest = (" ".join(r["seals"]), r["dropped"] or None, who, r["incomplete"])
+        rest = (" ".join(r["seals"]), r["dropped"] or None, r["team"], who, r["incomplete"])
         rows.append((*stands, _newest(r), _numbers(r), *times, *rest))
     if rows:
         print_table(_COLUMNS, rows, least=2)
@@ -312,7 +302,7 @@ def _print_run(document: dict[str, Any]) -> None:
     state = RunState(**document["ending"]).line
     sealed = "" if document["state"] == "open" else f", {document['state']}"
     out.print(f"run {document['run_id']}: {state}{sealed}, {document['records']} records")
-    texts = {key: document[key] for key in ("name", "group", "parent") if document[key]}
+    texts = {key: document[key] for key in ("name", "team", "group", "parent") if document[key]}
     texts |= {"tags": ", ".join(document["tags"])} if document["tags"] else {}
     for key, text in texts.items():
         out.print(f"{key}: {text}")

@@ -199,8 +199,11 @@ def backup(arguments: argparse.Namespace) -> int:
 
     settings = known_base(settings_of(arguments, secrets=False))
     made = copy_into(settings, arguments.folder)
-    document = {"folder": str(arguments.folder), "files": made}
+    archive = settings.archive_folder
+    document = {"folder": str(arguments.folder), "files": made, "archive": archive and str(archive)}
     lines = [f"{arguments.folder}: {', '.join(made) or 'nothing'}"]
+    if archive is not None:
+        lines.append(f"the archive is not among them: copy {archive} now, its files never change")
     if "ledger.db" not in made:
         lines.append("the database is not among them: copy it with pg_dump")
     return answer(arguments, document, *lines)

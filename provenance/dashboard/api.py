@@ -46,7 +46,23 @@ def settings_of(request: Request) -> Settings:
     return settings
 
 
+def team_of(request: Request) -> str | None:
+    """Whose runs alone the request may see, as the guard says; None: all."""
+    team: str | None = request.state.team
+    return team
+
+
 Deployment = Annotated[Settings, Depends(settings_of)]
+Team = Annotated[str | None, Depends(team_of)]
+
+
+def own_runs(request: Request, settings: Deployment, seen: Team) -> None:
+    """Before every route: a run that it names is of the team that asks, or as good as none."""
+    named = [request.path_params.get("run_id"), *request.query_params.getlist("run")]
+    if seen is not None and any(named):
+        views.require_own(settings, seen, [text for text in named if text])
+
+
 _EMPTY_IS_NONE: Final = BeforeValidator(lambda text: text or None)
 _NO_NUL: Final = r"^[^\x00]*$"
 """PostgreSQL takes none in a text."""
@@ -55,7 +71,7 @@ Tag = Annotated[str, Query(max_length=200, pattern=_NO_NUL)]
 State = Literal[
     "running", "finished", "pruned", "failed", "interrupted", "closed", "lost", "unknown"
 ]
-Sort = Literal["created", "seen", "name", "state", "group"]
+Sort = Literal["created", "seen", "name", "state", "team", "group"]
 Page = Annotated[int, Query(ge=1, le=1_000_000)]
 Size = Annotated[int, Query(ge=1, le=200)]
 Index = Annotated[int, Query(ge=0, le=2**53)]
@@ -63,8 +79,10 @@ Index = Annotated[int, Query(ge=0, le=2**53)]
 
 def wanted(
     settings: Deployment,
+    seen: Team,
     name: Text = None,
     state: Annotated[State | None, _EMPTY_IS_NONE] = None,
+    team: Text = None,
     group: Text = None,
     network: Text = None,
     tag: Annotated[list[Tag], Query(max_length=20)] = [],  # noqa: B006  FastAPI copies it
@@ -77,8 +95,10 @@ def wanted(
     return Wanted(
         now=time.time(),
         lost_after_s=settings.lost_after_s,
+        among=seen,
         state=state,
         name=name,
+        team=team,
         group=group,
         network=network,
         tags=[each for each in tag if each],
@@ -109,7 +129,7 @@ FAILURES: Final = {
     400: "a Host that is no name of this server",
     401: "no token where one is needed, or one that is worth nothing",
     403: "a token that may not read, or another site's page",
-    404: "no such run, or no database yet",
+    404: "no such run, or none of the token's team, or no database yet",
     422: "a parameter that is none",
     429: "too many requests; Retry-After says when",
     500: "a deployment that cannot be read; the server's log says why",
@@ -117,7 +137,10 @@ FAILURES: Final = {
 }
 router: Final = APIRouter(
     prefix="/api/v1",
-    dependencies=[Security(HTTPBearer(auto_error=False, description="asked for by the guard"))],
+    dependencies=[
+        Security(HTTPBearer(auto_error=False, description="asked for by the guard")),
+        Depends(own_runs),
+    ],
     responses={
         status: {"model": values.Failure, "description": text} for status, text in FAILURES.items()
     },
@@ -131,33 +154,35 @@ def runs(settings: Deployment, which: Annotated[Wanted, Depends(wanted)]) -> val
 
 
 @router.get("/runs/{run_id}")
-def run(settings: Deployment, run_id: UUID) -> values.RunDetail:
+def run(settings: Deployment, seen: Team, run_id: UUID) -> values.RunDetail:
     """A run: its state, who signed it, its seals and their anchors."""
-    return views.run(settings, run_id)
+    return views.run(settings, run_id, seen)
 
 
 @router.get("/runs/{run_id}/anchors")
-def anchors(settings: Deployment, run_id: UUID) -> list[values.Seal]:
+def anchors(settings: Deployment, seen: Team, run_id: UUID) -> list[values.Seal]:
     """A run's seals, each with its anchor on each network and how deep that is."""
-    return views.run(settings, run_id).seals
+    return views.run(settings, run_id, seen).seals
 
 
 @router.get("/runs/{run_id}/verify")
 def verify(
-    settings: Deployment, run_id: UUID, offline: bool = False, parent: bool = False
+    settings: Deployment, seen: Team, run_id: UUID, offline: bool = False, parent: bool = False
 ) -> dict[str, Any]:
     """Verify a run now, as ``provenance verify RUN --json`` does; ``offline`` asks no node,
     ``parent`` verifies the run that it says it continues, too, and holds it against that."""
     with heavy():
-        return verified(settings, run_id, offline, parent).as_dict()
+        return verified(settings, seen, run_id, offline, parent).as_dict()
 
 
-def verified(settings: Settings, run_id: UUID, offline: bool, parent: bool) -> VerificationReport:
+def verified(
+    settings: Settings, seen: str | None, run_id: UUID, offline: bool, parent: bool
+) -> VerificationReport:
     """A verification that is done now."""
     options: Options = {"offline": offline}
-    for ancestor in views.run(settings, run_id).ancestors[:1] if parent else ():
-        options["parent"] = verify_run(settings, str(ancestor.run_id), offline=offline)
-    return verify_run(settings, str(run_id), **options)
+    for ancestor in views.run(settings, run_id, seen).ancestors[:1] if parent else ():
+        options["parent"] = verify_run(settings, str(ancestor.run_id), seen, offline=offline)
+    return verify_run(settings, str(run_id), seen, **options)
 
 
 @router.get(
@@ -165,11 +190,11 @@ def verified(settings: Settings, run_id: UUID, offline: bool, parent: bool) -> V
     response_class=StreamingResponse,
     responses={200: {"content": {"application/zip": {}}, "description": "the zip"}},
 )
-def bundle(settings: Deployment, run_id: UUID) -> StreamingResponse:
+def bundle(settings: Deployment, seen: Team, run_id: UUID) -> StreamingResponse:
     """A run's evidence as a zip: the file that ``provenance bundle RUN -o FILE.zip`` writes."""
     with heavy():
         packed = tempfile.SpooledTemporaryFile(_SPOOLED)  # noqa: SIM115  closed when it is sent
-        pack(bundle_files(evidence_of(settings, str(run_id))), packed)
+        pack(bundle_files(evidence_of(settings, str(run_id), seen)), packed)
     length = packed.tell()
     packed.seek(0)
     return StreamingResponse(
@@ -189,9 +214,11 @@ def _chunks(file: IO[bytes]) -> Iterator[bytes]:
 
 
 @router.get("/ledger")
-def ledger(settings: Deployment, end: Index | None = None, limit: Size = 50) -> values.Ledger:
+def ledger(
+    settings: Deployment, seen: Team, end: Index | None = None, limit: Size = 50
+) -> values.Ledger:
     """The newest entries below ``end``, their anchors and heads."""
-    return views.ledger(settings, end, limit)
+    return views.ledger(settings, end, limit, seen)
 
 
 @router.get("/heads")
@@ -201,12 +228,12 @@ def heads(settings: Deployment, first: Index = 0, limit: Size = 50) -> list[valu
 
 
 @router.get("/networks")
-def networks(settings: Deployment) -> list[values.NetworkView]:
+def networks(settings: Deployment, seen: Team) -> list[values.NetworkView]:
     """Networks with their anchors by state, what waits, and why."""
-    return views.networks(settings)
+    return views.networks(settings, seen)
 
 
 @router.get("/health")
-def health(settings: Deployment) -> values.Health:
+def health(settings: Deployment, seen: Team) -> values.Health:
     """Whether the fleet works: how long ago a task of each queue ended."""
-    return views.health(settings)
+    return views.health(settings, seen)

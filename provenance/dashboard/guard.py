@@ -81,6 +81,7 @@ class Guard:
         return await answer(scope, receive, send_guarded)
 
     def _refusal(self, scope: Scope) -> Response | None:
+        """Why the request does not pass; else None, and whose runs it may see are its state."""
         headers, at_api = Headers(scope=scope), scope["path"].startswith(API)
         client = scope["client"][0] if scope["client"] else ""
         asked = len(scope["path"]) + len(scope["query_string"])
@@ -105,6 +106,7 @@ class Guard:
             refused.headers["Retry-After"] = str(wait)
             return refused
         if not needed:
+            scope["state"] = {"team": None}
             return None
         if holder is None:
             refused = _refused(at_api, 401, "expected a token: Authorization: Bearer TOKEN")
@@ -113,6 +115,7 @@ class Guard:
             return refused
         if not holder.scope.allows(TokenScope.READ):
             return _refused(at_api, 403, "this token may not read")
+        scope["state"] = {"team": holder.sees}
         return None
 
     def _is_own_name(self, host: str, address: str) -> bool:

@@ -14,7 +14,17 @@ from fastapi.responses import HTMLResponse, Response
 from provenance.app.runs import evidence_of
 from provenance.bundle.shell_proof import shell_commands
 from provenance.dashboard import views
-from provenance.dashboard.api import Deployment, Index, Sort, State, heavy, verified, wanted
+from provenance.dashboard.api import (
+    Deployment,
+    Index,
+    Sort,
+    State,
+    Team,
+    heavy,
+    own_runs,
+    verified,
+    wanted,
+)
 from provenance.errors import InputError
 from provenance.evidence.placement import newest_tree
 from provenance.evidence.run_evidence import RunEvidence
@@ -32,10 +42,14 @@ from provenance.verify.report import metrics_of
 _HERE: Final = Path(__file__).resolve().parent / "templates"
 MAX_COMPARED: Final = 6
 """Runs beside each other: as many as a plot has colours."""
-_ASKED: Final = ("name", "state", "group", "network", "tag", "sort", "page", "size")
+_ASKED: Final = ("name", "state", "team", "group", "network", "tag", "sort", "page", "size")
 CHILDREN: Final = 100
 """Nodes of the tree on a page."""
-router: Final = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
+router: Final = APIRouter(
+    include_in_schema=False,
+    default_response_class=HTMLResponse,
+    dependencies=[Depends(own_runs)],
+)
 
 
 def page(name: str, **values: object) -> HTMLResponse:
@@ -68,14 +82,14 @@ def runs(
         link=link,
         states=get_args(State),
         sorts=get_args(Sort),
-        filtered=any((which.name, which.state, which.group, which.network, which.tags)),
+        filtered=any((which.name, which.state, which.team, which.group, which.network, which.tags)),
     )
 
 
 @router.get("/runs/{run_id}")
-def run(settings: Deployment, run_id: UUID, follow: bool = False) -> Response:
+def run(settings: Deployment, seen: Team, run_id: UUID, follow: bool = False) -> Response:
     """A run, without verifying it."""
-    detail = views.run(settings, run_id)
+    detail = views.run(settings, run_id, seen)
     with heavy():
         evidence = evidence_of(settings, str(run_id))
         answer = page(
@@ -93,11 +107,11 @@ def run(settings: Deployment, run_id: UUID, follow: bool = False) -> Response:
 
 @router.get("/runs/{run_id}/verify")
 def verify(
-    settings: Deployment, run_id: UUID, offline: bool = False, parent: bool = False
+    settings: Deployment, seen: Team, run_id: UUID, offline: bool = False, parent: bool = False
 ) -> Response:
     """The report of a verification that is done now."""
     with heavy():
-        report = verified(settings, run_id, offline, parent)
+        report = verified(settings, seen, run_id, offline, parent)
         return HTMLResponse(render(report, _HERE, "verify.html.j2"))
 
 
@@ -169,21 +183,21 @@ def compare(
 
 
 @router.get("/ledger")
-def ledger(settings: Deployment, end: Index | None = None) -> Response:
+def ledger(settings: Deployment, seen: Team, end: Index | None = None) -> Response:
     """The ledger, newest entry first, with its heads."""
-    return page("ledger.html.j2", ledger=views.ledger(settings, end, 50))
+    return page("ledger.html.j2", ledger=views.ledger(settings, end, 50, seen))
 
 
 @router.get("/networks")
-def networks(settings: Deployment) -> Response:
+def networks(settings: Deployment, seen: Team) -> Response:
     """The networks and their anchors."""
-    return page("networks.html.j2", networks=views.networks(settings))
+    return page("networks.html.j2", networks=views.networks(settings, seen))
 
 
 @router.get("/health")
-def health(settings: Deployment) -> Response:
+def health(settings: Deployment, seen: Team) -> Response:
     """Whether the fleet works."""
-    return page("health.html.j2", health=views.health(settings))
+    return page("health.html.j2", health=views.health(settings, seen))
 
 
 @router.get("/style.css")

@@ -22,6 +22,8 @@ from provenance.errors import ConfigError, InputError
 
 PREFIX: Final = "mlp_"
 """So that scanners of code find one that was committed."""
+ALL: Final = "all"
+"""In place of a team: the runs of every team."""
 _MAX_BYTES: Final = 2**20
 
 
@@ -45,6 +47,11 @@ class Token(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     scope: Scope
     sha256: str
     created_at: float
+
+    @property
+    def sees(self) -> str | None:
+        """Whose runs alone; None: all."""
+        return None if self.team == ALL else self.team
 
 
 class TokenFile:

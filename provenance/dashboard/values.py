@@ -33,6 +33,7 @@ class Run:
 
     run_id: UUID
     name: str | None
+    team: str | None
     group: str | None
     tags: list[str]
     state: str
@@ -83,11 +84,15 @@ class Anchor:
 
 @dataclass(frozen=True, slots=True)
 class Seal:
-    """An entry of the ledger: a run's root, and the anchors whose heads have it."""
+    """An entry of the ledger: a run's root, and the anchors whose heads have it.
+
+    Attributes:
+        run_id, seal: None where who asks may not see the run.
+    """
 
     index: int
-    run_id: UUID
-    seal: str
+    run_id: UUID | None
+    seal: str | None
     root: str
     sealed_at: float
     anchors: list[Anchor]
@@ -203,15 +208,18 @@ class Health:
         spool_bytes: On this host, not confirmed by the database yet.
         stream_entries: In Redis; None where none is configured, or it cannot be asked.
         runs: How many are in each state.
+
+    To who sees one team's runs alone ``runs`` counts those, and what is of the whole deployment is
+    None, or empty.
     """
 
     healthy: bool
-    anchored: str
+    anchored: str | None
     notes: list[str]
     queues: list[Queue]
     limit_s: float
-    spool_bytes: int
+    spool_bytes: int | None
     stream_entries: int | None
-    parked: int
-    equivocations: int
+    parked: int | None
+    equivocations: int | None
     runs: dict[str, int]

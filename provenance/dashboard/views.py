@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from typing import Final
 from uuid import UUID
 
@@ -46,7 +47,7 @@ from provenance.operations.overview import (
     network_document,
     overview,
 )
-from provenance.operations.words import anchored, notes
+from provenance.operations.words import anchored, notes, team_line
 from provenance.ports.listing import Wanted
 from provenance.ports.store import LedgerStore, LedgerTx
 from provenance.ports.values import (
@@ -78,11 +79,22 @@ def runs(settings: Settings, wanted: Wanted) -> RunPage:
     return RunPage([_run(item) for item in found], total, wanted.page, wanted.size)
 
 
-def run(settings: Settings, run_id: UUID) -> RunDetail:
-    """A run. UnknownRunError where there is none."""
+def require_own(settings: Settings, team: str, named: Sequence[str]) -> None:
+    """UnknownRunError where one of these ids is no run of the team: what it is then is not told."""
+    with snapshot(settings) as tx:
+        for text in named:
+            with suppress(ValueError):
+                if team in tx.teams_of([UUID(text)]).values():
+                    continue
+            raise UnknownRunError(f"run {text[:100]}: the database has no such run")
+
+
+def run(settings: Settings, run_id: UUID, team: str | None = None) -> RunDetail:
+    """A run; its ancestors up to the first that is not the team's. UnknownRunError where there is
+    none."""
     trust = own_trust(settings, reading.ledger_key(settings))
     with snapshot(settings) as tx:
-        found, _ = list_runs(tx, _wanted(settings, run_id))
+        found, _ = list_runs(tx, _wanted(settings, run_id, team))
         if not found:
             raise UnknownRunError(f"run {run_id}: the database has no such run")
         item, row = found[0], found[0].row
@@ -113,13 +125,14 @@ def run(settings: Settings, run_id: UUID) -> RunDetail:
             waits_for=waits_for(tx, run_id),
             seals=_seals(tx, settings, shown),
             seals_total=len(entries),
-            ancestors=[_run(each) for each in _ancestors(tx, settings, item)],
+            ancestors=[_run(each) for each in _ancestors(tx, settings, item, team)],
             bundles=[str(noted["cid"]) for noted in bundle.noted(settings, run_id)],
         )
 
 
-def ledger(settings: Settings, end: int | None, limit: int) -> Ledger:
-    """The entries below ``end`` (all where None), the newest ``limit`` of them."""
+def ledger(settings: Settings, end: int | None, limit: int, team: str | None = None) -> Ledger:
+    """The entries below ``end`` (all where None), the newest ``limit`` of them; of another team's
+    run without its name."""
     key = reading.ledger_key(settings)
     vkey = None if key is None else key.vkey
     try:
@@ -132,6 +145,9 @@ def ledger(settings: Settings, end: int | None, limit: int) -> Ledger:
                 entries = tx.entries(first=first, end=stop) if stop else ()
                 heads = [head for head in tx.heads(first + 1, limit) if head.size <= stop]
                 newest = tx.head()
+                shown = _seals(tx, settings, entries)[::-1]
+                if team is not None:
+                    shown = _named(tx, shown, team)
                 return Ledger(
                     origin=settings.origin,
                     key=vkey,
@@ -139,7 +155,7 @@ def ledger(settings: Settings, end: int | None, limit: int) -> Ledger:
                     refused=refused,
                     unchecked=unchecked,
                     newest=None if newest is None else _head(newest),
-                    entries=_seals(tx, settings, entries)[::-1],
+                    entries=shown,
                     heads=[_head(head) for head in reversed(heads)],
                     next=first or None,
                 )
@@ -164,20 +180,24 @@ def heads(settings: Settings, first: int, limit: int) -> list[Head]:
         return [_head(head) for head in tx.heads(first, limit)]
 
 
-def networks(settings: Settings) -> list[NetworkView]:
-    """The networks of the configuration."""
+def networks(settings: Settings, team: str | None = None) -> list[NetworkView]:
+    """The networks of the configuration; to a team without what they cost all."""
     seen, now = _seen(settings), time.time()
     if not seen.has_database:
         return []
     with snapshot(settings) as tx:
-        return [_network(tx, name, standing, now) for name, standing in seen.networks.items()]
+        views = [_network(tx, name, standing, now) for name, standing in seen.networks.items()]
+    if team is None:
+        return views
+    return [replace(view, cost=None, cost_per_run=None) for view in views]
 
 
-def health(settings: Settings) -> Health:
-    """How old the newest task of each queue is, whether everything is anchored, what waits."""
-    seen, limit = _seen(settings), limit_s(settings)
+def health(settings: Settings, team: str | None = None) -> Health:
+    """How old the newest task of each queue is, whether everything is anchored, what waits; to a
+    team its own runs, and of the rest whether it works."""
+    seen, limit = _seen(settings, team), limit_s(settings)
     queues = list(_queues(settings, limit))
-    return Health(
+    found = Health(
         healthy=seen.exit_code == 0 and not any(queue.stale for queue in queues),
         anchored=anchored(seen, time.time()),
         notes=list(notes(seen)),
@@ -188,6 +208,18 @@ def health(settings: Settings) -> Health:
         parked=seen.parked,
         equivocations=seen.equivocations,
         runs=dict(seen.states),
+    )
+    if team is None:
+        return found
+    own = [f"{count} {state}" for state, count in seen.states.items()]
+    return replace(
+        found,
+        anchored=None,
+        notes=[team_line(team, each) for name, each in seen.teams.items() if name == team] + own,
+        spool_bytes=None,
+        stream_entries=None,
+        parked=None,
+        equivocations=None,
     )
 
 
@@ -205,20 +237,23 @@ def _queues(settings: Settings, limit: float) -> Iterator[Queue]:
             yield Queue(age.queue, newest, newest is None or newest > limit)
 
 
-def _seen(settings: Settings) -> Overview:
-    return overview(settings, _wanted(settings))
+def _seen(settings: Settings, team: str | None = None) -> Overview:
+    return overview(settings, _wanted(settings, team=team))
 
 
-def _wanted(settings: Settings, run_id: UUID | None = None) -> Wanted:
-    return Wanted(now=time.time(), lost_after_s=settings.lost_after_s, run=run_id, size=1)
+def _wanted(settings: Settings, run_id: UUID | None = None, team: str | None = None) -> Wanted:
+    now, lost_after_s = time.time(), settings.lost_after_s
+    return Wanted(now, lost_after_s, among=team, run=run_id, size=1)
 
 
-def _ancestors(tx: LedgerTx, settings: Settings, item: ListedRun) -> Iterator[ListedRun]:
+def _ancestors(
+    tx: LedgerTx, settings: Settings, item: ListedRun, team: str | None
+) -> Iterator[ListedRun]:
     seen = {item.row.run}
     while len(seen) <= MAX_ANCESTORS and item.parent is not None:
         found: list[ListedRun] = []
         with suppress(ValueError):
-            found, _ = list_runs(tx, _wanted(settings, UUID(item.parent)))
+            found, _ = list_runs(tx, _wanted(settings, UUID(item.parent), team))
         if not found or found[0].row.run in seen:
             return
         item = found[0]
@@ -231,6 +266,7 @@ def _run(item: ListedRun) -> Run:
     return Run(
         run_id=row.run,
         name=item.name,
+        team=item.team,
         group=item.group,
         tags=list(item.tags),
         state=item.ending.state,
@@ -247,16 +283,10 @@ def _run(item: ListedRun) -> Run:
 
 
 def _seals(tx: LedgerTx, settings: Settings, entries: Sequence[LedgerEntry]) -> list[Seal]:
-    """Entries with the anchor of each network that covers them; each anchor is read once."""
+    """Entries with the anchor of each network that covers them: one query for each network."""
     networks = dict.fromkeys((*settings.blockchain.networks, *tx.anchored_networks()))
-    known: dict[int, Anchor] = {}
-
-    def anchors(entry: LedgerEntry) -> Iterator[Anchor]:
-        for network in networks if entry.anchor else ():
-            row = tx.covering(network, entry.index)
-            if row is not None:
-                yield known.setdefault(row.id, known.get(row.id) or _anchor(tx, row))
-
+    asked = [entry.index for entry in entries if entry.anchor]
+    covered = [tx.coverings(network, asked) for network in networks]
     return [
         Seal(
             index=entry.index,
@@ -264,18 +294,28 @@ def _seals(tx: LedgerTx, settings: Settings, entries: Sequence[LedgerEntry]) -> 
             seal=seal_label(entry),
             root=entry.root.hex(),
             sealed_at=entry.created_at,
-            anchors=list(anchors(entry)),
+            anchors=[_anchor(*of[entry.index]) for of in covered if entry.index in of],
         )
         for entry in entries
     ]
 
 
-def _anchor(tx: LedgerTx, row: AnchorRow) -> Anchor:
+def _named(tx: LedgerTx, seals: Sequence[Seal], team: str) -> list[Seal]:
+    """Those of a team as they are, others without run and seal."""
+    teams = tx.teams_of({seal.run_id for seal in seals if seal.run_id is not None})
+    return [
+        seal if seal.run_id and teams.get(seal.run_id) == team
+        else replace(seal, run_id=None, seal=None)
+        for seal in seals
+    ]  # fmt: skip
+
+
+def _anchor(row: AnchorRow, transaction_id: str | None) -> Anchor:
     return Anchor(
         network=row.network,
         state=row.state.value,
         size=row.size,
-        transaction_id=anchor_fact(tx, row).transaction_id,
+        transaction_id=transaction_id,
         height=row.height,
         depth=row.depth,
         block_time=row.block_time,
@@ -302,5 +342,5 @@ def _network(tx: LedgerTx, name: str, standing: NetworkStanding, now: float) -> 
         counts=stands["anchors"],
         **{key: stands[key] for key in (*keys, "unit")},
         identity=dict(remembered.identity) if remembered else {},
-        anchors=[_anchor(tx, row) for row in shown],
+        anchors=[_anchor(row, anchor_fact(tx, row).transaction_id) for row in shown],
     )

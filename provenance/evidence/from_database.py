@@ -95,11 +95,15 @@ def find_run(store: LedgerStore, text: str) -> UUID:
 
 
 def from_store(
-    store: LedgerStore, run: UUID, verifier_key: VerifierKey | None, where: str = "database"
+    store: LedgerStore,
+    run: UUID,
+    verifier_key: VerifierKey | None,
+    where: str = "database",
+    team: str | None = None,
 ) -> RunEvidence:
     """A run's evidence, read in one snapshot; as :class:`LedgerView`."""
     with store.snapshot() as tx:
-        return LedgerView(tx, verifier_key, where).evidence(run)
+        return LedgerView(tx, verifier_key, where, team).evidence(run)
 
 
 class LedgerView:
@@ -108,14 +112,21 @@ class LedgerView:
     Args:
         verifier_key: The ledger's key, which the database does not hold; None if unknown.
         where: How messages name the database.
+        team: Whose runs alone the ledger's claim counts and names; all where None.
     """
 
-    def __init__(self, tx: LedgerTx, verifier_key: VerifierKey | None, where: str) -> None:
+    def __init__(
+        self,
+        tx: LedgerTx,
+        verifier_key: VerifierKey | None,
+        where: str,
+        team: str | None = None,
+    ) -> None:
         self._tx = tx
         self._vkey = verifier_key.vkey if verifier_key else None
         self._source = Source("database", where)
         self._tree = KeptTree(tx.ledger_size(), self._subtrees)
-        self._claim = claim_of(tx, self._tree.size)
+        self._claim = claim_of(tx, self._tree.size, team)
         self._networks = tx.anchored_networks()
         self._anchor, self._head = cache(tx.anchor), cache(tx.head)
         self._fact = cache(partial(anchor_fact, tx))

@@ -2,17 +2,18 @@
 
 It is a claim: no signature covers it. But it is made anew in every bundle, so that who drops a
 run from a ledger contradicts what some bundle said before, or has to change the numbers in
-each. ``provenance log compare`` holds the claims of two bundles against each other.
+each. ``provenance log compare`` holds the claims of two bundles against each other. Who may see the
+runs of one team alone gets a claim of those (``team``), to be held against others of that team.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
-from provenance.formats.fields import Fields, Key
+from provenance.formats.fields import Fields, Key, as_json
 from provenance.ports.store import LedgerTx
 
 MAX_UNFINISHED: Final = 1000
@@ -44,12 +45,19 @@ class LedgerClaim:
         runs: All of them.
         complete: Those that were sealed with all they announced.
         unfinished: The others, newest first, at most 1,000.
+        team: Whose runs alone are counted and named; None: all.
     """
 
     size: int = 0
     runs: int = 0
     complete: int = 0
     unfinished: tuple[UnfinishedRun, ...] = ()
+    team: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """For :func:`read`: of all runs without the key ``team``."""
+        own: dict[str, Any] = as_json(self)
+        return {key: value for key, value in own.items() if value is not None}
 
     def __str__(self) -> str:
         """For people: how many, and the newest few that are not sealed whole."""
@@ -59,25 +67,22 @@ class LedgerClaim:
         others = f"; not so: {', '.join(more)}" if more else ""
         what = "run" if self.runs == 1 else "runs"
         whole = f"{self.complete} of them sealed with all that they announced"
-        return f"{self.runs} {what} at ledger size {self.size}, {whole}{others}"
+        of = "" if self.team is None else f" of team {self.team}"
+        return f"{self.runs} {what}{of} at ledger size {self.size}, {whole}{others}"
 
 
-def claim_of(tx: LedgerTx, size: int) -> LedgerClaim:
-    """What a database says. Raises StoreUnavailable."""
+def claim_of(tx: LedgerTx, size: int, team: str | None = None) -> LedgerClaim:
+    """What a database says, of a team's runs where one is named. Raises StoreUnavailable."""
     unfinished = (
         UnfinishedRun(run, "incomplete" if state == "sealed" else "open", entries)
-        for run, state, entries in tx.unfinished(MAX_UNFINISHED)
+        for run, state, entries in tx.unfinished(MAX_UNFINISHED, team)
     )
-    return LedgerClaim(size, *tx.run_counts(), tuple(unfinished))
+    return LedgerClaim(size, *tx.run_counts(team), tuple(unfinished), team)
 
 
 def read(fields: Fields, key: Key) -> LedgerClaim:
-    """From JSON.
-
-    Raises:
-        FormatError: Not of its form, or it contradicts itself.
-    """
-    inner = fields.object(key, "size", "runs", "complete", "unfinished")
+    """From JSON. Raises FormatError: not of its form, or it contradicts itself."""
+    inner = fields.object(key, "size", "runs", "complete", "unfinished", "team")
     size = inner.integer("size")
     runs = inner.integer("runs")
     complete = inner.integer("complete", 0, runs)
@@ -94,7 +99,7 @@ def read(fields: Fields, key: Key) -> LedgerClaim:
         inner.refuse("unfinished", "each run once")
     if len(set(entries)) != len(entries) or any(index >= size for index in entries):
         inner.refuse("unfinished", f"each entry below {size} once")
-    return LedgerClaim(size, runs, complete, unfinished)
+    return LedgerClaim(size, runs, complete, unfinished, inner.optional("team", inner.text))
 
 
 def own_problem(
@@ -113,7 +118,10 @@ def own_problem(
 
 
 def contradictions(one: LedgerClaim, other: LedgerClaim) -> Iterator[str]:
-    """Why two claims cannot both be true of one ledger; nothing where they can."""
+    """Why two claims cannot both be true of one ledger; nothing where they can,
+    or are of different teams."""
+    if one.team != other.team:
+        return
     old, new = sorted((one, other), key=lambda claim: (claim.size, claim.runs))
     sizes = f"at size {old.size} and size {new.size}"
     for name in ("runs", "complete"):

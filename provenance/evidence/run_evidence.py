@@ -316,11 +316,8 @@ def receipt_name(label: str, network: str, size: int | None = None) -> str:
 
 
 def evidence_bytes(evidence: Fields, key: Key) -> bytes:
-    """A field of a receipt's evidence, from lower-case hex.
-
-    Raises:
-        FormatError: It is missing, empty or something else.
-    """
+    """A field of a receipt's evidence, from lower-case hex. Raises FormatError: it is missing,
+    empty or something else."""
     return bytes.fromhex(evidence.matching(key, _HEX, "lower-case hex"))
 
 

@@ -26,7 +26,7 @@ _CHARS: Final = 200
 
 
 def moved_on(summary: RunSummary, records: Iterable[Record], times: Sequence[str]) -> RunSummary:
-    """The summary with new records of a run; name, group and parent stay once they are stated.
+    """The summary with new records of a run; labels and parent stay once they are stated.
 
     Args:
         times: ``ts`` of all that came, the summarised ones among them.
@@ -37,6 +37,7 @@ def moved_on(summary: RunSummary, records: Iterable[Record], times: Sequence[str
             summary = replace(
                 summary,
                 name=summary.name or _text(body.get("name")),
+                team=summary.team or _text(body.get("team")),
                 group=summary.group or _text(body.get("group")),
                 parent=summary.parent or parent_of([record]),
             )

@@ -101,11 +101,8 @@ class RawTensor(NamedTuple):
 
 
 def canonical(value: Any) -> bytes:
-    """RFC 8785 bytes of ``value``.
-
-    Raises:
-        InputError: a text that is not Unicode (a lone surrogate).
-    """
+    """RFC 8785 bytes of ``value``. Raises InputError: a text that is not Unicode (a lone
+    surrogate)."""
     try:
         return rfc8785.dumps(value)
     except rfc8785.CanonicalizationError as error:
@@ -144,11 +141,7 @@ def block_header(
 
 
 def load_numpy() -> Any:
-    """The numpy module.
-
-    Raises:
-        MissingExtraError: it is not installed.
-    """
+    """The numpy module. Raises MissingExtraError: it is not installed."""
     try:
         import numpy
     except ImportError as error:
@@ -266,11 +259,8 @@ def raw_float(name: str, value: float) -> RawTensor:
 
 
 def raw_text(name: str, items: Sequence[str], shape: tuple[int, ...]) -> RawTensor:
-    """Texts as a `RawTensor` of dtype UTF8: the lengths, then the texts.
-
-    Raises:
-        InputError: a text that is not Unicode.
-    """
+    """Texts as a `RawTensor` of dtype UTF8: the lengths, then the texts. Raises InputError: a text
+    that is not Unicode."""
     return raw_bytes(name, "UTF8", shape, var_chunks([encode_text(item, name) for item in items]))
 
 

@@ -129,11 +129,8 @@ def dataset_folder(
 def dataset_files(
     paths: Sequence[Path], factory: HashFactory, progress: Progress | None = None
 ) -> DatasetDigest:
-    """The digest of single files in the order given, named from their common folder on.
-
-    Raises:
-        InputError: a missing or unreadable file, or no bytes at all.
-    """
+    """The digest of single files in the order given, named from their common folder on. Raises
+    InputError: a missing or unreadable file, or no bytes at all."""
     absolute = [Path(os.path.abspath(path)) for path in paths]
     base = os.path.commonpath([path.parent for path in absolute])
     named = [(path.relative_to(base).as_posix(), path) for path in absolute]

@@ -36,12 +36,8 @@ class FileLeaf:
 
 
 def file_leaf(path: Path, name: str, factory: HashFactory) -> FileLeaf:
-    """Hash a file.
-
-    Raises:
-        InputError: it cannot be read, is no regular file, or changed while it was read; or
-            ``name`` is not Unicode.
-    """
+    """Hash a file. Raises InputError: it cannot be read, is no regular file, or changed while it
+    was read; or ``name`` is not Unicode."""
     if any("\ud800" <= char <= "\udfff" for char in name):
         raise InputError(f"data file {name!r}: its name is not UTF-8")
     before = _status(path)

@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from provenance.errors import FormatError, InputError, MissingExtraError
+from provenance.files import errors_of
 from provenance.fingerprint.arrays import RawTensor, is_array, is_torch_tensor
 from provenance.fingerprint.fitted import boosters
 from provenance.fingerprint.hashers import HashFactory
@@ -106,10 +107,7 @@ class ModelFiles:
 
     def below(self) -> list[str]:
         """Weights files in subfolders, which are not looked at, such as a trainer's checkpoints.
-
-        Raises:
-            InputError: A subfolder cannot be listed.
-        """
+        Raises InputError: a subfolder cannot be listed."""
         if self.folder is None:
             return []
         found = []
@@ -161,11 +159,8 @@ def read_model(path: Path, mapped: bool = True) -> ModelFiles:
 
 
 def the_state(path: str, mapped: bool = True) -> Named:
-    """The one state in a file or folder, and which one it is.
-
-    Raises:
-        InputError: There are several; as `read_model`.
-    """
+    """The one state in a file or folder, and which one it is. Raises InputError: there are several;
+    as `read_model`."""
     model = read_model(Path(path), mapped)
     key = "" if "" in model.states else next(iter(model.states))
     if key and len(model.states) > 1:
@@ -174,16 +169,13 @@ def the_state(path: str, mapped: bool = True) -> Named:
     state = model.states[key]
     named = state if isinstance(state, Named) else named_values(state)
     kind = model.files[0].suffix.lstrip(".")
-    covers: dict[str, Json] = {"adapter": f"{kind} file", "of": ["tensors"], **_except(named)}
+    covers: dict[str, Json] = {"adapter": f"{kind} file", "of": ["tensors"]}
+    covers |= {key: value for key, value in named.covers.items() if key in ("not", "state")}
     if key:
         covers["state"] = key
     if len(model.files) > 1:
         covers["files"] = [file.name for file in model.files]
     return named._replace(covers=covers)
-
-
-def _except(named: Named) -> dict[str, Json]:
-    return {key: value for key, value in named.covers.items() if key in ("not", "state")}
 
 
 def _together(files: tuple[Path, ...], states: list[dict[str, Named]]) -> Named:
@@ -248,11 +240,8 @@ def _indexed(where: Path) -> tuple[Path, ...]:
     """The shards that the index names: all of them must be there."""
     folder = where.parent
     kind = SAFETENSORS if where.name.endswith(f"{SAFETENSORS}{_INDEX_SUFFIX}") else ".bin"
-    try:
-        with where.open("rb") as file:
-            data = file.read(min(MAX_INDEX_BYTES, os.fstat(file.fileno()).st_size) + 1)
-    except OSError as error:
-        raise InputError(f"{where}: cannot be read: {error.strerror or error}") from error
+    with errors_of(where, "read"), where.open("rb") as file:
+        data = file.read(min(MAX_INDEX_BYTES, os.fstat(file.fileno()).st_size) + 1)
     if len(data) > MAX_INDEX_BYTES:
         raise FormatError(f"{where}: more than {MAX_INDEX_BYTES} bytes")
     try:

@@ -55,11 +55,7 @@ class ModelState(dict[str, Any]):
 
 def trained_state(model: object) -> ModelState:
     """What training changes of a module: the parameters that take a gradient, and the buffers. Of
-    any other model all.
-
-    Raises:
-        InputError: As `state_digest`; nothing takes a gradient.
-    """
+    any other model all."""
     state = model_state(model)
     torch = sys.modules.get("torch")
     if torch is None or not isinstance(model, torch.nn.Module):
@@ -79,11 +75,7 @@ def trained_state(model: object) -> ModelState:
 
 
 def model_state(model: object) -> ModelState:
-    """The tensors of a model in memory, none of which is read.
-
-    Raises:
-        InputError: As `state_digest`.
-    """
+    """The tensors of a model in memory, none of which is read."""
     if isinstance(model, ModelState):
         return model
     named = model if isinstance(model, Named) else named_values(model)

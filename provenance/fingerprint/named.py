@@ -74,11 +74,8 @@ class Named(NamedTuple):
 
 
 def named_values(model: object) -> Named:
-    """The arrays of a model in memory, and what of it they cover.
-
-    Raises:
-        InputError: No adapter knows it, or a part of it.
-    """
+    """The arrays of a model in memory, and what of it they cover. Raises InputError: no adapter
+    knows it, or a part of it."""
     if is_array(model):
         return Named([("", model)], {"adapter": type_name(model), "of": ["elements"]})
     if (found := _adapted(model)) is not None:

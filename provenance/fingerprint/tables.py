@@ -74,11 +74,8 @@ _NUMPY_KINDS: Final = "biufc"
 
 
 def table_columns(table: Any) -> Iterator[Column]:
-    """The columns of a table in order, each made when it is asked for.
-
-    Raises:
-        InputError: a type that has no canonical bytes here; the message names the column.
-    """
+    """The columns of a table in order, each made when it is asked for. Raises InputError: a type
+    that has no canonical bytes here; the message names the column."""
     packages = (base.__module__.partition(".")[0] for base in type(table).__mro__)
     return next(_READERS[package] for package in packages if package in _READERS)(table)
 
@@ -266,10 +263,6 @@ def _empty_column(name: str, rows: int) -> Column:
     return Column(name, "NULL", rows, 0, lambda a, b: no_values(b - a))
 
 
-def _day(item: dt.date, where: str) -> int:
-    return item.toordinal() - _EPOCH
-
-
 def _clock(item: dt.time, where: str) -> int:
     if item.tzinfo is not None:
         raise InputError(f"table {where}: found a time with a zone, expected one without")
@@ -302,7 +295,7 @@ _ENCODERS: Final[dict[str, tuple[Callable[[Any, str], Any], np.dtype[Any] | None
     "BOOL": (_scalar, np.dtype("?")),
     "I64": (_scalar, np.dtype("i8")),
     "F64": (_scalar, np.dtype("f8")),
-    "D32": (_day, np.dtype("i4")),
+    "D32": (lambda item, where: item.toordinal() - _EPOCH, np.dtype("i4")),
     "TIME[us]": (_clock, np.dtype("i8")),
 }
 

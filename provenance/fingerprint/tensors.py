@@ -208,11 +208,7 @@ def state_digest(
 
 def hashed_on_device(model: object, factory: HashFactory) -> bool:
     """True where all of a model's tensors lie on CUDA devices that hash them: sooner than they
-    could be copied.
-
-    Raises:
-        InputError: As `state_digest`.
-    """
+    could be copied."""
     return device.in_use() and all(
         is_resident(value) and device.usable(value.device, factory)
         for value in model_state(model).values()
@@ -221,11 +217,7 @@ def hashed_on_device(model: object, factory: HashFactory) -> bool:
 
 def state_tensors(model: object) -> Iterator[RawTensor]:
     """The tensors of a model as :func:`state_digest` takes it, sorted by name; those of a file as
-    they lie there, each to be read before the next is asked for.
-
-    Raises:
-        InputError, FormatError: As `state_digest`.
-    """
+    they lie there, each to be read before the next is asked for."""
     if isinstance(model, str | os.PathLike):
         yield from _file_tensors(os.fspath(model))
         return

@@ -28,6 +28,7 @@ MAX_STATEMENT_BYTES: Final = 16 * 1024**2
 MAX_SUBJECTS: Final = 10_000
 
 _HEX: Final = re.compile(r"(?:[0-9a-f]{2})+")
+_KEY: Final = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,41 @@ class Subject:
         if self.annotations:
             made["annotations"] = dict(self.annotations)
         return made
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """A DSSE envelope (DSSE v1.0.2, envelope.md) around a statement, with a signature of each of
+    several Ed25519 keys. ``signatures``: 64 bytes by ``keyid``, the public key as hex."""
+
+    payload: bytes
+    signatures: Mapping[str, bytes]
+
+    def encode(self) -> bytes:
+        """The JSON text, signatures in the order of their keys."""
+        return canonical_json(
+            {
+                "payload": base64.b64encode(self.payload).decode("ascii"),
+                "payloadType": PAYLOAD_TYPE,
+                "signatures": [
+                    {"keyid": key, "sig": base64.b64encode(signature).decode("ascii")}
+                    for key, signature in sorted(self.signatures.items())
+                ],
+            }
+        )
+
+    @classmethod
+    def decode(cls, data: bytes, file: str) -> Envelope:
+        """Read an envelope, whoever wrote it; ``FormatError``. No signature is checked."""
+        top = Fields.parse(data, file).only("payload", "payloadType", "signatures")
+        top.one_of("payloadType", (PAYLOAD_TYPE,))
+        signatures: dict[str, bytes] = {}
+        for each in top.objects("signatures", "keyid", "sig"):
+            key = each.matching("keyid", _KEY, "an Ed25519 key, 64 lower-case hex digits")
+            if key in signatures:
+                each.refuse("keyid", "each key once")
+            signatures[key] = _base64(each, "sig")
+        return cls(_base64(top, "payload"), signatures)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +117,13 @@ class Statement:
                 f"statement: {len(subjects)} subjects, expected 1 to {MAX_SUBJECTS}"
             )
         return cls(subjects, top.text("predicateType"), top.object("predicate").raw)
+
+
+def _base64(fields: Fields, key: str) -> bytes:
+    try:
+        return base64.b64decode(fields.text(key), validate=True)
+    except ValueError:
+        fields.refuse(key, "base64")
 
 
 def _subject(subjects: Fields, at: int) -> Subject:

@@ -25,6 +25,7 @@ import msgpack
 from provenance.errors import (
     ChecksumError,
     FormatError,
+    NewerVersionError,
     TooLargeError,
     TrailingBytesError,
     TruncatedError,
@@ -113,7 +114,8 @@ def check_prefix(data: bytes, magic: bytes, version: int, what: str) -> None:
     if data[:4] != magic:
         raise UnknownVersionError(f"{what} magic {bytes(data[:4]).hex()}, expected {magic.hex()}")
     if data[4] != version:
-        raise UnknownVersionError(f"{what} version {data[4]}, expected {version}")
+        kind = NewerVersionError if data[4] > version else UnknownVersionError
+        raise kind(f"{what} version {data[4]}, expected {version}")
 
 
 def frame(payload: bytes) -> bytes:

@@ -21,10 +21,12 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from provenance.errors import LyingNodeError, UnavailableError, UsageError
+from provenance.errors import IntegrityError, LyingNodeError, UnavailableError, UsageError
 from provenance.formats.note import VerifierKey
+from provenance.formats.producers.acknowledgement import GATE, HELD
 from provenance.formats.producers.certificate import SIGSTORE
 from provenance.fsck import database, rows
+from provenance.fsck.archive import read_records
 from provenance.fsck.findings import Finding, FindingKind, FsckReport, Notebook, event_name
 from provenance.fsck.ledger import check_ledger, check_levels
 from provenance.fsck.local_file import known_elsewhere
@@ -68,6 +70,7 @@ class Deployment:
         key: The ledger's; None where it is not known here.
         lease_s: Longest time a worker holds a row.
         journal: Where scripts note what they anchor past the outbox.
+        archive: Folder of the files of archived runs; None where there is none.
     """
 
     spool_dir: Path
@@ -77,6 +80,7 @@ class Deployment:
     key: VerifierKey | None
     lease_s: float
     journal: Path
+    archive: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +132,7 @@ def fsck(
                 patience_s=2 * deployment.lease_s,
             )
             notes.add(check_levels(facts.entries, tables.all(rows.SubtreeRow)))
-            _check_runs(tables, facts, spool, stream, notes, now, options)
+            _check_runs(deployment, tables, facts, spool, stream, notes, now, options)
             notes.add(tables.findings)
             notes.add(tables.orphans())
     except (UnavailableError, UsageError) as error:
@@ -177,6 +181,7 @@ def _stream(deployment: Deployment, notes: Notebook) -> StreamView:
 
 
 def _check_runs(
+    deployment: Deployment,
     tables: database.Tables,
     facts: OutboxFacts,
     spool: Mapping[UUID, SpoolRun],
@@ -186,6 +191,7 @@ def _check_runs(
     options: Options,
 ) -> None:
     stored = {row.run: row for row in tables.all(rows.Run)}
+    archived = {row.run: row for row in tables.all(rows.ArchivedRow)}
     settled = int((now - options.settle_s) * 1e9) if options.settle_s else None
     entries: dict[UUID, list[rows.Entry]] = {}
     for entry in facts.entries:
@@ -195,11 +201,25 @@ def _check_runs(
     for run, kept in _kept(tables, runs):
         row, own, records = stored.get(run), spool.get(run), tables.all(rows.RecordRow, run)
         own = own or SpoolRun(run)
+        if run in archived:
+            if records:
+                problem = f"is archived, and has {len(records)} records in the database"
+                notes.add([FindingKind.ARCHIVE(str(run), problem)])
+            try:
+                records = read_records(deployment.archive, archived[run])
+            except IntegrityError as error:
+                notes.add([FindingKind.ARCHIVE(str(run), f"its records: {error}")])
+                continue
         parked = refused_records(tables.all(rows.ParkedBytes, run)) if own.events else {}
-        if stream.unread:
+        told = dict(stream.acknowledged.get(run, {}))
+        held = told.pop(GATE, None) == HELD
+        if stream.unread or held:
             here = parked.keys() | {(record.producer, record.seq) for record in records}
-            waiting += len(own.events.keys() - here)
-        told = stream.acknowledged.get(run, {})
+            away = len(own.events.keys() - here - stream.records.get(run, {}).keys())
+            if held:
+                notes.count("events_held_back", away)
+            else:
+                waiting += away
         acked = [*own.acked.items(), *((producer, item.count) for producer, item in told.items())]
         notes.count("runs")
         notes.count("records", len(records))
@@ -208,6 +228,7 @@ def _check_runs(
         own_facts = rows.RunFacts(
             run=run,
             row=row,
+            archived=run in archived,
             records=records,
             entries=entries.get(run, []),
             spooled=own.events,
@@ -215,7 +236,7 @@ def _check_runs(
             parked=parked,
             acked=dict(sorted(acked, key=lambda item: item[1])),  # the highest of each stands
             acknowledged=told,
-            ignore_after_ns=0 if stream.unread else settled,
+            ignore_after_ns=0 if stream.unread or held else settled,
             **kept,
         )
         notes.add(check_run(own_facts))

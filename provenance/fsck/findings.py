@@ -48,6 +48,8 @@ class FindingKind(StrEnum):
     CERTIFICATE = auto()  # a producer whose key the run's key did not certify as it is stored
     STATEMENT = auto()  # records that are not what their producer signed, or that nobody signed
     PRODUCER_COUNTERS = auto()  # a producer's counters or chain are not those of its records
+    # an archived run whose file is missing or another, or which has records in the database too
+    ARCHIVE = auto()
     # what the database keeps to make seals from (marks, due_checkpoints, run_trees, ends and marks
     # of producers, chains and times of records) or to find heads (heads.cosigned), and that
     # records, entries and notes do not give

@@ -57,11 +57,8 @@ def check_levels(entries: Sequence[Entry], rows: Sequence[SubtreeRow]) -> Iterat
 
 
 def same_head(note: str, heads: Mapping[int, HeadRow], key: VerifierKey | None) -> str | None:
-    """Why a signed head from elsewhere is not the ledger's at that size; None where it is.
-
-    Raises:
-        FormatError, BadSignatureError: It is no signed head of this key.
-    """
+    """Why a signed head from elsewhere is not the ledger's at that size; None where it is. Raises
+    FormatError, BadSignatureError: it is no signed head of this key."""
     head = open_head(note, key) if key else parse_note(note).head
     known = heads.get(head.size)
     if known is None:

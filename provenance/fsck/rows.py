@@ -68,6 +68,15 @@ class RecordRow(Row, frozen=True):
     chain: bytes | None
 
 
+class ArchivedRow(Row, frozen=True):
+    """A row of ``archived_runs``."""
+
+    run: UUID
+    digest: bytes
+    size: int
+    records: int
+
+
 class MarkRow(Row, frozen=True):
     """A row of ``marks``."""
 
@@ -221,6 +230,7 @@ class NetworkRow(Row, frozen=True):
 TABLES: Final[Mapping[type[Row], tuple[str, str]]] = {
     Run: ("runs", "run"),
     RecordRow: ("records", "producer, seq"),
+    ArchivedRow: ("archived_runs", "run"),
     ProducerRow: ("producers", "run, producer"),
     StatementRow: ("statements", "run, producer, count"),
     MarkRow: ("marks", "phase, epoch, producer"),
@@ -249,6 +259,7 @@ class RunFacts:
 
     Attributes:
         row: None where the database has no such run.
+        archived: Whether ``records`` are those of its archive file.
         entries: The run's ledger entries, by index.
         spooled: Events in the spool.
         streamed: Records in the streams: canonical bytes.
@@ -260,6 +271,7 @@ class RunFacts:
 
     run: UUID
     row: Run | None
+    archived: bool
     records: Sequence[RecordRow]
     entries: Sequence[Entry]
     producers: Sequence[ProducerRow]

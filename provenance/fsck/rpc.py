@@ -50,12 +50,8 @@ class Rpc:
         self._where = f"{name} at {parts.scheme}://{self._host}:{self._port}"
 
     def post(self, path: str, body: bytes = b"", kind: str = "") -> tuple[int, bytes]:
-        """HTTP status and body.
-
-        Raises:
-            NetworkUnavailable: Refused, cut off, not HTTP, or too slow.
-            LyingNodeError: More than 256 MiB.
-        """
+        """HTTP status and body. Raises NetworkUnavailable: refused, cut off, not HTTP, or too slow;
+        LyingNodeError: more than 256 MiB."""
         connect = http.client.HTTPSConnection if self._https else http.client.HTTPConnection
         connection = connect(self._host, self._port, timeout=self._timeout_s)
         headers = {**self._headers, **({"Content-Type": kind} if kind else {})}
@@ -75,12 +71,8 @@ class Rpc:
         return answer.status, data
 
     def call(self, method: str, *params: object, path: str = "") -> Any:
-        """The result of one call.
-
-        Raises:
-            RefusedError: With the node's own words.
-            NetworkUnavailable, LyingNodeError
-        """
+        """The result of one call. Raises RefusedError: with the node's own words;
+        NetworkUnavailable, LyingNodeError."""
         answer = self._json(path, self._request(0, method, params))
         return self._result(method, answer)
 

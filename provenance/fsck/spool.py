@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
-from provenance.errors import FormatError, TruncatedError
+from provenance.errors import FormatError, NewerVersionError, TruncatedError
 from provenance.formats import json_text
 from provenance.formats.event import Event, SegmentHeader, joined_steps, read_frame
 from provenance.formats.record import Kind
@@ -50,11 +50,8 @@ class SpoolRun:
 
 
 def spool_runs(spool_dir: Path) -> dict[UUID, Path]:
-    """The folders of runs, by run id; none where there is no spool.
-
-    Raises:
-        OSError: The spool cannot be listed.
-    """
+    """The folders of runs, by run id; none where there is no spool. Raises OSError: the spool
+    cannot be listed."""
     found: dict[UUID, Path] = {}
     if not spool_dir.exists():
         return found
@@ -99,7 +96,10 @@ def _read_segment(found: SpoolRun, name: str, producer: bytes, data: bytes, live
     try:
         own, position = SegmentHeader.decode(data)
     except FormatError as error:
-        if live:
+        if isinstance(error, NewerVersionError):
+            problem = f"{error}: a later release's, which this one does not read"
+            found.findings.append(FindingKind.SPOOL_DAMAGED(subject, problem))
+        if live or isinstance(error, NewerVersionError):
             return
         found.findings.append(_damage(subject, data, 0, None, error))
     if (own.run, own.producer) != (found.run, producer):

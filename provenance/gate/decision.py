@@ -26,6 +26,7 @@ from provenance.fingerprint.hashers import DIGEST_SIZES, HashFactory
 from provenance.fingerprint.model_files import ModelFiles, read_model
 from provenance.formats.fields import as_json
 from provenance.formats.record import Kind
+from provenance.gate import approvals
 from provenance.gate.model_rules import model_rules
 from provenance.gate.policy import Policy
 from provenance.gate.rules import RuleResult, result, run_rules
@@ -107,6 +108,7 @@ class Gate:
         headers, quorum: As of :class:`provenance.app.verify.Options`.
         parents: Bundles of runs that others continue.
         networks: Asked instead of the configured ones.
+        approvals: Files of approvals, for a policy that asks for some.
     """
 
     settings: Settings
@@ -115,6 +117,7 @@ class Gate:
     quorum: int | None = None
     parents: Sequence[Path] = ()
     networks: Mapping[str, Network] | None = None
+    approvals: Sequence[Path] = ()
 
     def decide(self, model: Path, source: Source | None) -> Decision:
         """Hold a model against the policy.
@@ -156,6 +159,8 @@ class Gate:
                 of_model.append(result("files", False, changed, "files that stay as they are"))
         except ProvenanceError as error:
             return self._unreadable(folder.path, "model", error, now, report)
+        if (rule := self.policy.approvals) is not None:
+            of_run.append(approvals.held(rule, report, self.approvals, now))
         results = (*of_model, *of_run)
         return Decision(folder.path, self.policy.digest, results, now, report, match)
 

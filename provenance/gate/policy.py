@@ -31,10 +31,12 @@ from provenance.verify.trust import PinnedChain, PinnedKey, Trust
 
 _MAX_INT: Final = 2**53 - 1
 """The largest whole number of canonical JSON (RFC 8785)."""
-_UNITS: Final = {"m": 60, "h": 3600, "d": 86400, "w": 604800}
 Age = Annotated[
     str,
-    Meta(pattern="^[1-9][0-9]{0,5}[mhdw]$", description="a number and m, h, d or w, such as 30d"),
+    Meta(
+        pattern="^[1-9][0-9]{0,5}(min|h|d|w)$",
+        description="a number and min, h, d or w, such as 30d",
+    ),
 ]
 ContentDigest = Annotated[
     str,
@@ -42,6 +44,10 @@ ContentDigest = Annotated[
         pattern="^((mth-sha256|blake3|sha256|sha3-256):[0-9a-f]{64}|(sha512|blake2b):[0-9a-f]{128})$",
         description="digests as records have them",
     ),
+]
+PublicKey = Annotated[
+    str,
+    Meta(pattern="^[0-9a-f]{64}$", description="64 lower-case hex digits (Ed25519)"),
 ]
 Texts = Annotated[tuple[str, ...], Meta(min_length=1, description="a list of strings")]
 Digests = Annotated[
@@ -128,6 +134,22 @@ class ParentRule(Section, frozen=True):
     passes: bool = False
 
 
+class ApprovalRule(Section, frozen=True):
+    """People who must have approved the run: so many of these."""
+
+    at_least: Count
+    by: Mapping[str, PublicKey]
+    """Their public keys by name."""
+
+    def problem(self) -> tuple[str, str] | None:
+        """The key, and what is the matter with it."""
+        if len(set(self.by.values())) < len(self.by):
+            return "by", "found a key under two names, expected one of each person"
+        if self.at_least > len(self.by):
+            return "at_least", f"found {self.at_least}, expected at most the {len(self.by)} in by"
+        return None
+
+
 class Policy(Section, frozen=True):
     """What a model must have behind it. Rules that are left out are not held, but that the weights
     are the run's, that the run verifies and has ended, and that nothing else lies beside them."""
@@ -150,6 +172,7 @@ class Policy(Section, frozen=True):
     privacy: PrivacyRule | None = None
     clean_code: bool = False
     parent: ParentRule = ParentRule()
+    approvals: ApprovalRule | None = None
     max_unfinished_runs: (
         Annotated[int, Meta(ge=0, le=_MAX_INT, description="a whole number from 0")] | None
     ) = None
@@ -174,15 +197,13 @@ class Policy(Section, frozen=True):
 _BY: Final = "the policy"
 _SECTIONS: Final[Mapping[str, type[Section]]] = {
     "datasets": DatasetRule, "privacy": PrivacyRule, "parent": ParentRule,
+    "approvals": ApprovalRule,
 }  # fmt: skip
 
 
 def load_policy(path: Path) -> Policy:
-    """Read a policy file.
-
-    Raises:
-        ConfigError: Names file and key, what was found and what is expected.
-    """
+    """Read a policy file. Raises ConfigError: names file and key, what was found and what is
+    expected."""
     source = str(path)
     whole = JsonObject(read_file(path, source), "", source)
     _no_empty(whole.raw, "", source)
@@ -202,8 +223,9 @@ def load_policy(path: Path) -> Policy:
             VerifierKey.from_vkey(key)
         except (FormatError, InputError) as error:
             raise whole.fail("ledger_keys", str(error)) from error
-    if policy.datasets is not None and (problem := policy.datasets.problem()):
-        raise whole.fail(f"datasets.{problem[0]}", problem[1])
+    for name, rule in (("datasets", policy.datasets), ("approvals", policy.approvals)):
+        if rule is not None and (problem := rule.problem()):
+            raise whole.fail(f"{name}.{problem[0]}", problem[1])
     return replace(policy, signers=trainers_of(signers))
 
 
@@ -215,11 +237,6 @@ def _no_empty(value: object, path: str, source: str) -> None:
     if isinstance(value, Mapping):
         for key, inner in value.items():
             _no_empty(inner, f"{path}.{key}" if path else str(key), source)
-
-
-def seconds(age: str) -> int:
-    """Of an :data:`Age`."""
-    return int(age[:-1]) * _UNITS[age[-1]]
 
 
 def policy_schema() -> dict[str, Any]:

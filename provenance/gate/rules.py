@@ -13,7 +13,8 @@ from typing import Final, Literal
 
 from provenance.evidence.run_evidence import RecordFile, lenient
 from provenance.formats.record import Kind, Phase, Record
-from provenance.gate.policy import DatasetRule, Policy, PrivacyRule, StoredRule, seconds
+from provenance.gate.policy import DatasetRule, Policy, PrivacyRule, StoredRule
+from provenance.report.summary import seconds_in, spoken
 from provenance.verify.catalogue import NETWORKS, PRIVACY, Status
 from provenance.verify.checks.privacy import budgets
 from provenance.verify.report import VerificationReport, number
@@ -160,8 +161,8 @@ def _ages(policy: Policy, report: VerificationReport) -> Iterator[RuleResult]:
             yield result(key, None, "no time that could be checked", f"at most {age}")
             continue
         old = report.checked_at - min(moments)
-        found = f"{old / 86400:.2f} days" if old >= -_CLOCK_S else "a time that is yet to come"
-        yield result(key, -_CLOCK_S <= old <= seconds(age), found, f"at most {age}")
+        found = spoken(old) if old >= -_CLOCK_S else "a time that is yet to come"
+        yield result(key, -_CLOCK_S <= old <= (seconds_in(age) or 0), found, f"at most {age}")
 
 
 def _signer(policy: Policy, report: VerificationReport) -> Iterator[RuleResult]:

@@ -86,10 +86,11 @@ def recorded_fit(
     with recorder.guarded("results not recorded"):
         results = _results(estimator)
     if score and callable(getattr(estimator, "score", None)):
-        name, data = ("test_score", test) if _is_pair(test) else ("training_score", train)
-        with recorder.guarded(f"{name} not recorded"), same_random_numbers():
+        for name, data in (("test_score", test), ("training_score", train)):
             if isinstance(data, tuple) and len(data) == 2:
-                results[name] = float(estimator.score(*data))
+                with recorder.guarded(f"{name} not recorded"), same_random_numbers():
+                    results[name] = float(estimator.score(*data))
+                break
     epochs: list[dict[str, Any]] = [{}]
     with recorder.guarded("iterations not recorded"):
         epochs = _epochs(estimator) or epochs
@@ -159,10 +160,6 @@ def _begin(
     return train, test
 
 
-def _is_pair(data: object) -> bool:
-    return isinstance(data, tuple) and len(data) == 2
-
-
 def _data(arguments: Mapping[str, Any]) -> tuple[object, object, dict[str, Any]]:
     """Training data, validation data and the rest of the arguments of ``fit``."""
     given = {name: value for name, value in arguments.items() if value is not None}
@@ -179,7 +176,11 @@ def _data(arguments: Mapping[str, Any]) -> tuple[object, object, dict[str, Any]]
             )
             validation |= {f"{index}.{name}": part for name, part in parts}
     rows = _rows(given.get("X"))
-    data = {name: value for name, value in given.items() if name in _FIRST or _is_data(value, rows)}
+    data = {
+        name: value
+        for name, value in given.items()
+        if name in _FIRST or (rows is not None and _rows(value) == rows)
+    }
     rest = {name: value for name, value in given.items() if name not in data}
     return _tupled(data), _tupled(validation), rest
 
@@ -198,10 +199,6 @@ def _rows(value: Any) -> int | None:
     if isinstance(shape, tuple) and shape:
         return int(shape[0])
     return len(value) if isinstance(value, list) else None
-
-
-def _is_data(value: object, rows: int | None) -> bool:
-    return rows is not None and _rows(value) == rows
 
 
 def _epochs(estimator: Any) -> list[dict[str, Any]]:

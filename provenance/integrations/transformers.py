@@ -106,25 +106,12 @@ class ProvenanceCallback(TrainerCallback, ExportableState):
         self._record(shown.get("model"), "log")
 
     @harmless
-    def on_evaluate(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        metrics: dict[str, Any] | None = None,
-        **shown: Any,
-    ) -> None:
+    def on_evaluate(self, *_: Any, **shown: Any) -> None:
         """Record the epoch that waits for it."""
         self._record(shown.get("model"), "evaluate")
 
     @harmless
-    def on_epoch_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **shown: Any,
-    ) -> None:
+    def on_epoch_begin(self, *_: Any, **shown: Any) -> None:
         """Record an epoch whose metrics never came."""
         self._record(shown.get("model"), None)
 

@@ -58,11 +58,7 @@ class LedgerGuard:
     _signed: list[HeadRow] = field(default_factory=list, repr=False)
 
     def check(self, store: LedgerStore) -> None:
-        """:meth:`compare`, and remember the database's newest head where it is newer.
-
-        Raises:
-            LedgerForkError, UnavailableError: As :meth:`compare`.
-        """
+        """:meth:`compare`, and remember the database's newest head where it is newer."""
         last, known = self._compared(store)
         kept = min((head.size for head in known.values()), default=0)
         if last is not None and kept < last.size and self._read(last.note):
@@ -106,11 +102,8 @@ class LedgerGuard:
         return last, known
 
     def remembered(self) -> Mapping[str, Head]:
-        """The newest heads that this key signed, by where they are kept.
-
-        Raises:
-            LedgerForkError: The file holds something else.
-        """
+        """The newest heads that this key signed, by where they are kept. Raises LedgerForkError:
+        the file holds something else."""
         heads = {str(self.path): self._in_file()}
         if self.transport is not None:
             note = self.transport().newest_head(self._key_id())
@@ -128,11 +121,8 @@ class LedgerGuard:
             self._remember(self._signed.pop())
 
     def admit(self, tx: LedgerTx) -> None:
-        """Before a signature, under the ledger's lock.
-
-        Raises:
-            LedgerForkError: The database lacks what the file says was signed.
-        """
+        """Before a signature, under the ledger's lock. Raises LedgerForkError: the database lacks
+        what the file says was signed."""
         known = self._in_file()
         if known is not None:
             _compare(tx, known, str(self.path))

@@ -25,10 +25,13 @@ class RunSummary:
         parent: The run that it says it continues.
         numbers: Of the results (``has_results``), or of the newest metrics; a few.
         dropped: Events that its trainers say they had to drop.
+        joined: The day (UTC, since 1970) on which its team became known.
+        day, day_bytes: The day on which records came last, and their bytes on it.
     """
 
     run: UUID
     name: str | None = None
+    team: str | None = None
     group: str | None = None
     tags: tuple[str, ...] = ()
     state: str = "running"
@@ -42,6 +45,34 @@ class RunSummary:
     numbers: Mapping[str, Json] = field(default_factory=dict)
     has_results: bool = False
     dropped: int = 0
+    joined: int | None = None
+    day: int | None = None
+    day_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class HeldRun:
+    """A run whose batches do not come in for now: they are in its spool.
+
+    Attributes:
+        team: As its configuration names it.
+        trainer: The name of who signed it, where a team has trainers.
+        at: When a batch of it was held back last, Unix seconds.
+    """
+
+    run: UUID
+    team: str | None
+    trainer: str | None
+    reason: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class TeamUse:
+    """What came of a team on a day: runs that began, and bytes of records."""
+
+    runs: int = 0
+    nbytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,18 +82,21 @@ class Wanted:
     Attributes:
         now, lost_after_s: Running ones of which nothing came for so long before ``now`` (Unix
             seconds) are lost.
+        among: Only those of this team, whatever else is asked: who asks may see no other.
         name: In the name or the id.
         since: Unix seconds: only those of which something came since then.
         network: Only those with a root that is not final there.
-        sort: ``created`` and ``seen``: the newest first; ``name``, ``state``, ``group``: in the
-            order of the alphabet, those without last.
+        sort: ``created`` and ``seen``: the newest first; ``name``, ``state``, ``team`` and
+            ``group``: in the order of the alphabet, those without last.
     """
 
     now: float
     lost_after_s: float = inf
+    among: str | None = None
     run: UUID | None = None
     state: str | None = None
     name: str | None = None
+    team: str | None = None
     group: str | None = None
     tags: Collection[str] = ()
     since: float | None = None

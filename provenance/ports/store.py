@@ -15,11 +15,11 @@ from provenance.formats.merkle import Subtree
 from provenance.formats.record import Kind, Phase
 from provenance.formats.run_tree.selection import SealMark
 from provenance.formats.run_tree.tree import RecordLeaf
-from provenance.ports.listing import NetworkTally, RunSummary, Wanted
+from provenance.ports.listing import HeldRun, NetworkTally, RunSummary, TeamUse, Wanted
 from provenance.ports.values import (
     AnchorRow,
     AnchorState,
-    DueReport,
+    ArchivedRun,
     DueWork,
     Equivocation,
     HeadRow,
@@ -72,14 +72,21 @@ class LedgerTx(Protocol):
         """When the newest record of the run was inserted; None without records."""
 
     def records(self, run: UUID, kinds: Iterable[Kind] | None = None) -> Sequence[StoredRecord]:
-        """In ``(producer, seq)`` order."""
+        """In ``(producer, seq)`` order; of an archived run from its file. Raises IntegrityError
+        where that is missing, or not the one that was written."""
 
-    def newest_record(self, run: UUID, kind: Kind) -> StoredRecord | None:
-        """The newest one by ``ts`` of the highest epoch; None without one."""
+    def archived(self, run: UUID) -> ArchivedRun | None:
+        """Where the run's records are; None while they are in the database."""
 
-    def span(self, run: UUID) -> tuple[str, str] | None:
-        """``ts`` of the earliest and of the latest among its producers' first and last records;
-        None where there are none."""
+    def archived_runs(self) -> Sequence[ArchivedRun]:
+        """All of them, by run."""
+
+    def archive_run(self, row: ArchivedRun) -> None:
+        """The row takes the place of the run's records."""
+
+    def restore_run(self, run: UUID, now: float) -> int:
+        """An archived run's records come back from its file; how many. Raises IntegrityError as
+        :meth:`records`, and UnknownRunError where it is not archived."""
 
     def has_record(self, run: UUID, producer: bytes, seq: int) -> bool:
         """Whether anything stands at this place."""
@@ -229,11 +236,36 @@ class LedgerTx(Protocol):
     def entry_of_root(self, root: bytes) -> LedgerEntry | None:
         """The newest with that root; None if absent. Linear in the ledger."""
 
-    def run_counts(self) -> tuple[int, int]:
-        """All runs, and those that were sealed with all they announced."""
+    def run_counts(self, team: str | None = None) -> tuple[int, int]:
+        """All runs (of a team where one is named), and those that were sealed with all they
+        announced."""
 
-    def unfinished(self, limit: int) -> Sequence[tuple[UUID, str, tuple[int, ...]]]:
+    def unfinished(
+        self, limit: int, team: str | None = None
+    ) -> Sequence[tuple[UUID, str, tuple[int, ...]]]:
         """The newest runs that were not, newest first: id, state, indexes of their entries."""
+
+    def teams_of(self, of: Collection[UUID]) -> Mapping[UUID, str]:
+        """The team of each of these runs that names one."""
+
+    def team_use(self, day: int, team: str | None = None) -> Mapping[str, TeamUse]:
+        """What came on a day (UTC, since 1970) of each team, or of the one that is named."""
+
+    def hold(self, row: HeldRun) -> None:
+        """Insert, or replace that of the run."""
+
+    def held(self, run: UUID) -> HeldRun | None:
+        """Why a run is held back; None where it is not."""
+
+    def held_runs(self) -> Sequence[HeldRun]:
+        """The 1,000 that wait longest, in order."""
+
+    def held_counts(self) -> Mapping[str, int]:
+        """How many are held back of each team, ``""`` for none."""
+
+    def release(self, rows: Iterable[HeldRun], now: float) -> None:
+        """They are held back no more, but for those that were again since; their last sign of
+        life is now."""
 
     def seals(self, of: Collection[UUID]) -> Mapping[UUID, Sequence[Phase]]:
         """Of each of these runs with an entry, the phases of its entries, by index."""
@@ -303,6 +335,12 @@ class LedgerTx(Protocol):
         """The anchor of the smallest head that covers an entry and was not REPLACED; one that
         FAILED only where there is no other; None if absent."""
 
+    def coverings(
+        self, network: str, indexes: Iterable[int]
+    ) -> Mapping[int, tuple[AnchorRow, str | None]]:
+        """:meth:`covering` of each of some entries that has one, and the id of the transaction
+        that counts: its version's, or the newest's; one query."""
+
     def anchor_counts(self, network: str) -> Mapping[AnchorState, int]:
         """How many are in each state that one is in."""
 
@@ -323,20 +361,6 @@ class LedgerTx(Protocol):
 
     def save_anchor(self, *rows: AnchorRow) -> None:
         """Write all mutable columns of each row. Raises IntegrityError where one is not there."""
-
-    def add_due_report(self, run: UUID, index: int, now: float) -> None:
-        """The run's report is due once entry ``index`` is final everywhere; a known row stays."""
-
-    def due_report(self, size: int, now: float, horizon_s: float) -> DueReport | None:
-        """Of those whose entry is in a ledger of ``size`` and whose time has come (or lies more
-        than ``horizon_s`` ahead, of a clock that was set back) the one that was tried least, and
-        of these has waited longest; None without one."""
-
-    def save_due_report(self, row: DueReport) -> None:
-        """Insert, or replace that of the run."""
-
-    def drop_due_report(self, run: UUID) -> None:
-        """It is written."""
 
     def add_version(self, anchor_id: int, version: SignedVersion, now: float) -> VersionRow:
         """Store signed bytes; ``(network, transaction_id)`` is unique, and so is
@@ -378,9 +402,6 @@ class LedgerTx(Protocol):
     def parked_count(self) -> int:
         """How many are parked."""
 
-    def due_report_count(self) -> int:
-        """How many reports are due, or wait until their run is final everywhere."""
-
     def oldest_anchors(self, network: str) -> Mapping[AnchorState, tuple[float, int, int]]:
         """Of each state that is not the end: since when its oldest anchor is in it, the most
         attempts, and the least depth."""
@@ -401,18 +422,31 @@ class LedgerTx(Protocol):
     def save_network(self, row: NetworkRow) -> None:
         """Insert, or replace the row of that network."""
 
-    def add_verifications(self, every_s: float) -> None:
-        """A verification for each sealed run that has none, due ``every_s`` behind its seal."""
+    def add_work_of_sealed(self, kind: Work, after_s: float, now: float) -> None:
+        """Work of a kind, due ``after_s`` behind its seal, for each run whose time has come and
+        that has none; to be archived are those alone that are not."""
 
-    def add_alert(self, run: UUID, body: str, now: float) -> None:
-        """An alert, due at once."""
+    def add_work(
+        self,
+        kind: Work,
+        run: UUID,
+        at: float,
+        *,
+        told: str | None = None,
+        index: int | None = None,
+    ) -> None:
+        """Work that is due from ``at`` on, and once entry ``index`` is final everywhere."""
 
-    def due_work(self, kind: Work, now: float, horizon_s: float) -> DueWork | None:
-        """What has waited longest of a kind and whose time has come, or lies more than
-        ``horizon_s`` ahead, of a clock that was set back; None without one."""
+    def due_work(self, kind: Work, now: float, horizon_s: float, size: int = 0) -> DueWork | None:
+        """Of a kind, where it names an entry one in a ledger of ``size``, what was tried least,
+        and of that has waited longest. Its time has come, or lies more than ``horizon_s`` ahead,
+        of a clock that was set back. None without one."""
+
+    def work_count(self, kind: Work) -> int:
+        """How much there is of a kind, due or not."""
 
     def save_work(self, row: DueWork) -> None:
-        """Write all but its kind and run."""
+        """Write all but its kind, run and entry."""
 
     def drop_work(self, id: int) -> None:
         """It is done."""
@@ -431,6 +465,10 @@ class LedgerStore(Protocol):
 
     def snapshot(self) -> AbstractContextManager[LedgerTx]:
         """A read-only transaction that never waits for a writer."""
+
+    def vacuum(self) -> int:
+        """What deleted records took goes back to the file system; how many bytes. Writers wait
+        meanwhile, and there must be room for a second copy."""
 
     def close(self) -> None:
         """Close idle connections."""

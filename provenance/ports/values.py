@@ -1,4 +1,7 @@
-"""Values of the ledger store and of networks: rows, anchors, signed versions, observations."""
+"""Values of the ledger store and of networks: rows, anchors, signed versions, observations.
+
+Over 400 lines: all rows stand together.
+"""
 
 from __future__ import annotations
 
@@ -236,10 +239,14 @@ class AnchorRow:
 class Work(StrEnum):
     """What is due of a run when its time has come."""
 
+    REPORT = "report"
+    """Once, when the entry ``index`` is final everywhere."""
     VERIFICATION = "verification"
     """Once for each sealed run; ``told`` is how it came out last, None before the first."""
     ALERT = "alert"
     """Until a webhook took it; ``told`` is its body."""
+    ARCHIVE = "archive"
+    """Until the run's records lie in the archive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,19 +256,27 @@ class DueWork:
     id: int
     kind: Work
     run: UUID
+    index: int | None
     told: str | None
     attempts: int
     next_attempt_at: float
 
 
 @dataclass(frozen=True, slots=True)
-class DueReport:
-    """A run whose report is to be written once its entry ``index`` is final everywhere."""
+class ArchivedRun:
+    """A run whose records lie in an archive file instead of the database.
+
+    Attributes:
+        digest: SHA-256 of the file, 32 bytes, by which it is found.
+        size: Bytes of the file.
+        records: How many it has.
+    """
 
     run: UUID
-    index: int
-    attempts: int
-    next_attempt_at: float
+    digest: bytes
+    size: int
+    records: int
+    archived_at: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from provenance.evidence.placement import newest_tree
 from provenance.evidence.run_evidence import RecordFile, RunEvidence, lenient
 from provenance.evidence.run_summary import step_series
 from provenance.evidence.story import process_names
-from provenance.formats.record import Json, Kind, Record
+from provenance.formats.record import Kind, Record
 from provenance.report.plot import Point, by_subject, line_plot
 from provenance.report.summary import label_of, shown, summary_of
 from provenance.report.template import HERE, fill
@@ -51,12 +51,10 @@ def write_report(report: VerificationReport, folder: Path, mode: int = files.PUB
     Jinja2."""
     page = folder / "report.html"
     text, document = render(report), json.dumps(report.as_dict(), indent=2) + "\n"
-    try:
+    with files.errors_of(folder, "written"):
         files.make_folders(folder, mode)
         for path, content in ((folder / "report.json", document), (page, text)):
             files.replace(path, content.encode("utf-8", "backslashreplace"), mode)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be written: {error.strerror}") from error
     return page
 
 
@@ -92,7 +90,7 @@ def render(report: VerificationReport, folder: Path = HERE, name: str = "page.ht
         no_commands=no_commands,
         version=version(),
         time=time_of,
-        metric=_metric,
+        metric=lambda value: "" if value is None else shown(value)[:80],
         record_body=record_body,
     )
 
@@ -194,10 +192,6 @@ def _commands(evidence: RunEvidence) -> tuple[str | None, str | None]:
         return shell_commands(tree.proof(path), f"evidence/records/{path}.json"), None
     except (InputError, ProofError) as error:
         return None, str(error)
-
-
-def _metric(value: Json) -> str:
-    return "" if value is None else shown(value)[:80]
 
 
 def time_of(seconds: float | None) -> str:

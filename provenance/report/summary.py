@@ -5,6 +5,7 @@ All of it is the trainer's word, as its records state it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -19,6 +20,7 @@ MAX_LINES: Final = 400
 """Of a table; the rest is in the records."""
 MAX_CHARS: Final = 300
 _UNITS: Final = ("bytes", "kB", "MB", "GB", "TB")
+_SECONDS: Final = {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 604800}
 
 Lines = list[tuple[str, str]]
 """Names and values."""
@@ -29,12 +31,13 @@ class Summary:
     """A run for people.
 
     Attributes:
-        name, group, notes, parent: As given; None where nobody did.
+        name, team, group, notes, parent: As given; None where nobody did.
         seconds: From the first record to the last, by the producers' clocks.
         results, config, data, model, code, machine: Tables.
     """
 
     name: str | None
+    team: str | None
     group: str | None
     notes: str | None
     parent: str | None
@@ -68,6 +71,7 @@ def summary_of(evidence: RunEvidence) -> Summary:
     results = {} if last is None else last.body.get("results")
     return Summary(
         name=_text(config.get("name")),
+        team=_text(config.get("team")),
         group=_text(config.get("group")),
         notes=_text(config.get("notes")),
         parent=_parent(config.get("parent")),
@@ -107,6 +111,12 @@ def spoken(seconds: float) -> str:
     days, hours = divmod(hours, 24)
     parts = ((days, "d"), (hours, "h"), (minutes, "min"), (rest, "s"))
     return " ".join([f"{number} {unit}" for number, unit in parts if number][:2])
+
+
+def seconds_in(duration: str) -> int | None:
+    """Of ``90min``, ``36 h`` or ``7d``; None for any other text."""
+    match = re.fullmatch(r"([0-9]{1,6}) ?(s|min|h|d|w)", duration)
+    return None if match is None else int(match[1]) * _SECONDS[match[2]]
 
 
 def shown(value: Json) -> str:

@@ -35,6 +35,7 @@ from provenance.settings.values import (
     BITCOIN_NAMES,
     NETWORKS,
     SIGSTORE_ENV,
+    ArchiveSettings,
     BitcoinSettings,
     BlockchainSettings,
     EthereumSettings,
@@ -45,6 +46,7 @@ from provenance.settings.values import (
     Section,
     Settings,
     StorageOptions,
+    TeamSettings,
     TrustedChains,
     TrustedContract,
     TrustedIdentity,
@@ -68,6 +70,7 @@ TABLE = "provenance"
 NOT_IN_JSON = frozenset({"base_dir", "training", "training_notes", "source"})
 """Fields of :class:`Settings` that :func:`load` sets itself."""
 _PUBLIC_KEY = re.compile("[0-9a-f]{64}")
+_BYTES = {"kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _SIMILAR = 0.88
 """Of 1: above the likeness of ``dataset_url`` and ``database_url``, below any one slip."""
 
@@ -86,9 +89,9 @@ def load(
     These shapes are read: ``{"blockchain": {...}}`` alone, a training configuration
     (``epochs``, ``batch_size``, ...) with a ``blockchain`` object in it, and one with all settings
     under ``provenance``. It may be a Namespace, dataclass or OmegaConf object too. The environment
-    variables ``PROVENANCE_REDIS_URL``, ``PROVENANCE_BROKER_URL``, ``PROVENANCE_DATABASE_URL`` and
-    ``PROVENANCE_IDENTITY_KEY_FILE`` win over the file; ``PROVENANCE_IDENTITY_SIGSTORE=1`` adds to
-    it.
+    variables ``PROVENANCE_REDIS_URL``, ``PROVENANCE_BROKER_URL``, ``PROVENANCE_DATABASE_URL``,
+    ``PROVENANCE_TEAM`` and ``PROVENANCE_IDENTITY_KEY_FILE`` win over the file;
+    ``PROVENANCE_IDENTITY_SIGSTORE=1`` adds to it.
 
     Args:
         config: What to read.
@@ -109,8 +112,10 @@ def load(
     whole, training = _split({} if raw is None else raw, own_names, source)
     chain, trust, identity = map(whole.child, ("blockchain", "trust", "identity"))
     weights = whole.child("weight_digests")
-    verification = whole.child("verification")
-    for name in ("redis_url", "broker_url", "database_url", "identity_key_file"):
+    verification, teams = whole.child("verification"), whole.child("teams")
+    has_archive = whole.raw.get("archive") is not None
+    archive = whole.child("archive")
+    for name in ("redis_url", "broker_url", "database_url", "team", "identity_key_file"):
         whole.raw[name] = os.environ.get(f"PROVENANCE_{name.upper()}") or whole.raw.get(name)
     settings = replace(whole.read(Settings, base_dir=base), base_dir=base)  # as it was given
     settings = replace(settings, source=source)
@@ -118,14 +123,17 @@ def load(
         if url is not None:
             read(settings)
     recorded = _training(training, own_names, whole)
+    trusted = _trust(trust)
     return replace(
         settings,
         database_url=fixed_url(settings.database_url) or own_database,
         ledger_key_file=settings.key_file,
         weight_digests=weights.read(WeightSettings),
         blockchain=_blockchain(chain, base, secrets),
-        trust=_trust(trust),
+        trust=trusted,
+        teams=_teams(teams, trusted.trainers),
         verification=_verification(verification),
+        archive=archive.read(ArchiveSettings) if has_archive else None,
         identity=_identity(identity, settings),
         training=recorded.values,
         training_notes=recorded.notes,
@@ -177,6 +185,26 @@ def _verification(o: JsonObject) -> VerificationSettings:
     webhook = hook.read(WebhookSettings)
     node_url(webhook.url, hook.key("url"), o.source)
     return replace(o.read(VerificationSettings), webhook=webhook)
+
+
+def _teams(o: JsonObject, trainers: Collection[str]) -> dict[str, TeamSettings]:
+    """By name; of their trainers each is pinned."""
+    teams: dict[str, TeamSettings] = {}
+    for name, raw in o.raw.items():
+        if not name.strip() or not name.isprintable() or len(name) > 100:
+            raise o.fail(ascii(name)[:100], "expected a name of up to 100 characters")
+        own = JsonObject(raw, o.key(name), o.source)
+        team = own.read(TeamSettings)
+        for trainer in team.trainers:
+            if trainer not in trainers:
+                raise own.fail(
+                    "trainers", f"found {show(trainer)}, expected names of trust.trainers"
+                )
+        if isinstance(team.bytes_per_day, str):
+            number, unit = team.bytes_per_day[:-2], team.bytes_per_day[-2:]
+            team = replace(team, bytes_per_day=round(float(number) * _BYTES[unit]))
+        teams[name] = team
+    return teams
 
 
 def _own_key_like(key: str, own: Collection[str]) -> str | None:

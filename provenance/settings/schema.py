@@ -15,10 +15,12 @@ from msgspec.json import schema_components
 
 from provenance.settings.reading import NOT_IN_JSON, SECTIONS, TABLE
 from provenance.settings.values import (
+    ArchiveSettings,
     BlockchainSettings,
     IdentitySettings,
     Section,
     Settings,
+    TeamSettings,
     TrustedChains,
     TrustedContract,
     TrustedIdentity,
@@ -47,7 +49,8 @@ def settings_schema() -> dict[str, Any]:
     )
     sections: list[type[Section]] = [
         Settings, WeightSettings, BlockchainSettings, IdentitySettings,
-        VerificationSettings, WebhookSettings, *SECTIONS.values(), *TRUST,
+        VerificationSettings, WebhookSettings, ArchiveSettings, TeamSettings, *SECTIONS.values(),
+        *TRUST,
     ]  # fmt: skip
     for cls in sections:
         part = parts[cls.__name__]

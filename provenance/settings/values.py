@@ -29,6 +29,15 @@ def _bounds(low: float, high: float, what: str) -> Meta:
 
 Count = Annotated[int, _bounds(1, 10_000, "a whole number")]
 Text = Annotated[str, Meta(pattern=r"\S", description="a non-empty string")]
+TeamName = Annotated[
+    str, Meta(pattern=r"\S", max_length=100, description="a name of up to 100 characters")
+]
+Bytes = (
+    Annotated[int, Meta(ge=0, description="a number of bytes")]
+    | Annotated[
+        str, Meta(pattern=r"^\d{1,9}(\.\d{1,3})? ?(kB|MB|GB|TB)$", description='such as "20GB"')
+    ]
+)
 Address = Annotated[str, Meta(pattern="^0x[0-9a-fA-F]{40}$", description="0x and 40 hex digits")]
 
 
@@ -250,6 +259,16 @@ class WeightSettings(Section, frozen=True):
     """Epochs record a torch module's trainable parameters and buffers alone."""
 
 
+class TeamSettings(Section, frozen=True):
+    """What a deployment lets a team send, by UTC days; None: as much as comes."""
+
+    runs_per_day: Annotated[int, _bounds(0, 10**9, "a whole number")] | None = None
+    bytes_per_day: Bytes | None = None
+    """Of records; read as a number."""
+    trainers: Annotated[tuple[Text, ...], Meta(description="a list of trainers' names")] = ()
+    """Names of ``trust.trainers``: one of them must have signed a run that names this team."""
+
+
 class WebhookSettings(Section, frozen=True):
     """Who is told of it, by a POST that is signed."""
 
@@ -266,6 +285,16 @@ class VerificationSettings(Section, frozen=True):
         default=None, name="every"
     )
     webhook: WebhookSettings | None = None
+
+
+class ArchiveSettings(Section, frozen=True):
+    """Where the records of runs go that are done."""
+
+    folder: Path
+    after_s: Annotated[float, _bounds(60, 3.2e9, "seconds")] | None = field(
+        default=None, name="after"
+    )
+    """Behind a run's seal the workers move it; None: ``provenance archive`` alone does."""
 
 
 class Settings(Section, frozen=True):
@@ -288,6 +317,8 @@ class Settings(Section, frozen=True):
     """Name of this deployment's ledger, the origin line of its heads (C2SP tlog-checkpoint)."""
     ledger_key_file: Path | None = None
     """32-byte Ed25519 seed in hex, mode 0600; ``<base_dir>/ledger.key`` where JSON has none."""
+    team: TeamName | None = None
+    """Whose runs this trainer makes, or ``PROVENANCE_TEAM``."""
     identity_key_file: Path | None = None
     """32-byte Ed25519 seed in hex, mode 0600, of the person or team that stands behind this
     trainer's runs; or ``PROVENANCE_IDENTITY_KEY_FILE``."""
@@ -296,6 +327,10 @@ class Settings(Section, frozen=True):
     blockchain: BlockchainSettings = BlockchainSettings()
     trust: TrustSettings = TrustSettings()
     verification: VerificationSettings = VerificationSettings()
+    archive: ArchiveSettings | None = None
+    """None: every run's records stay in the database."""
+    teams: Mapping[str, TeamSettings] = field(default_factory=dict)
+    """What the deployment says of its teams, by name."""
     training: Mapping[str, object] = field(default_factory=dict)
     """The trainer's part of the configuration: every key that is not one of these."""
     training_notes: Mapping[str, str] = field(default_factory=dict)
@@ -319,6 +354,11 @@ class Settings(Section, frozen=True):
     """The first rank prints the run's id, a line on stderr."""
     source: str | None = None
     """The file all this was read from."""
+
+    @property
+    def archive_folder(self) -> Path | None:
+        """Where archive files lie; None where there is no archive."""
+        return None if self.archive is None else self.archive.folder
 
     @property
     def key_file(self) -> Path:

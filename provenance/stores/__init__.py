@@ -1,1 +1,1 @@
-"""Stores and transports on real servers: SQL, Redis Streams."""
+"""Stores and transports: SQL, Redis Streams, and one inside a process."""

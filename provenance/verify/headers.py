@@ -37,11 +37,7 @@ MAX_FILE_BYTES: Final = 512 * 1024 * 1024
 
 
 def chain_rules(chain: str) -> ChainRules:
-    """The rules of a chain.
-
-    Raises:
-        FormatError: Not a key of ``CHAINS``.
-    """
+    """The rules of a chain. Raises FormatError: not a key of ``CHAINS``."""
     if chain not in CHAINS:
         raise FormatError(f"Bitcoin chain {chain!r}, expected one of {', '.join(CHAINS)}")
     return CHAINS[chain]
@@ -63,11 +59,7 @@ class HeaderSource(Protocol):
         """
 
     def height(self, block: bytes, chain: str) -> int | None:
-        """The height of a block that :meth:`depth` found; None where the source cannot tell.
-
-        Raises:
-            ProofError, FormatError, UnavailableError: As :meth:`depth`.
-        """
+        """The height of a block that :meth:`depth` found; None where the source cannot tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +71,7 @@ class GivenHeaders:
 
     @classmethod
     def of(cls, raw: Iterable[bytes]) -> GivenHeaders:
-        """From 80-byte headers.
-
-        Raises:
-            TruncatedError, TrailingBytesError: One of another length.
-        """
+        """From headers. Raises TruncatedError, TrailingBytesError: one has not 80 bytes."""
         headers = {header.hash: header for header in map(parse_header, raw)}
         below = {header.hash: header.previous for header in headers.values()}
         depths = dict.fromkeys(headers, 1)
@@ -104,11 +92,8 @@ class GivenHeaders:
 
     @classmethod
     def read(cls, *paths: Path) -> GivenHeaders:
-        """From files of hex lines, all together.
-
-        Raises:
-            InputError: One cannot be read, holds nothing, or a line is no header.
-        """
+        """From files of hex lines, all together. Raises InputError: one cannot be read, holds
+        nothing, or a line is no header."""
         return cls.of(raw for path in paths for raw in cls._lines(path))
 
     @staticmethod

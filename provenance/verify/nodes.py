@@ -54,11 +54,7 @@ class Nodes:
         self._lost_s: dict[str, float] = {}
 
     def look(self, network: Network, transaction_id: str) -> Observation:
-        """Where the node has the transaction; from memory where it was asked before.
-
-        Raises:
-            UnavailableError, NetworkError: As ``identity`` and ``lookup`` of the network.
-        """
+        """Where the node has the transaction; from memory where it was asked before."""
         self._identify(network)
         key = (network.name, transaction_id)
         if key not in self._seen:

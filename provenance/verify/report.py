@@ -11,6 +11,7 @@ from uuid import UUID
 from provenance.evidence.lineage import Lineage
 from provenance.evidence.placement import newest_tree
 from provenance.evidence.run_evidence import RunEvidence
+from provenance.evidence.run_summary import leaves
 from provenance.evidence.story import OPEN, RunState
 from provenance.formats.fields import as_json
 from provenance.formats.record import Json, Kind, Record
@@ -153,7 +154,7 @@ def metrics_of(records: Mapping[str, Record]) -> tuple[EpochMetrics, ...]:
         if record.kind is not Kind.METRICS or record.epoch is None or path.startswith("late/"):
             continue
         stated = record.body.get("metrics")
-        values = dict(_flat("", stated)) if isinstance(stated, dict) else {}
+        values = dict(leaves(stated)) if isinstance(stated, dict) else {}
         rows.append(EpochMetrics(path, record.epoch, record.rank, values))
     return tuple(sorted(rows, key=lambda row: (row.epoch, row.rank, row.path)))
 
@@ -165,14 +166,6 @@ def number(value: Json) -> float | None:
     if isinstance(value, int | float):
         return float(value)
     return None
-
-
-def _flat(prefix: str, value: dict[str, Json]) -> list[tuple[str, Json]]:
-    items: list[tuple[str, Json]] = []
-    for key, inner in value.items():
-        name = f"{prefix}.{key}" if prefix else key
-        items += _flat(name, inner) if isinstance(inner, dict) else [(name, inner)]
-    return items
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,7 +300,7 @@ class VerificationReport:
             "identity": self.standing and self.standing.as_json(),
             "incomplete": evidence.incomplete,
             "ledger_key": evidence.vkey,
-            "ledger_claims": as_json(evidence.ledger),
+            "ledger_claims": evidence.ledger.as_json(),
             "claims": list(CLAIMS),
             "seals": [seal.as_dict() for seal in self.seals],
             "checks": [

@@ -189,10 +189,7 @@ class Trust:
 
     def also(self, other: Trust) -> Trust:
         """The pins of both; witnesses, quorum and requirement of ``other`` where it has some.
-
-        Raises:
-            InputError: More witnesses must have cosigned than there are.
-        """
+        Raises InputError: more witnesses must have cosigned than there are."""
         both = replace(
             self,
             ledger_keys=(*self.ledger_keys, *other.ledger_keys),

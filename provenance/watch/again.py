@@ -15,11 +15,11 @@ from typing import Final
 from uuid import UUID, uuid4
 
 from provenance.anchor.outbox import ceiling
-from provenance.app.report import AGAIN, unreachable
+from provenance.app.report import AGAIN, claim, unreachable
 from provenance.app.verify import verify_run
 from provenance.errors import IntegrityError
 from provenance.ports.store import LedgerStore
-from provenance.ports.values import DueWork, Work
+from provenance.ports.values import Work
 from provenance.settings import Settings
 
 LEASE_S: Final = 300.0
@@ -48,29 +48,6 @@ class Look:
         return self.after == "failed" if self.before is None else self.after != self.before
 
 
-def take(
-    store: LedgerStore, kind: Work, now: float, every_s: float = AGAIN.cap_s
-) -> DueWork | None:
-    """The work of a kind that is due, which is this caller's for a while; None without one.
-
-    Args:
-        every_s: The furthest that anything is put off, but for a lease.
-
-    Raises:
-        StoreUnavailable
-    """
-    horizon = max(every_s, AGAIN.cap_s) + LEASE_S
-    with store.snapshot() as tx:
-        if tx.due_work(kind, now, horizon) is None:
-            return None
-    with store.transaction() as tx:
-        row = tx.due_work(kind, now, horizon)
-        if row is not None:
-            later = now + max(LEASE_S, ceiling(row.attempts + 1, AGAIN))
-            tx.save_work(replace(row, attempts=row.attempts + 1, next_attempt_at=later))
-        return row
-
-
 def verify_next(settings: Settings, store: LedgerStore, now: Callable[[], float]) -> Look | None:
     """Verify the run that has waited longest; None where none is due.
 
@@ -78,18 +55,20 @@ def verify_next(settings: Settings, store: LedgerStore, now: Callable[[], float]
         StoreUnavailable, ConfigError, MissingExtraError
     """
     every = settings.verification.every_s
-    row = take(store, Work.VERIFICATION, now(), every) if every is not None else None
-    if every is None or row is None:
+    if every is None:
+        return None
+    at, horizon = now(), max(every, AGAIN.cap_s) + LEASE_S
+    row = claim(store, lambda tx: tx.due_work(Work.VERIFICATION, at, horizon), at, LEASE_S)
+    if row is None:
         return None
     after, finding = _outcome(settings, row.run)
     look = Look(row.run, row.told, after, finding)
     with store.transaction() as tx:
         if after is None:
-            tries = replace(row, attempts=row.attempts + 1)
-            tx.save_work(replace(tries, next_attempt_at=now() + ceiling(row.attempts + 1, AGAIN)))
+            tx.save_work(replace(row, next_attempt_at=now() + ceiling(row.attempts, AGAIN)))
             return look
         if look.changed and settings.verification.webhook is not None:
-            tx.add_alert(row.run, _body(look, now()), now())
+            tx.add_work(Work.ALERT, row.run, now(), told=_body(look, now()))
         tx.save_work(replace(row, told=after, attempts=0, next_attempt_at=now() + every))
     return look
 

@@ -13,18 +13,16 @@ import hashlib
 import hmac
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from provenance import files
-from provenance.anchor.outbox import ceiling
-from provenance.app.report import AGAIN
+from provenance.app.report import AGAIN, claim
 from provenance.chains.http import Endpoint
 from provenance.errors import ConfigError, NetworkUnavailable
 from provenance.ports.store import LedgerStore
 from provenance.ports.values import Work
 from provenance.settings.values import WebhookSettings
-from provenance.watch.again import take
 
 SIGNATURE: Final = "Provenance-Signature"
 DELIVERY: Final = "Provenance-Delivery"
@@ -58,18 +56,16 @@ def send_next(
         ConfigError: The secret cannot be read.
     """
     secret = _secret(webhook)
-    row = take(store, Work.ALERT, now())
+    at = now()
+    row = claim(store, lambda tx: tx.due_work(Work.ALERT, at, 2 * AGAIN.cap_s), at)
     if row is None:
         return None
     body = row.told or "{}"
     id = str(json.loads(body).get("id"))
-    problem = _send(webhook, secret, id, body.encode(), int(now()))
-    with store.transaction() as tx:
-        if problem is None:
+    problem = _send(webhook, secret, id, body.encode(), int(at))
+    if problem is None:
+        with store.transaction() as tx:
             tx.drop_work(row.id)
-        else:
-            tries = replace(row, attempts=row.attempts + 1)
-            tx.save_work(replace(tries, next_attempt_at=now() + ceiling(row.attempts + 1, AGAIN)))
     return Delivery(id, str(row.run), problem)
 
 

@@ -65,7 +65,7 @@ FREE = {
     r"receipts/\*\.json: evidence\.block\.(hash|number|timestamp|header|note)": _NODE,
     r"receipts/\*\.json: evidence\.(receipt\..*|transaction\.(id|index))": _NODE,
     r".*\.(created_at|sealed_at|stored_at|seen_at|sent_at|updated_at|checked_at)": _CLOCK,
-    r".*\.(parked_at|last_ingest)": _CLOCK,
+    r".*\.(parked_at|last_ingest|archived_at)": _CLOCK,
     r"anchors\.(depth|height|block_time|attempts|next_attempt_at|lease_.*|reason|paid)": _OUTBOX,
     r"(networks|nonces|anchor_versions)(\..*)?": _OUTBOX,
     r"statements(\..*)?": _SPARE,

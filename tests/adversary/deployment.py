@@ -1,4 +1,5 @@
-"""A whole deployment for the campaign: two runs, four networks, a database, bundles, a stream.
+"""A whole deployment for the campaign: two runs, one of them archived, four networks, a database,
+bundles, a stream.
 
 A second one has the same runs by the same keys, with other values and another ledger: what is
 spliced from there is signed, and fits wherever nothing ties it to the rest.
@@ -15,6 +16,7 @@ from uuid import UUID
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from provenance.bundle.archive import Archive
 from provenance.bundle.writer import bundle_files
 from provenance.errors import ProvenanceError
 from provenance.evidence.from_database import DAMAGED, from_store
@@ -95,6 +97,9 @@ class Deployment:
         self.world = World(NETWORKS, url=f"sqlite:///{self.database}", signer=self.signer)
         for run, key in zip(RUNS, KEYS, strict=True):
             self._record(run, key)
+        row = Archive(self.archive).write(self.world.evidence(RUNS[1]), self.world.now)
+        with self.world.store.transaction() as tx:
+            tx.archive_run(row)
         self.world.store.close()
         with sqlite3.connect(self.database) as connection:  # the file is then all there is
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -124,8 +129,12 @@ class Deployment:
     def database(self) -> Path:
         return self.base / "ledger.db"
 
+    @property
+    def archive(self) -> Path:
+        return self.base / "archive"
+
     def bundle(self, run: UUID) -> Files:
-        store = SqlStore.open(f"sqlite:///{self.database}")
+        store = SqlStore.open(f"sqlite:///{self.database}", archive=self.archive)
         found = from_store(store, run, self.signer.verifier)
         store.close()
         return bundle_files(found)
@@ -146,7 +155,7 @@ class Deployment:
         """What ``verify --all`` and ``fsck`` say of a database."""
         said: set[str] = set()
         try:
-            store = SqlStore.open(f"sqlite:///{database}")
+            store = SqlStore.open(f"sqlite:///{database}", archive=self.archive)
             try:
                 for run in RUNS:
                     report = self.verified(from_store(store, run, self.signer.verifier))
@@ -160,7 +169,7 @@ class Deployment:
         }
         where = Checked(
             self.base / "spool", f"sqlite:///{database}", None, NETWORKS, self.signer.verifier,
-            60.0, self.base / "journal.jsonl",
+            60.0, self.base / "journal.jsonl", self.archive,
         )  # fmt: skip
         try:
             checked = fsck(where, readers, self.world.now)

@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -41,7 +43,8 @@ from tests.benchmarks.worlds import fleet
 from tests.support.nodes.fixtures_postgres import running
 
 CONFIG = {"announce_run": False, "blockchain": {"enabled": True}}
-LAG_S, LIMIT_S = 60.0, 1800.0
+COMMANDS = ("status", "fsck", "verify --all")
+LAG_S, LIMIT_S = 60.0, 3600.0
 PAGE = ROOT / "docs/scale.md"
 BEGIN, END = "<!-- service: begin -->", "<!-- service: end -->"
 _fork = multiprocessing.get_context("fork")
@@ -77,6 +80,15 @@ def ended(processes: Sequence[multiprocessing.process.BaseProcess]) -> None:
         raise SystemExit(f"{failed} of {len(processes)} trainers failed")
 
 
+def asked(base: Path, url: str | None, words: str) -> str:
+    """How long a command takes; one that finds something wrong ends this program."""
+    environment = {**os.environ, **({"PROVENANCE_DATABASE_URL": url} if url else {})}
+    command = [sys.executable, "-m", "provenance.cli", *words.split(), "--base-dir", str(base)]
+    begun = time.monotonic()
+    subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=True)
+    return f"{time.monotonic() - begun:.1f} s"
+
+
 class Deployment:
     """What its database, stream and folder say."""
 
@@ -106,6 +118,21 @@ class Deployment:
     def reports(self) -> int:
         """Reports that are written."""
         return len(list(self._settings.base_dir.glob("reports/*/report.html")))
+
+    def size(self, runs: int) -> dict[str, str]:
+        """What a run leaves in the database and in its report."""
+        url = self._settings.database_url
+        if url is not None and url.startswith("postgresql"):
+            with psycopg.connect(url) as connection:
+                found = connection.execute("SELECT pg_database_size(current_database())").fetchone()
+            database = found[0] if found else 0
+        else:
+            database = sum(file.stat().st_size for file in self._settings.base_dir.glob("*.db*"))
+        report = sum(f.stat().st_size for f in self._settings.base_dir.glob("reports/**/*.*"))
+        return {
+            f"{runs:,} runs: database, a run": f"{database / runs / 1000:.1f} KB",
+            f"{runs:,} runs: report, a run": f"{report / runs / 1000:.1f} KB",
+        }
 
     def judge(self, written: int) -> None:
         """Ends this program where something was lost."""
@@ -173,6 +200,8 @@ def measure(
         it.seconds_until(lambda tx: it.reports() == total)
         figures["the same: all reports after it"] = f"{time.monotonic() - last:.1f} s"
         it.judge(written.value)
+        figures |= it.size(total)
+        figures |= {f"then `provenance {words}`": asked(base, url, words) for words in COMMANDS}
     if lag > LAG_S:
         raise SystemExit(f"lag 0 only {lag:.0f} s after the last event: {figures}")
     return figures

@@ -33,9 +33,9 @@ PART = 1000
 """Events in a batch."""
 
 
-def local_world(folder: Path) -> tuple[World, Settings]:
-    """A deployment in ``folder``: an SQLite file, the local network."""
-    settings = load(None, folder / "artifacts")
+def local_world(folder: Path, config: object = None) -> tuple[World, Settings]:
+    """A deployment in ``folder``: an SQLite file if not configured otherwise, the local network."""
+    settings = load(config, folder / "artifacts")
     world = World(names=())
     world.store.close()
     store = sending.open_store(settings)

@@ -13,7 +13,7 @@ from provenance.errors import (
 )
 from provenance.formats.record import Phase
 from provenance.ports.store import LedgerStore, LedgerTx
-from provenance.ports.values import AnchorState, DueReport, NetworkRow, SignedVersion
+from provenance.ports.values import AnchorState, NetworkRow, SignedVersion
 from provenance.stores.sql import SqlStore, schema
 from tests.support.ledger_values import (
     DUE,
@@ -61,7 +61,8 @@ def test_anchors_are_listed_by_network_and_size(tx: LedgerTx) -> None:
     assert list(tx.anchors("ethereum", [AnchorState.FINAL])) == []
 
 
-def test_what_is_asked_of_a_networks_anchors_without_reading_all(tx: LedgerTx) -> None:
+def test_what_is_asked_of_a_networks_anchors_without_reading_all(run_tx: LedgerTx) -> None:
+    tx = run_tx
     assert (tx.anchored_networks(), tx.anchor_counts("ethereum")) == ([], {})
     with_heads(tx, 6)
     tx.add_anchor("local", 1, 1.0)
@@ -79,6 +80,11 @@ def test_what_is_asked_of_a_networks_anchors_without_reading_all(tx: LedgerTx) -
     assert tx.covering("ethereum", 3) == tx.covering("ethereum", 4) == confirmed
     assert tx.covering("ethereum", 5) == last
     assert tx.covering("ethereum", 6) is None
+    for epoch in range(7):
+        tx.append_entry(RUN, Phase.CHECKPOINT, epoch, digest(f"{epoch}"), True, 1.0)
+    each = {index: tx.covering("ethereum", index) for index in range(6)}
+    assert tx.coverings("ethereum", range(9)) == {i: (row, None) for i, row in each.items()}
+    assert tx.coverings("ipfs", range(9)) == tx.coverings("ethereum", ()) == {}
     both = {AnchorState.FINAL, AnchorState.CONFIRMED}
     assert [
         tx.reach("ethereum", some) for some in (both, {final.state}, {AnchorState.DUE}, ())
@@ -150,27 +156,6 @@ def test_due_networks_are_those_that_claim_would_serve(tx: LedgerTx) -> None:
     assert tx.due_networks(DUE, 1.0) == {"ethereum"}
     assert tx.due_networks(DUE, 9.0) == {"ethereum", "bitcoin", "ipfs"}
     assert tx.due_networks([AnchorState.SIGNED], 9.0) == frozenset()
-
-
-def test_of_reports_those_tried_least_come_first_and_what_a_clock_threw_ahead_comes_back(
-    run_tx: LedgerTx,
-) -> None:
-    def due(size: int, now: float) -> DueReport | None:
-        return run_tx.due_report(size, now, 100.0)
-
-    first = DueReport(RUN, 1, 0, 501.0)
-    again = DueReport(OTHER, 2, 1, 500.0)
-    for index, now in ((1, 501.0), (9, 0.0)):  # the known row stays
-        run_tx.add_due_report(RUN, index, now)
-    run_tx.save_due_report(again)
-    assert run_tx.due_report_count() == 2
-    assert due(9, 500.0) == again
-    assert due(9, 501.0) == first
-    assert due(1, 501.0) is None
-    run_tx.drop_due_report(RUN)
-    run_tx.save_due_report(replace(again, next_attempt_at=599.0))
-    assert due(9, 500.0) is None
-    assert due(9, 498.0) == replace(again, next_attempt_at=599.0)
 
 
 def test_a_seal_is_announced_once(run_tx: LedgerTx) -> None:

@@ -102,7 +102,7 @@ def local(request: pytest.FixtureRequest) -> World:
 
 
 def memory(request: pytest.FixtureRequest) -> World:
-    from provenance.testing.memory_chain import MemoryChain, MemoryNetwork
+    from tests.support.nodes.memory_chain import MemoryChain, MemoryNetwork
 
     chain = MemoryChain(nonces=request.param == "memory-nonces")
     return World(

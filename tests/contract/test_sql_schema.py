@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -77,6 +78,39 @@ def test_a_database_of_a_newer_release_is_refused(durable_url: str) -> None:
     for allowed in (True, False):
         with pytest.raises(ConfigError, match=r"9999, newer than .* upgrade ml-provenance"):
             SqlStore.open(durable_url, migrate=allowed)
+
+
+def test_a_store_that_is_open_writes_nothing_once_a_newer_release_migrated(
+    durable_url: str,
+) -> None:
+    store = SqlStore.open(durable_url)
+    with store.transaction() as tx:
+        tx.note_commit("one", 1.0)
+    with store.exclusive() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    for run in (None, UUID(int=1)):
+        with pytest.raises(ConfigError, match="9999, newer than"), store.transaction(run) as tx:
+            pytest.fail("the block began")
+    store.close()
+
+
+def test_a_migration_waits_for_writers_and_they_for_it(durable_url: str) -> None:
+    """Who began before it ends on the old schema; who waited for it is refused."""
+    store, other = SqlStore.open(durable_url), SqlStore(durable_url, wait_s=0.3)
+    with (
+        store.transaction(UUID(int=1)),
+        pytest.raises(StoreUnavailable),
+        other.exclusive(),
+    ):
+        pytest.fail("a migration beside a writer")
+    with (
+        other.exclusive(),
+        pytest.raises(StoreUnavailable),
+        SqlStore(durable_url, wait_s=0.3).transaction(UUID(int=1)),
+    ):
+        pytest.fail("a writer beside a migration")
+    store.close()
+    other.close()
 
 
 def test_a_database_of_somebody_else_is_refused(durable_url: str) -> None:

@@ -28,8 +28,8 @@ from provenance.ports.transport import (
     Delivery,
     EventTransport,
 )
+from provenance.stores.memory_transport import MemoryTransport
 from provenance.stores.redis_streams import RedisStreams
-from provenance.testing.memory_transport import MemoryTransport
 
 RUN = new_run_keys().run
 FIRST, SECOND = bytes(range(16)), bytes(range(16, 32))

@@ -23,8 +23,8 @@ from provenance.anchor.outbox import ACTIVE, ON_CHAIN
 from provenance.anchor.pauses import Pause, kind_of
 from provenance.errors import InsufficientFundsError, NetworkUnavailable
 from provenance.ports.values import AnchorState, VersionRow
-from provenance.testing.memory_chain import MemoryChain, MemoryNetwork, MemoryTransaction
 from tests.support.anchor_world import World
+from tests.support.nodes.memory_chain import MemoryChain, MemoryNetwork, MemoryTransaction
 
 CALLS = ("identity", "next_nonce", "draft", "sign", "broadcast", "observe", "evidence")
 CONFIRMATIONS = 6

@@ -16,8 +16,8 @@ from provenance.ledger import ingest as ingest_module
 from provenance.ledger.ingest import ingest
 from provenance.ledger.seal import seal_ready
 from provenance.ports.transport import Delivery
+from provenance.stores.memory_transport import MemoryTransport
 from provenance.stores.sql import SqlStore
-from provenance.testing.memory_transport import MemoryTransport
 from tests.support.ledger_values import checkpoints_upto, digested, run_leaves, run_tree
 from tests.support.runs import POLICY, Producer, some_run
 

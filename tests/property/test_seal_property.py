@@ -18,8 +18,8 @@ from provenance.ledger.ingest import ingest
 from provenance.ledger.seal import seal_ready
 from provenance.ports.store import LedgerTx
 from provenance.ports.transport import Delivery
+from provenance.stores.memory_transport import MemoryTransport
 from provenance.stores.sql import SqlStore
-from provenance.testing.memory_transport import MemoryTransport
 from provenance.verify.verifier import verify
 from tests.support.ledger_values import checkpoints_upto, digested, run_leaves
 from tests.support.runs import POLICY, RUN, Producer

@@ -26,8 +26,8 @@ from provenance.ports.values import (
     VersionRow,
 )
 from provenance.settings import RetrySettings
-from provenance.testing.memory_chain import MemoryChain, MemoryNetwork
 from tests.support.ledger_values import empty_store
+from tests.support.nodes.memory_chain import MemoryChain, MemoryNetwork
 
 RUN = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
 ORIGIN = "example.org/ledger"

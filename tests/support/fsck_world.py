@@ -33,7 +33,7 @@ from provenance.ledger.seal import SealPolicy, note_due
 from provenance.ports.transport import Delivery
 from provenance.settings import LocalSettings, RetrySettings, redis_address
 from provenance.stores.sql import SqlStore
-from provenance.testing.memory_chain import MemoryChain, MemoryNetwork, MemoryTransaction
+from tests.support.nodes.memory_chain import MemoryChain, MemoryNetwork, MemoryTransaction
 from tests.support.runs import Producer, run_of
 from tests.support.verify_world import Acknowledgements
 

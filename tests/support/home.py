@@ -12,7 +12,7 @@ from provenance.capture.ship.loop import Shipper
 from provenance.ledger.ingest import drain
 from provenance.ledger.seal import seal_ready
 from provenance.settings import load
-from provenance.testing.memory_transport import MemoryTransport
+from provenance.stores.memory_transport import MemoryTransport
 from provenance.verify.report import VerificationReport
 from tests.faults.support.by_hand import anchor
 

@@ -28,14 +28,14 @@ from provenance.ledger.seal import SealPolicy, seal_ready
 from provenance.ports.network import Network
 from provenance.ports.transport import Delivery
 from provenance.settings import RetrySettings
+from provenance.stores.memory_transport import MemoryTransport
 from provenance.stores.sql import SqlStore
-from provenance.testing.memory_chain import MemoryNetwork
-from provenance.testing.memory_transport import MemoryTransport
 from provenance.tracker import ProvenanceTracker
 from provenance.verify.report import VerificationReport
 from provenance.verify.trust import PinnedChain, PinnedKey, Trust
 from provenance.verify.verifier import verify
 from tests.support.ledger_values import empty_store
+from tests.support.nodes.memory_chain import MemoryNetwork
 from tests.support.nodes.paper_node import paper_node
 from tests.support.runs import run_of
 

@@ -16,6 +16,7 @@ from provenance.chains.http import Endpoint
 from provenance.errors import FormatError, InputError, NetworkUnavailable, ProofError, TooLargeError
 from provenance.evidence.ledger_claim import LedgerClaim, claim_of
 from provenance.evidence.run_evidence import RunEvidence
+from provenance.files import errors_of
 from provenance.formats.checkpoint import Head, parse_note
 from provenance.formats.merkle import KeptTree, ReadSubtrees, Subtree, root_of_hashes
 from provenance.formats.note import MAX_NOTE_BYTES, VerifierKey
@@ -152,11 +153,8 @@ def _file(text: str, path: Path, settings: Settings) -> Seen:
 
 
 def note_text(name: str, data: bytes) -> str:
-    """The bytes of a note, at most one more than it may have, as text.
-
-    Raises:
-        FormatError: It is too large, or not UTF-8.
-    """
+    """The bytes of a note, at most one more than it may have, as text. Raises FormatError: it is
+    too large, or not UTF-8."""
     if len(data) > MAX_NOTE_BYTES:
         raise TooLargeError(f"{name}: more than {MAX_NOTE_BYTES} bytes")
     try:
@@ -166,11 +164,7 @@ def note_text(name: str, data: bytes) -> str:
 
 
 def see_note(name: str, note: str) -> Seen:
-    """One signed head.
-
-    Raises:
-        FormatError: It is none.
-    """
+    """One signed head. Raises FormatError: it is none."""
     head = parse_note(note).head
     return Seen(name, (SeenHead(head, note, KnownPieces(head.size, head.root)),))
 
@@ -181,13 +175,8 @@ def _database(name: str, settings: Settings) -> Seen:
 
 
 def see_store(name: str, store: LedgerStore, key: VerifierKey | None) -> Seen:
-    """The ledger up to the newest head, and every head that its levels do not give.
-
-    Raises:
-        IntegrityError: Levels or entries are gone.
-        InputError: There is no head.
-        StoreUnavailable
-    """
+    """The ledger up to the newest head, and every head that its levels do not give. Raises
+    IntegrityError: levels or entries are gone; InputError: there is no head; StoreUnavailable."""
     with store.snapshot() as tx:
         newest = tx.head()
         if newest is None:
@@ -312,11 +301,8 @@ def _tiles(name: str, read: Read) -> Seen:
 
 def _folder(folder: Path) -> Read:
     def read(path: str, limit: int) -> bytes:
-        try:
-            with (folder / path).open("rb") as file:
-                return file.read(limit + 1)
-        except OSError as error:
-            raise InputError(f"{folder / path}: cannot be read: {error.strerror}") from error
+        with errors_of(folder / path, "read"), (folder / path).open("rb") as file:
+            return file.read(limit + 1)
 
     return read
 

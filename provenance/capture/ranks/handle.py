@@ -156,11 +156,8 @@ def _handle(of: type[T], handed: Handed) -> T:
 
 
 def _open_handle(handle: Handle, handed: Handed) -> None:
-    """Make the handle the tracker that this process has on the run, or a new one's.
-
-    Raises:
-        InputError: This host has no key of the run.
-    """
+    """Make the handle the tracker that this process has on the run, or a new one's. Raises
+    InputError: this host has no key of the run."""
     with _lock:
         tracker: Any = _open.get(handed.key)
         if tracker is None:

@@ -96,11 +96,8 @@ _TABLE: Final = (
 
 
 def own_ranks(env: Environment) -> tuple[int, int] | None:
-    """``PROVENANCE_RANK`` and ``PROVENANCE_WORLD_SIZE``; None where neither is set.
-
-    Raises:
-        ConfigError: Not numbers, no rank of that many, or a size above 1 without a rank.
-    """
+    """``PROVENANCE_RANK`` and ``PROVENANCE_WORLD_SIZE``; None where neither is set. Raises
+    ConfigError: not numbers, no rank of that many, or a size above 1 without a rank."""
     if not (env.get(RANK) or env.get(WORLD_SIZE)):
         return None
     rank, size = _pair(env, RANK, WORLD_SIZE)

@@ -57,11 +57,7 @@ class BatchMaker:
         """Events that had no form as a record, so that a gap record went in their place."""
 
     def add(self, event: Event) -> None:
-        """One more event.
-
-        Raises:
-            FormatError: Not the next one: nothing can be signed over a hole.
-        """
+        """One more event. Raises FormatError: not the next one; nothing is signed over a hole."""
         expected = self._first + len(self._records)
         if event.seq != expected:
             raise FormatError(f"event {event.seq} follows, expected event {expected}")

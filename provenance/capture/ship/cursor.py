@@ -72,11 +72,8 @@ class Cursors:
 
 
 def load_cursors(run_dir: Path) -> Cursors:
-    """The run's cursors; fresh ones where there is no file.
-
-    Raises:
-        FormatError, UnknownVersionError: The file is not what :func:`save_cursors` writes.
-    """
+    """The run's cursors; fresh ones where there is no file. Raises FormatError,
+    UnknownVersionError: the file is not what :func:`save_cursors` writes."""
     path = run_dir / CURSOR_FILE
     try:
         data = path.read_bytes()

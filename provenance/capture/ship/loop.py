@@ -101,12 +101,8 @@ class Shipper:
         self.close()
 
     def run_once(self) -> Shipped:
-        """One pass over all runs.
-
-        Raises:
-            TransportUnavailable: The cursors stand where the transport last took something.
-            ConfigError: It refuses our credentials.
-        """
+        """One pass over all runs. Raises TransportUnavailable: the cursors stand where the
+        transport last took something; ConfigError: it refuses our credentials."""
         total = Shipped()
         contact = Contact(self._transport, self._max_backlog, self._ledger_keys())
         spools = scan(self.spool_dir)

@@ -3,6 +3,8 @@
 Order of a pass, which is what makes a crash at any point harmless: learn what the database
 has committed and whether the transport still has the rest; read new events; sync their
 files; append the signed batches; move the cursor.
+
+Over 400 lines: a run's whole way, in its order.
 """
 
 from __future__ import annotations
@@ -26,8 +28,16 @@ from provenance.capture.ship.cursor import Cursor, Cursors, Stall, load_cursors,
 from provenance.capture.ship.keyless import signed
 from provenance.capture.ship.reader import ProducerReader, first_cursor
 from provenance.capture.spool import Corruption, RunSpool, Segment
-from provenance.errors import BadSignatureError, FormatError, InputError, UnavailableError
+from provenance.errors import (
+    BadSignatureError,
+    FormatError,
+    InputError,
+    NewerVersionError,
+    UnavailableError,
+)
 from provenance.formats.producers.acknowledgement import (
+    GATE,
+    HELD,
     NOBODY,
     SEALED,
     Acknowledgement,
@@ -56,7 +66,7 @@ class Shipped:
         missing: Events that the spool has lost, for each of which a gap record went.
         rewound: Events to be shipped again, because the transport lost them.
         pending: Events in the transport that the database has not committed yet.
-        waiting: Runs held back because the transport is full of unread batches.
+        waiting: Runs held back: the transport is full of unread batches, or the ledger says so.
         unusable: Runs that cannot be shipped (no key, unreadable files); the log says why.
     """
 
@@ -130,11 +140,8 @@ class Shipment:
             self.cursors = Cursors()
 
     def serve(self, spool: RunSpool, contact: Contact, total: Shipped) -> None:
-        """One pass. Files that cannot be read are logged, and tried again in the next.
-
-        Raises:
-            TransportUnavailable, ConfigError: The cursors stand at the last batch it took.
-        """
+        """One pass. Files that cannot be read are logged, and tried again in the next. Raises
+        TransportUnavailable, ConfigError: the cursors stand at the last batch it took."""
         total.runs += 1
         try:
             self._serve(spool, contact, total)
@@ -203,6 +210,9 @@ class Shipment:
                 self._rewind("transport lost its data", total)
             cursors.generation = generation
             changed = True
+        if self._is_held and cursors.unacknowledged:
+            self._rewind("the ledger takes nothing of this run for now, as its status says", total)
+            changed = True
         known = [
             (cursor.next, max(cursor.acked, self._claimed.get(producer, 0)))
             for producer, cursor in cursors.producers.items()
@@ -213,6 +223,10 @@ class Shipment:
             changed = True
         if changed:
             self._save()
+
+    @property
+    def _is_held(self) -> bool:
+        return self._acknowledged.get(GATE) == HELD
 
     def _read_acknowledgements(self, spool: RunSpool, contact: Contact) -> None:
         """Those that the ledger's key signed; anybody may write into the transport.
@@ -302,7 +316,11 @@ class Shipment:
         return True
 
     def _has_room(self, contact: Contact, total: Shipped) -> bool:
-        """False where unread batches pile up, so that they wait in the spool instead."""
+        """False where the ledger takes nothing of the run, or unread batches pile up: what is new
+        waits in the spool."""
+        if self._is_held:
+            total.waiting += 1
+            return False
         if contact.backlog < contact.max_backlog:
             return True
         total.waiting += 1
@@ -314,6 +332,14 @@ class Shipment:
     def _ship(self, group: tuple[Segment, ...], transport: EventTransport, total: Shipped) -> None:
         first, keys = group[0], self._keys
         assert keys is not None
+        try:
+            first.header()
+        except NewerVersionError as error:
+            later = f"{first.path.name} is a later release's ({error})"
+            self._blocked(first, f"{later}; its events wait for that release's shipper", total)
+            return
+        except FormatError:
+            pass  # damage, which reading reports
         cursor = self.cursors.producers.get(first.producer)
         if cursor is None:
             cursor = first_cursor(first)

@@ -54,11 +54,7 @@ class RunWeights:
 
     def before(self, model: object) -> tuple[dict[str, Any] | None, Callable[[], object]]:
         """What a record states of the weights before training, None of a rank outside of the
-        model's mesh; and what to call once it is recorded.
-
-        Raises:
-            InputError: No tensors in it.
-        """
+        model's mesh; and what to call once it is recorded. Raises InputError: no tensors in it."""
         from provenance.fingerprint.shards import held_state
 
         held = held_state(model)

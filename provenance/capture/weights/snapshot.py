@@ -49,11 +49,8 @@ _LIVE: weakref.WeakSet[Snapshotter[Any]] = weakref.WeakSet()
 
 
 def check_mode(mode: str, model: object) -> None:
-    """Refuse a mode that does not fit.
-
-    Raises:
-        InputError: Not one of ``MODES``; ``file`` for what is no path, or ``copy`` for one.
-    """
+    """Refuse a mode that does not fit. Raises InputError: not one of ``MODES``; ``file`` for what
+    is no path, or ``copy`` for one."""
     is_path = isinstance(model, str | os.PathLike)
     if mode not in MODES or (mode != "sync" and (mode == "file") != is_path):
         expected = "file or sync for a path, else stall-free, copy or sync"

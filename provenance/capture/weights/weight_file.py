@@ -37,11 +37,8 @@ class WeightFile(NamedTuple):
 
     @classmethod
     def at(cls, path: str | os.PathLike[str]) -> WeightFile:
-        """The file at ``path``.
-
-        Raises:
-            InputError: It is missing, or neither a file nor a folder: a pipe's reader would wait.
-        """
+        """The file at ``path``. Raises InputError: it is missing, or neither a file nor a folder: a
+        pipe's reader would wait."""
         from provenance.fingerprint.data.remote import is_url, without_secrets
 
         if isinstance(path, str) and is_url(path):

@@ -47,11 +47,8 @@ _loop: asyncio.AbstractEventLoop | None = None
 
 
 def run(call: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine, for synchronous code in any thread or process.
-
-    Raises:
-        Exception: Whatever the coroutine raises.
-    """
+    """The result of a coroutine, for synchronous code in any thread or process. Raises Exception:
+    whatever the coroutine raises."""
     global _loop
     with _lock:
         if _loop is None:

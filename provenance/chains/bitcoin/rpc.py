@@ -44,7 +44,6 @@ T = TypeVar("T")
 class Code(IntEnum):
     """The error numbers of bitcoind that this project tells apart."""
 
-    MISC = -1
     WALLET = -4
     NOT_FOUND = -5
     INSUFFICIENT_FUNDS = -6

@@ -93,11 +93,8 @@ class Wallet:
         return as_sats(mine.get("trusted"), "getbalances.mine.trusted")
 
     def fund(self, payload: bytes) -> Funded:
-        """A new transaction with the 36-byte payload; nothing is locked.
-
-        Raises:
-            InsufficientFundsError, FeeTooLowError
-        """
+        """A new transaction with the 36-byte payload; nothing is locked. Raises
+        InsufficientFundsError, FeeTooLowError."""
         rate = self._fee_rate()
         try:
             return self._funded(payload, [], rate)

@@ -37,7 +37,8 @@ def _selector(function: str) -> bytes:
     return bytes(function_signature_to_4byte_selector(abi_to_signature(_ABI[function])))
 
 
-def _call(function: str, *arguments: object) -> bytes:
+def call_of(function: str, *arguments: object) -> bytes:
+    """Calldata of one of the contract's functions."""
     types = [argument["type"] for argument in _ABI[function]["inputs"]]
     return _selector(function) + encode(types, arguments)
 
@@ -62,18 +63,14 @@ class HashInfo:
 
 
 def store_call(root: bytes, metadata: str) -> bytes:
-    """Calldata of ``storeHash``.
-
-    Raises:
-        InputError: The root is not 32 bytes or is zero, or metadata is over 256 bytes of
-            UTF-8: the contract would revert.
-    """
+    """Calldata of ``storeHash``. Raises InputError: the root is not 32 bytes or is zero, or
+    metadata is over 256 bytes of UTF-8: the contract would revert."""
     if len(root) != 32 or not any(root):
         raise InputError(f"root of {len(root)} bytes, expected 32 that are not all zero")
     size = len(metadata.encode())
     if size > MAX_METADATA_BYTES:
         raise InputError(f"metadata of {size} bytes, the contract takes {MAX_METADATA_BYTES}")
-    return _call("storeHash", root, metadata)
+    return call_of("storeHash", root, metadata)
 
 
 def stored_root(calldata: bytes) -> bytes | None:
@@ -81,48 +78,28 @@ def stored_root(calldata: bytes) -> bytes | None:
     return calldata[4:36] if calldata[:4] == _STORE and len(calldata) >= 36 else None
 
 
-def verify_call(root: bytes) -> bytes:
-    """Calldata of ``verifyHash``."""
-    return _call("verifyHash", root)
-
-
-def info_call(root: bytes) -> bytes:
-    """Calldata of ``getHashInfo``."""
-    return _call("getHashInfo", root)
-
-
 def inclusion_call(
     root: bytes, leaf: bytes, index: int, size: int, proof: Sequence[bytes]
 ) -> bytes:
-    """Calldata of ``verifyInclusion``.
-
-    Raises:
-        InputError: Something that is not 32 bytes, or a number outside 0 to 2^256 - 1.
-    """
+    """Calldata of ``verifyInclusion``. Raises InputError: something that is not 32 bytes, or a
+    number outside 0 to 2^256 - 1."""
     for name, value in (("root", root), ("leaf", leaf), *(("proof element", p) for p in proof)):
         if len(value) != 32:
             raise InputError(f"{name} of {len(value)} bytes, expected 32")
     for name, number in (("index", index), ("size", size)):
         if not 0 <= number < 2**256:
             raise InputError(f"{name} {number}, expected 0 to 2^256 - 1")
-    return _call("verifyInclusion", root, leaf, index, size, list(proof))
+    return call_of("verifyInclusion", root, leaf, index, size, list(proof))
 
 
 def read_flag(answer: bytes, of: str = "verifyHash") -> bool:
-    """The answer of ``verifyHash`` or ``verifyInclusion``.
-
-    Raises:
-        LyingNodeError: Not one ABI boolean.
-    """
+    """The answer of ``verifyHash`` or ``verifyInclusion``. Raises LyingNodeError: not one ABI
+    boolean."""
     return bool(_decode(["bool"], answer, of)[0])
 
 
 def read_info(answer: bytes) -> HashInfo:
-    """The answer of ``getHashInfo``.
-
-    Raises:
-        LyingNodeError: Not that tuple.
-    """
+    """The answer of ``getHashInfo``. Raises LyingNodeError: not that tuple."""
     exists, submitter, timestamp, block, metadata = _decode(
         ["bool", "address", "uint64", "uint64", "bytes"], answer, "getHashInfo"
     )
@@ -136,11 +113,8 @@ def read_info(answer: bytes) -> HashInfo:
 
 
 def stored_event(log: Log, contract: bytes, root: bytes) -> tuple[bytes, int] | None:
-    """``(submitter, timestamp)`` where a log is this contract's ``HashStored`` of this root.
-
-    Raises:
-        LyingNodeError: The event's data do not decode.
-    """
+    """``(submitter, timestamp)`` where a log is this contract's ``HashStored`` of this root. Raises
+    LyingNodeError: the event's data do not decode."""
     if log.address != contract or log.topics[:2] != (HASH_STORED, root) or len(log.topics) != 3:
         return None
     timestamp, _ = _decode(["uint64", "bytes"], log.data, "HashStored")

@@ -145,12 +145,8 @@ def _signature(fields: Fields) -> list[int]:
 
 
 def encode_receipt(fields: Mapping[str, object]) -> bytes:
-    """A receipt as the node tells it, in the bytes that lie in the trie.
-
-    Raises:
-        UnprovableError: An unknown type, or a receipt from before EIP-658.
-        LyingNodeError: Malformed.
-    """
+    """A receipt as the node tells it, in the bytes that lie in the trie. Raises UnprovableError: an
+    unknown type, or a receipt from before EIP-658; LyingNodeError: malformed."""
     receipt = Fields(fields, "receipt")
     kind = _kind(receipt)
     if "status" not in fields:

@@ -45,11 +45,8 @@ def market(base_fee: int, priority: int) -> Fees:
 
 
 def offer(base_fee: int, priority: int, cap: int) -> Fees:
-    """Fees of a new transaction: the market's, cut at ``cap``.
-
-    Raises:
-        FeeTooLowError: The base fee alone is above the cap; resumes when it falls.
-    """
+    """Fees of a new transaction: the market's, cut at ``cap``. Raises FeeTooLowError: the base fee
+    alone is above the cap; resumes when it falls."""
     if base_fee > cap:
         raise FeeTooLowError(
             f"ethereum base fee is {gwei(base_fee)} gwei, above the cap of {gwei(cap)} "

@@ -265,12 +265,12 @@ class EthereumInterface(Network):
 
     def verify_hash(self, root: bytes) -> bool:
         """Whether the contract holds the hash, in the newest block."""
-        call = self._abi.verify_call(root)
+        call = self._abi.call_of("verifyHash", root)
         return self._abi.read_flag(self._node.view(self._sender.required_contract(), call))
 
     def get_hash_info(self, root: bytes) -> HashInfo:
         """Who stored the hash first, when, and with what metadata."""
-        call = self._abi.info_call(root)
+        call = self._abi.call_of("getHashInfo", root)
         return self._abi.read_info(self._node.view(self._sender.required_contract(), call))
 
     def verify_inclusion(

@@ -273,12 +273,8 @@ class EthereumNode:
         return node
 
     def locate(self, txid: str) -> Place | Mined:
-        """UNKNOWN, PENDING, or the block; asked twice where answers contradict each other,
-        since a block may arrive between two questions.
-
-        Raises:
-            LyingNodeError: Still contradictory.
-        """
+        """UNKNOWN, PENDING, or the block; asked twice where answers contradict each other, since a
+        block may arrive between two questions. Raises LyingNodeError: still contradictory."""
         with suppress(_Moved):
             return self._locate(txid)
         try:
@@ -340,7 +336,7 @@ class EthereumNode:
                     problem = f"HashStored of {tx.id} names another sender or time"
                     raise LyingNodeError(f"ethereum node: {problem}")
                 return root
-        answer = self.view("0x" + tx.to.hex(), abi.info_call(root))
+        answer = self.view("0x" + tx.to.hex(), abi.call_of("getHashInfo", root))
         info = abi.read_info(answer) if answer else None
         if info is None or not info.exists:
             return None

@@ -54,11 +54,8 @@ class Transaction:
 
 
 def read_transaction(answer: object, txid: str) -> Transaction:
-    """An answer of ``eth_getTransactionByHash``.
-
-    Raises:
-        LyingNodeError: Malformed, another transaction, or fields that do not hash to its id.
-    """
+    """An answer of ``eth_getTransactionByHash``. Raises LyingNodeError: malformed, another
+    transaction, or fields that do not hash to its id."""
     tx = Fields(answer, "transaction")
     if tx.hash("hash") != txid:
         raise LyingNodeError(f"ethereum node: another transaction was sent for {txid}")
@@ -101,11 +98,8 @@ class Receipt:
 
 
 def read_receipt(answer: object, txid: str) -> Receipt:
-    """An answer of ``eth_getTransactionReceipt``; its logs must name the same transaction.
-
-    Raises:
-        LyingNodeError: Malformed, or of another transaction.
-    """
+    """An answer of ``eth_getTransactionReceipt``; its logs must name the same transaction. Raises
+    LyingNodeError: malformed, or of another transaction."""
     receipt = Fields(answer, "receipt")
     if receipt.hash("transactionHash") != txid:
         raise LyingNodeError(f"ethereum node: another transaction's receipt was sent for {txid}")
@@ -149,11 +143,8 @@ class Block:
 
 
 def read_block(answer: object, what: str) -> Block:
-    """An answer of ``eth_getBlockByNumber`` or ``...ByHash`` without transaction bodies.
-
-    Raises:
-        LyingNodeError: Malformed.
-    """
+    """An answer of ``eth_getBlockByNumber`` or ``...ByHash`` without transaction bodies. Raises
+    LyingNodeError: malformed."""
     block = Fields(answer, what)
     named = [(name, block.raw.get(name)) for name, _ in _HEADER + _HEADER_FORKS]
     unpriced = block.raw.get("baseFeePerGas") is None

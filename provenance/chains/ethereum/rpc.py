@@ -35,11 +35,8 @@ _CHUNK = 65536
 
 
 def endpoint(url: str) -> str:
-    """``scheme://host:port`` of an RPC URL: the part that may be shown.
-
-    Raises:
-        ConfigError: Not an http(s) URL, or plain HTTP to another machine.
-    """
+    """``scheme://host:port`` of an RPC URL: the part that may be shown. Raises ConfigError: not an
+    http(s) URL, or plain HTTP to another machine."""
     return shown_url(node_url(url, KEY, credentials=True))
 
 
@@ -240,11 +237,7 @@ class AnsweredRPC(EthereumRPC):
         self._methods = {method for method, _ in answers}
 
     def call(self, method: str, *params: object) -> object:
-        """The answer that is there, or else the node's.
-
-        Raises:
-            NetworkUnavailable, NetworkError: As :meth:`EthereumRPC.call`.
-        """
+        """The answer that is there, or else the node's."""
         if method in self._methods and (method, params) in self._answers:
             return self._answers[method, params]
         return super().call(method, *params)

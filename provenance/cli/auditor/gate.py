@@ -7,13 +7,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from provenance import files
-from provenance.cli.output import answer
+from provenance.app.verify import verify_path, verify_run
+from provenance.cli.output import answer, settings_of
 from provenance.errors import InputError
-from provenance.gate import outputs
+from provenance.gate import approvals, outputs
 from provenance.gate.decision import Decision, Gate
 from provenance.gate.policy import load_policy
 from provenance.settings import READERS, load
+from provenance.settings.key_files import IDENTITY, read_seed
 
 _OUTPUTS: Final[Mapping[str, Callable[[Decision], bytes]]] = {
     "sarif": outputs.sarif, "junit": outputs.junit, "card": outputs.model_card,
@@ -34,6 +38,7 @@ def gate(arguments: argparse.Namespace) -> int:
         arguments.headers or (),
         arguments.quorum,
         [Path(path) for path in arguments.parent or ()],
+        approvals=[Path(path) for path in arguments.approval or ()],
     )
     source = Path(arguments.bundle) if arguments.bundle else arguments.run_id
     decision = held.decide(Path(arguments.model), source)
@@ -43,10 +48,41 @@ def gate(arguments: argparse.Namespace) -> int:
     return decision.exit_code
 
 
+def approve(arguments: argparse.Namespace) -> int:
+    """Sign that a run may be promoted."""
+    key = read_seed(Path(arguments.key), IDENTITY)
+    until = approvals.day(arguments.until or "")
+    if arguments.until is not None and until is None:
+        raise InputError(f"--until: found {arguments.until!r}, expected {approvals.DAY}")
+    settings = settings_of(arguments, secrets=False)
+    if arguments.bundle is not None:
+        report = verify_path(settings, Path(arguments.bundle))
+    elif arguments.run_id is not None:
+        report = verify_run(settings, arguments.run_id)
+    else:
+        raise InputError("approve: found neither --run nor --bundle, expected one of the two")
+    path = Path(arguments.output)
+    private = Ed25519PrivateKey.from_private_bytes(key)
+    approval, count = approvals.approve(report, private, until, path)
+    term = approval.until and approval.until.isoformat()
+    document = {
+        "file": str(path),
+        "run_id": str(approval.run),
+        "root": approval.root.hex(),
+        "until": term,
+        "signatures": count,
+        "verified": report.outcome,
+    }
+    line = f"run {approval.run}, root {approval.root.hex()[:16]}, until {term or 'for ever'}"
+    return answer(arguments, document, f"{path}: {count} signed; {line}")
+
+
 def _targets(arguments: argparse.Namespace) -> dict[Path, Callable[[Decision], bytes]]:
     """Where each output goes; ``InputError`` where that is another's place, or is or lies in what
     is read: it would be removed."""
-    options = (*_OUTPUTS, "model", "policy", "bundle", "config", "parent", "headers")
+    options = (
+        *_OUTPUTS, "model", "policy", "bundle", "config", "parent", "headers", "approval",
+    )  # fmt: skip
     paths = [
         (option, Path(path))
         for option in options

@@ -77,11 +77,7 @@ def usable(device: Any, factory: HashFactory) -> bool:
 def resident_digests(
     tensors: Iterable[tuple[str, Array]], factory: HashFactory
 ) -> dict[str, ResidentDigest]:
-    """The digests, by name, of those tensors that were hashed on their device.
-
-    Raises:
-        InputError: As :func:`~provenance.fingerprint.arrays.raw_tensor`.
-    """
+    """The digests, by name, of those tensors that were hashed on their device."""
     found: dict[str, ResidentDigest] = {}
     if not in_use():
         return found

@@ -115,11 +115,8 @@ def best_iteration(model: Any) -> int:
 
 
 def booster_tensor(name: str, model: Any, library: str) -> RawTensor:
-    """The serialisation of a booster as a tensor ``name``.
-
-    Raises:
-        InputError: it is not trained, or its library cannot write it.
-    """
+    """The serialisation of a booster as a tensor ``name``. Raises InputError: it is not trained, or
+    its library cannot write it."""
     if library == "catboost" and not model.is_fitted():
         raise InputError(f"model: {type_name(model)} {name!r} is not trained")
     try:

@@ -39,11 +39,8 @@ def nnx_values(model: Any) -> Named:
 
 
 def struct_values(state: Any) -> Named:
-    """A ``flax.struct.dataclass``, such as a TrainState, by its fields.
-
-    Raises:
-        InputError: A field of the tree that holds something else than arrays and numbers.
-    """
+    """A ``flax.struct.dataclass``, such as a TrainState, by its fields. Raises InputError: a field
+    of the tree that holds something else than arrays and numbers."""
     fields = dataclasses.fields(state)
     inside = [f.name for f in fields if f.metadata.get("pytree_node", True)]
     outside = [f.name for f in fields if f.name not in inside]

@@ -64,11 +64,7 @@ def keras_values_file(path: str) -> Named:
 
 def beside_variables(path: str) -> list[str]:
     """What else a file that :func:`keras_values_file` reads has for Keras, by name: each other
-    member of a ``.keras``; of HDF5 the attributes at its root. ``.weights.h5`` has none.
-
-    Raises:
-        InputError, FormatError: As of :func:`keras_values_file`.
-    """
+    member of a ``.keras``; of HDF5 the attributes at its root. ``.weights.h5`` has none."""
     where = f"keras file {path!r}"
     with _file_errors(where):
         if path.endswith(".keras"):
@@ -124,12 +120,8 @@ def _arrays(h5py: Any, file: Any, where: str, size: int) -> tuple[list[tuple[str
 
 
 def _datasets(h5py: Any, file: Any, where: str) -> Iterator[tuple[str, Any]]:
-    """Each dataset once, in the order of the names; links to other files, or by a path, are none
-    of the file's.
-
-    Raises:
-        FormatError: Groups are nested too deep.
-    """
+    """Each dataset once, in the order of the names; links to other files, or by a path, are none of
+    the file's. Raises FormatError: groups are nested too deep."""
     seen = {h5py.h5o.get_info(file.id).addr}
     waiting = [(key, file, key) for key in sorted(file, reverse=True)]
     while waiting:

@@ -30,11 +30,7 @@ _SAVED: weakref.WeakKeyDictionary[Any, tuple[list[int], dict[int, str]]] = (
 
 
 def keras_values(model: Any) -> Named:
-    """A model's or a layer's variables.
-
-    Raises:
-        InputError: It has none yet: it is not built.
-    """
+    """A model's or a layer's variables. Raises InputError: it has none yet: it is not built."""
     variables = list(model.weights)
     if not variables:
         raise InputError(f"model: {type_name(model)} has no tensors: build it, or call it once")
@@ -67,11 +63,7 @@ def keras_values(model: Any) -> Named:
 
 def _arguments(model: Any) -> list[tuple[str, RawTensor]]:
     """Of each preprocessing layer of Keras's own the canonical JSON of its configuration, without
-    its name, and of its vocabulary.
-
-    Raises:
-        InputError: One that has no such form.
-    """
+    its name, and of its vocabulary. Raises InputError: one that has no such form."""
     found = []
     for layer in model._flatten_layers():
         if not type(layer).__module__.startswith("keras.src.layers.preprocessing"):

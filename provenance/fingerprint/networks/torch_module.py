@@ -89,7 +89,8 @@ def module_values(model: Any) -> Named:
     if "subclass" in map(kind_of, classes):
         survey.note_attributes(state)
     odd = {kind for kind in classes if kind_of(kind) == "other"}
-    parameters = {kind for kind in classes - odd if _is_parameter(kind)}
+    parameter = sys.modules["torch"].nn.Parameter
+    parameters = {kind for kind in classes - odd if issubclass(kind, parameter)}
     plain = own and not odd
     values = list(state.items()) if plain else state_values(state).values
     if own:
@@ -128,11 +129,8 @@ def state_values(state: Mapping[str, Any]) -> Named:
 
 
 def program_values(program: Any) -> Named:
-    """The state and the constants of a ``torch.export.ExportedProgram``.
-
-    Raises:
-        InputError: A constant that is no tensor.
-    """
+    """The state and the constants of a ``torch.export.ExportedProgram``. Raises InputError: a
+    constant that is no tensor."""
     values = [*program.state_dict.items(), *program.constants.items()]
     counted = set(program.graph_signature.parameters)
     buffers = frozenset(name for name, _ in values if name not in counted)
@@ -249,11 +247,8 @@ class _Survey:
         return name
 
     def renamed(self, state: Mapping[str, Any]) -> dict[str, Any]:
-        """A state by names without wrappers, without what is the wrappers' own.
-
-        Raises:
-            InputError: Two tensors that have one name then.
-        """
+        """A state by names without wrappers, without what is the wrappers' own. Raises InputError:
+        two tensors that have one name then."""
         found: dict[str, Any] = {}
         for old, value in state.items():
             name = self.new_name(old)
@@ -291,10 +286,6 @@ class _Survey:
 def _standard() -> frozenset[str]:
     """Attributes that every module has."""
     return frozenset(vars(sys.modules["torch"].nn.Module()))
-
-
-def _is_parameter(kind: Any) -> bool:
-    return issubclass(kind, sys.modules["torch"].nn.Parameter)
 
 
 def _contents(name: str, value: Any, depth: int) -> Iterator[tuple[str, Any]]:

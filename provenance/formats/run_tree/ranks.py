@@ -48,11 +48,8 @@ def state_root(digests: Mapping[str, bytes]) -> bytes:
 
 
 def pieces_of(rank: int, body: Mapping[str, Any], file: str) -> list[Piece]:
-    """The tensors of a record of weights.
-
-    Raises:
-        FormatError: Not as docs/FORMAT.md says, or a shard that reaches out of its tensor.
-    """
+    """The tensors of a record of weights. Raises FormatError: not as docs/FORMAT.md says, or a
+    shard that reaches out of its tensor."""
     pieces = []
     for item in Fields.of(body, file).objects("tensors"):
         local = shape = _naturals(item, "shape")

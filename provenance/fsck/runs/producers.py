@@ -97,7 +97,7 @@ def _chain(
         if count not in digests:
             break
         chain, count = chain_on(chain, [digests[count]]), count + 1
-        if wrong is None and kept.get(count - 1) != chain:
+        if wrong is None and not facts.archived and kept.get(count - 1) != chain:
             wrong = count - 1, chain
     if wrong is None and (behind := min((seq for seq in kept if seq > count), default=None)):
         wrong = behind, None

@@ -35,13 +35,12 @@ _FILE: Final = "file"
 _SQLITE: Final = ("sqlite", "sqlite+pysqlite")
 _IN_MEMORY: Final = (None, "", ":memory:")
 _KEEPALIVE: Final[dict[str, object]] = {
-    "connect_timeout": 5,
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,
-    "application_name": "ml-provenance",
 }
+_CONNECT: Final = _KEEPALIVE | {"connect_timeout": 5, "application_name": "ml-provenance"}
 
 
 def parse_url(url: str) -> URL:
@@ -89,10 +88,10 @@ def make_engine(url: URL, wait_s: float, *, read_only: bool = False) -> Engine:
             return _reading_engine(url, wait_s)
         return _sqlite_engine(url, wait_s)
     try:
-        return create_engine(
+        engine = create_engine(
             url,
             connect_args={
-                **{k: v for k, v in _KEEPALIVE.items() if k not in url.query},
+                **{k: v for k, v in _CONNECT.items() if k not in url.query},
                 **psycopg_options(url.render_as_string(hide_password=False)),
             },
             pool_pre_ping=True,
@@ -101,6 +100,19 @@ def make_engine(url: URL, wait_s: float, *, read_only: bool = False) -> Engine:
         )
     except ImportError:
         raise MissingExtraError("psycopg", "postgres") from None
+    ends = {
+        f"tcp_{k.removeprefix('tcp_')}": str(url.query.get(k, v)) for k, v in _KEEPALIVE.items()
+    }
+
+    @event.listens_for(engine, "connect")
+    def give_up_alike(connection: Any, record: ConnectionPoolEntry) -> None:
+        """The server, too, ends the connection of a client that is cut off: left to itself it keeps
+        the locks of its transaction for two hours, and all others wait for the ledger's."""
+        settings = ", ".join(f"set_config('{name}', %s, false)" for name in ends)
+        connection.execute(f"SELECT {settings}", list(ends.values()))
+        connection.commit()
+
+    return engine
 
 
 def _sqlite_engine(url: URL, wait_s: float) -> Engine:

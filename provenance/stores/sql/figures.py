@@ -10,7 +10,6 @@ from provenance.ports.values import AnchorState
 from provenance.stores.sql.schema import (
     anchors,
     commits,
-    due_reports,
     ledger_entries,
     marks,
     parked,
@@ -37,9 +36,6 @@ class FiguresPart(Session):
 
     def parked_count(self) -> int:
         return int(self._read(select(func.count()).select_from(parked)).scalar_one())
-
-    def due_report_count(self) -> int:
-        return int(self._read(select(func.count()).select_from(due_reports)).scalar_one())
 
     def oldest_anchors(self, network: str) -> Mapping[AnchorState, tuple[float, int, int]]:
         anchor = anchors.c

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, delete, func, insert, or_, select, true, update
 
 from provenance.errors import EquivocationError, FormatError, InputError, IntegrityError
 from provenance.formats import json_text
@@ -32,6 +32,7 @@ from provenance.stores.sql.schema import (
     receipts,
     runs,
     subtrees,
+    summaries,
 )
 from provenance.stores.sql.session import Session, fields_of, values_in
 
@@ -138,13 +139,15 @@ class LedgerPart(Session):
         query = _ENTRIES.where(ledger_entries.c.root == root)
         return self._one(_entry, query.order_by(ledger_entries.c.index.desc()).limit(1))
 
-    def run_counts(self) -> tuple[int, int]:
-        every = self._read(select(func.count()).select_from(runs)).scalar_one()
-        open_ones = self._read(select(func.count()).select_from(runs).where(_UNFINISHED))
-        return every, every - open_ones.scalar_one()
+    def run_counts(self, team: str | None = None) -> tuple[int, int]:
+        query = select(func.count()).select_from(runs).where(_of_team(team))
+        every = self._read(query).scalar_one()
+        return every, every - self._read(query.where(_UNFINISHED)).scalar_one()
 
-    def unfinished(self, limit: int) -> Sequence[tuple[UUID, str, tuple[int, ...]]]:
-        newest = select(runs.c.run, runs.c.state).where(_UNFINISHED)
+    def unfinished(
+        self, limit: int, team: str | None = None
+    ) -> Sequence[tuple[UUID, str, tuple[int, ...]]]:
+        newest = select(runs.c.run, runs.c.state).where(_UNFINISHED, _of_team(team))
         newest = newest.order_by(runs.c.created_at.desc(), runs.c.run.desc()).limit(limit)
         states = {row.run: row.state for row in self._read(newest)}
         indexes: dict[UUID, list[int]] = {run: [] for run in states}
@@ -253,3 +256,10 @@ def _coverage(index: int, text: str) -> tuple[tuple[bytes, int], ...]:
     if any(type(n) is not int or n < 1 or len(producer) != 16 for producer, n in stated.items()):
         raise IntegrityError(f"ledger entry {index}: what it states to cover does not read")
     return tuple(sorted(stated.items()))
+
+
+def _of_team(team: str | None) -> ColumnElement[bool]:
+    """Of runs: all where None."""
+    if team is None:
+        return true()
+    return runs.c.run.in_(select(summaries.c.run).where(summaries.c.team == team))

@@ -3,7 +3,7 @@ what an operator asks of the networks, counted by the database."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from math import inf
@@ -26,7 +26,7 @@ from provenance.errors import FormatError
 from provenance.evidence.run_summary import ENDING, SUMMARISED, moved_on
 from provenance.evidence.story import state_of
 from provenance.formats.record import Kind, Record
-from provenance.ports.listing import NetworkTally, RunSummary, Wanted
+from provenance.ports.listing import NetworkTally, RunSummary, TeamUse, Wanted
 from provenance.ports.values import (
     AnchorRow,
     AnchorState,
@@ -56,6 +56,7 @@ _MOVED: Final = (
     .values({column.name: bindparam(f"new_{column.name}") for column in summaries.c})
 )
 _STARTS: Final = (Kind.CONFIG, Kind.RUN_END)
+DAY_S: Final = 86400
 _LIVE: Final = tuple(set(AnchorState) - {AnchorState.REPLACED, AnchorState.FAILED})
 _BLOCKS: Final = 20
 """Anchors whose blocks tell a network's pace."""
@@ -85,6 +86,8 @@ class ListingPart(RecordsPart, LedgerPart, OutboxPart):
             newest = max(own, key=lambda row: (row.epoch or 0, row.ts), default=None)
             told += [] if newest is None else [newest]
         summary = moved_on(known, _decoded(told), [row.ts for row in new])
+        if new:
+            summary = _counted(summary, sum(len(row.data) for row in new), self._arrived_at)
         starts = any(row.kind in _STARTS for row in new)
         again = known.state != "running" and any(row.seq == 0 for row in new)
         if not (starts or again or run in self._sealed):
@@ -113,6 +116,18 @@ class ListingPart(RecordsPart, LedgerPart, OutboxPart):
         count = select(func.count()).select_from(runs.outerjoin(summaries)).where(*matching)
         return found, self._read(count).scalar_one()
 
+    def teams_of(self, of: Collection[UUID]) -> Mapping[UUID, str]:
+        own = (summaries.c.run.in_(list(of)), summaries.c.team.is_not(None))
+        query = select(summaries.c.run, summaries.c.team).where(*own)
+        return {row.run: row.team for row in self._read(query)}
+
+    def team_use(self, day: int, team: str | None = None) -> Mapping[str, TeamUse]:
+        began = func.count(case((summaries.c.joined == day, 1)))
+        query = select(summaries.c.team, began, func.sum(summaries.c.day_bytes))
+        named = summaries.c.team.is_not(None) if team is None else summaries.c.team == team
+        query = query.where(summaries.c.day == day, named).group_by(summaries.c.team)
+        return {name: TeamUse(number, int(size)) for name, number, size in self._read(query)}
+
     def run_states(self, wanted: Wanted) -> Mapping[str, int]:
         state = _state(wanted).label("now")
         query = select(state, func.count()).select_from(runs.outerjoin(summaries))
@@ -123,10 +138,13 @@ class ListingPart(RecordsPart, LedgerPart, OutboxPart):
         rules = list[ColumnElement[bool]]()
         if wanted.run is not None:
             rules.append(runs.c.run == wanted.run)
+        if wanted.among is not None:
+            rules.append(summaries.c.team == wanted.among)
         if wanted.state is not None:
             rules.append(state == wanted.state)
-        if wanted.group is not None:
-            rules.append(summaries.c.group == wanted.group)
+        for label in ("team", "group"):
+            if (value := getattr(wanted, label)) is not None:
+                rules.append(summaries.c[label] == value)
         if wanted.since is not None:
             rules.append(func.coalesce(runs.c.last_ingest, runs.c.created_at) >= wanted.since)
         for tag in wanted.tags:
@@ -202,6 +220,14 @@ class ListingPart(RecordsPart, LedgerPart, OutboxPart):
             counts = [q.where(t.c.run == run) for q, t in zip(counts, tables, strict=True)]
         roots, refused, twice = (self._read(query).scalar_one() for query in counts)
         return roots, refused, twice
+
+
+def _counted(summary: RunSummary, nbytes: int, now: float) -> RunSummary:
+    """With bytes that came now."""
+    today = int(now // DAY_S)
+    before = summary.day_bytes if summary.day == today else 0
+    joined = today if summary.joined is None and summary.team else summary.joined
+    return replace(summary, joined=joined, day=today, day_bytes=before + nbytes)
 
 
 def _state(wanted: Wanted) -> ColumnElement[str]:

@@ -6,15 +6,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
-from uuid import UUID
 
-from sqlalchemy import ColumnElement, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, bindparam, func, insert, or_, select, update
 
 from provenance.errors import EquivocationError, IntegrityError
 from provenance.ports.values import (
     AnchorRow,
     AnchorState,
-    DueReport,
     NetworkRow,
     SignedVersion,
     VersionRow,
@@ -22,8 +20,8 @@ from provenance.ports.values import (
 from provenance.stores.sql.schema import (
     anchor_versions,
     anchors,
-    due_reports,
     heads,
+    ledger_entries,
     networks,
     nonces,
 )
@@ -33,7 +31,6 @@ _ANCHORS: Final = values_in(AnchorRow, anchors)
 _FIXED: Final = ("id", "network", "size", "root", "created_at")
 """Of an anchor; all else :meth:`OutboxPart.save_anchor` writes."""
 _NETWORKS: Final = values_in(NetworkRow, networks)
-_REPORTS: Final = values_in(DueReport, due_reports)
 _VERSIONS: Final = select(
     *(anchor_versions.c[name] for name in ("id", "anchor_id", "created_at", "sent_at")),
     *columns_of(SignedVersion, anchor_versions),
@@ -118,6 +115,25 @@ class OutboxPart(Session):
         failed = query.where(anchors.c.state == AnchorState.FAILED)
         return live or self._one(AnchorRow, failed)
 
+    def coverings(
+        self, network: str, indexes: Iterable[int]
+    ) -> Mapping[int, tuple[AnchorRow, str | None]]:
+        gone = (AnchorState.REPLACED, AnchorState.FAILED)
+        entry, each = ledger_entries.c.index, anchors.alias()
+        smallest = select(each.c.id).where(each.c.network == network, each.c.size > entry)
+        smallest = smallest.order_by(each.c.size).limit(1)
+        live = smallest.where(each.c.state.not_in(gone)).scalar_subquery()
+        failed = smallest.where(each.c.state == AnchorState.FAILED).scalar_subquery()
+        version = anchor_versions.c
+        newest = select(func.max(version.id)).where(version.anchor_id == anchors.c.id)
+        counts = func.coalesce(anchors.c.version_id, newest.correlate(anchors).scalar_subquery())
+        query = select(entry, version.transaction_id, *columns_of(AnchorRow, anchors))
+        query = query.where(entry.in_(list(indexes))).select_from(
+            ledger_entries.join(anchors, anchors.c.id == func.coalesce(live, failed))
+            .outerjoin(anchor_versions, version.id == counts)
+        )  # fmt: skip
+        return {index: (AnchorRow(*row), id) for index, id, *row in self._read(query)}
+
     def anchor_counts(self, network: str) -> Mapping[AnchorState, int]:
         query = select(anchors.c.state, func.count().label("number"))
         query = query.where(anchors.c.network == network).group_by(anchors.c.state)
@@ -155,21 +171,6 @@ class OutboxPart(Session):
             for network in self.anchored_networks()
             if self._read(due.where(anchors.c.network == network)).first() is not None
         )
-
-    def add_due_report(self, run: UUID, index: int, now: float) -> None:
-        self._add_once(due_reports, fields_of(DueReport(run, index, 0, now)))
-
-    def due_report(self, size: int, now: float, horizon_s: float) -> DueReport | None:
-        due = due_reports.c
-        come = or_(due.next_attempt_at <= now, due.next_attempt_at > now + horizon_s)
-        query = _REPORTS.where(due.index < size, come)
-        return self._one(DueReport, query.order_by(due.attempts, due.next_attempt_at).limit(1))
-
-    def save_due_report(self, row: DueReport) -> None:
-        self._replace(due_reports, [fields_of(row)])
-
-    def drop_due_report(self, run: UUID) -> None:
-        self._write(delete(due_reports).where(due_reports.c.run == run))
 
     def save_anchor(self, *rows: AnchorRow) -> None:
         if not rows:

@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from operator import attrgetter
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, delete, func, select, true, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    and_,
+    delete,
+    func,
+    insert,
+    select,
+    true,
+    update,
+)
 
-from provenance.errors import InputError, UnknownRunError
+from provenance.bundle.archive import Archive
+from provenance.errors import InputError, IntegrityError, UnknownRunError
 from provenance.formats.record import MAX_SAFE_INTEGER, Kind
+from provenance.ports.listing import HeldRun
 from provenance.ports.values import (
+    ArchivedRun,
     Equivocation,
     Inserted,
     Parked,
@@ -38,19 +51,26 @@ BEYOND: Final = "beyond the quota"
 _RUNS: Final = values_in(RunRow, schema.runs)
 _RECORDS: Final = values_in(StoredRecord, schema.records)
 _VALUES: Final = attrgetter(*schema.records.c.keys()[:-1])
+_ARCHIVED: Final = values_in(ArchivedRun, schema.archived_runs)
 _PRODUCERS: Final = values_in(ProducerRow, schema.producers)
 _STATEMENTS: Final = values_in(StatementRow, schema.statements)
 _EQUIVOCATIONS: Final = values_in(Equivocation, schema.equivocations)
 _PARKED: Final = values_in(Parked, schema.parked)
+_HELD: Final = values_in(HeldRun, schema.held_runs)
 
 
 class RecordsPart(Session):
     """What ingest writes; see :class:`provenance.ports.store.LedgerTx`."""
 
-    def __init__(self, connection: Connection, label: str, writable: bool) -> None:
+    def __init__(
+        self, connection: Connection, label: str, writable: bool, archive: Archive | None
+    ) -> None:
         super().__init__(connection, label, writable)
+        self._archive = archive
+        self._read_back: dict[UUID, dict[tuple[bytes, int], StoredRecord] | None] = {}
         self._arrived: list[StoredRecord] = []
         self._sealed: set[UUID] = set()
+        self._arrived_at = 0.0
 
     def run(self, run: UUID) -> RunRow | None:
         return self._one(RunRow, _RUNS.where(schema.runs.c.run == run))
@@ -108,6 +128,7 @@ class RecordsPart(Session):
                 outcome.append(Inserted.CONFLICT)
         if new:
             self._arrived += new
+            self._arrived_at = now
             self._add_new(schema.records, [(*_VALUES(record), now) for record in new])
             self._write(
                 update(schema.runs)
@@ -133,6 +154,10 @@ class RecordsPart(Session):
             wanted.setdefault((record.run, record.producer), []).append(record.seq)
         stored: dict[_Key, bytes] = {}
         for (run, producer), seqs in wanted.items():
+            if (kept := self._of_archive(run)) is not None:
+                own = [(run, producer, seq) for seq in seqs if (producer, seq) in kept]
+                stored.update({key: kept[key[1:]].digest for key in own})
+                continue
             for first, last in _stretches(sorted(seqs)):
                 rows = self._read(
                     select(schema.records.c.seq, schema.records.c.digest).where(
@@ -145,6 +170,9 @@ class RecordsPart(Session):
         return stored
 
     def records(self, run: UUID, kinds: Iterable[Kind] | None = None) -> Sequence[StoredRecord]:
+        if (kept := self._of_archive(run)) is not None:
+            chosen = Kind if kinds is None else frozenset(kinds)
+            return [record for record in kept.values() if record.kind in chosen]
         query = _RECORDS.where(schema.records.c.run == run)
         if kinds is None:
             return self._all(
@@ -154,24 +182,43 @@ class RecordsPart(Session):
         stored = self._all(StoredRecord, query.where(schema.records.c.kind.in_(list(kinds))))
         return sorted(stored, key=lambda record: (record.producer, record.seq))
 
-    def newest_record(self, run: UUID, kind: Kind) -> StoredRecord | None:
-        record = schema.records.c
-        query = _RECORDS.where(record.run == run, record.kind == kind)
-        newest = self._all(
-            StoredRecord, query.order_by(record.epoch.desc(), record.ts.desc()).limit(1)
-        )
-        return newest[0] if newest else None
+    def archived(self, run: UUID) -> ArchivedRun | None:
+        return self._one(ArchivedRun, _ARCHIVED.where(schema.archived_runs.c.run == run))
 
-    def span(self, run: UUID) -> tuple[str, str] | None:
-        record, producer = schema.records.c, schema.producers.c
-        mine = (record.run == run, producer.run == run, record.producer == producer.producer)
-        ends = select(func.min(record.ts), func.max(record.ts)).where(
-            *mine, record.seq.in_([0, producer.highest - 1])
-        )
-        first, last = self._read(ends).one()
-        return None if first is None else (first, last)
+    def archived_runs(self) -> Sequence[ArchivedRun]:
+        return self._all(ArchivedRun, _ARCHIVED.order_by(schema.archived_runs.c.run))
+
+    def archive_run(self, row: ArchivedRun) -> None:
+        self._write(delete(schema.records).where(schema.records.c.run == row.run))
+        self._write(insert(schema.archived_runs).values(fields_of(row)))
+        self._read_back.pop(row.run, None)
+
+    def restore_run(self, run: UUID, now: float) -> int:
+        kept = self._of_archive(run)
+        if kept is None:
+            raise UnknownRunError(f"run {run}: is not archived")
+        self._write(delete(schema.archived_runs).where(schema.archived_runs.c.run == run))
+        self._add_new(schema.records, [(*_VALUES(record), now) for record in kept.values()])
+        self._read_back.pop(run)
+        return len(kept)
+
+    def _of_archive(self, run: UUID) -> dict[tuple[bytes, int], StoredRecord] | None:
+        """An archived run's records by producer and ``seq``, in order, read once; None of a run
+        that is not archived."""
+        if run not in self._read_back:
+            row, found = self.archived(run), None
+            if row is not None and self._archive is None:
+                problem = f"archived as {row.digest.hex()}, and no archive.folder is configured"
+                raise IntegrityError(f"run {run}: {problem}")
+            if row is not None and self._archive is not None:
+                records = self._archive.read(row)
+                found = {(record.producer, record.seq): record for record in records}
+            self._read_back[run] = found
+        return self._read_back[run]
 
     def has_record(self, run: UUID, producer: bytes, seq: int) -> bool:
+        if (kept := self._of_archive(run)) is not None:
+            return (producer, seq) in kept
         record = schema.records.c
         mine = (record.run == run, record.producer == producer, record.seq == seq)
         return self._read(select(record.seq).where(*mine)).first() is not None
@@ -272,6 +319,26 @@ class RecordsPart(Session):
         )
         self._add_once(schema.parked, fields_of(row))
 
+    def hold(self, row: HeldRun) -> None:
+        self._replace(schema.held_runs, [fields_of(row)])
+
+    def held(self, run: UUID) -> HeldRun | None:
+        return self._one(HeldRun, _HELD.where(schema.held_runs.c.run == run))
+
+    def held_runs(self) -> Sequence[HeldRun]:
+        return self._all(HeldRun, _HELD.order_by(schema.held_runs.c.at).limit(1000))
+
+    def held_counts(self) -> Mapping[str, int]:
+        team = schema.held_runs.c.team
+        rows = self._read(select(team, func.count()).group_by(team))
+        return {name or "": number for name, number in rows}
+
+    def release(self, rows: Iterable[HeldRun], now: float) -> None:
+        for row in rows:
+            self._write(delete(schema.held_runs).where(_unchanged(row)))
+            mine = update(schema.runs).where(schema.runs.c.run == row.run)
+            self._write(mine.values(last_ingest=now))
+
     def forget_parked(self, run: UUID | None = None, ids: Iterable[str] | None = None) -> int:
         query = delete(schema.parked)
         if run is not None:
@@ -285,6 +352,10 @@ class RecordsPart(Session):
         if run is not None:
             query = query.where(schema.parked.c.run == run)
         return self._all(Parked, query)
+
+
+def _unchanged(row: HeldRun) -> ColumnElement[bool]:
+    return and_(schema.held_runs.c.run == row.run, schema.held_runs.c.at == row.at)
 
 
 def _parked_of(run: UUID | None) -> ColumnElement[bool]:

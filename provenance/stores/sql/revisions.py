@@ -11,6 +11,7 @@ from provenance.stores.sql.errors import KEY
 from provenance.stores.sql.schema import REVISIONS, metadata
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+_REVISION = text("SELECT version_num FROM alembic_version")
 
 
 def is_current(connection: Connection, label: str) -> bool:
@@ -20,6 +21,16 @@ def is_current(connection: Connection, label: str) -> bool:
         ConfigError: It is newer than this release.
     """
     return known_revision(connection, label) == REVISIONS[-1]
+
+
+def require_current(connection: Connection, label: str) -> None:
+    """Of a writer: a newer release may have migrated the database since it was opened.
+
+    Raises:
+        ConfigError: It is newer than this release, or older.
+    """
+    if _revision(connection, label) != REVISIONS[-1]:
+        raise stale(label)
 
 
 def stale(label: str) -> ConfigError:
@@ -61,8 +72,11 @@ def known_revision(connection: Connection, label: str) -> str | None:
     """The revision a database is at; None where it was never migrated."""
     if not inspect(connection).has_table("alembic_version"):
         return None
-    query = text("SELECT version_num FROM alembic_version")
-    revision: str | None = connection.execute(query).scalar()
+    return _revision(connection, label)
+
+
+def _revision(connection: Connection, label: str) -> str | None:
+    revision: str | None = connection.execute(_REVISION).scalar()
     if revision is not None and revision not in REVISIONS:
         raise ConfigError(
             KEY,

@@ -91,6 +91,7 @@ summaries = Table(
     metadata,
     Column("run", Uuid, ForeignKey(runs.c.run), primary_key=True),
     Column("name", FreeText),
+    Column("team", FreeText),
     Column("group", FreeText),
     Column("tags", Lines, nullable=False),
     Column("state", String, nullable=False),
@@ -104,9 +105,14 @@ summaries = Table(
     Column("numbers", JsonText, nullable=False),
     Column("has_results", Boolean, nullable=False),
     Column("dropped", BigInteger, nullable=False),
+    Column("joined", BigInteger),
+    Column("day", BigInteger),
+    Column("day_bytes", BigInteger, nullable=False),
 )
 Index(None, summaries.c.seen)
 Index(None, summaries.c.name)
+Index(None, summaries.c.team)
+Index(None, summaries.c.day, summaries.c.team)
 Index(None, summaries.c.state)
 _lost = summaries.c.dropped > 0
 Index(None, summaries.c.dropped, sqlite_where=_lost, postgresql_where=_lost)
@@ -131,6 +137,18 @@ records = Table(
 )
 Index(None, records.c.run, records.c.kind)
 Index(None, records.c.run, records.c.epoch)
+
+archived_runs = Table(
+    "archived_runs",
+    metadata,
+    Column("run", Uuid, ForeignKey(runs.c.run), primary_key=True),
+    Column("digest", LargeBinary, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("records", BigInteger, nullable=False),
+    Column("archived_at", Double, nullable=False),
+    _size("digest", 32),
+)
+"""Runs whose rows of ``records`` lie in archive files (:mod:`provenance.bundle.archive`)."""
 
 producers = Table(
     "producers",
@@ -186,18 +204,6 @@ due_checkpoints = Table(
     Column("epoch", BigInteger, primary_key=True, autoincrement=False),
 )
 
-due_reports = Table(
-    "due_reports",
-    metadata,
-    Column("run", Uuid, ForeignKey(runs.c.run), primary_key=True),
-    Column("entry", BigInteger, key="index", nullable=False),
-    Column("attempts", Integer, nullable=False),
-    Column("next_attempt_at", Double, nullable=False),
-    _at_least("entry", 0),
-)
-"""Runs without a report of their *after* entry: it is written once that is final everywhere."""
-Index(None, due_reports.c.index)
-
 due_announcements = Table(
     "due_announcements",
     metadata,
@@ -228,12 +234,14 @@ due_work = Table(
     Column("id", _RowId, primary_key=True),
     Column("kind", EnumText(Work), nullable=False),
     Column("run", Uuid, ForeignKey(runs.c.run), nullable=False),
+    Column("entry", BigInteger, key="index"),
     Column("told", FreeText),
     Column("attempts", Integer, nullable=False),
     Column("next_attempt_at", Double, nullable=False),
+    _at_least("entry", 0),
     sqlite_autoincrement=True,  # whoever is late drops a row by its id: never another's
 )
-Index(None, due_work.c.kind, due_work.c.next_attempt_at)
+Index(None, due_work.c.kind, due_work.c.attempts, due_work.c.next_attempt_at)
 Index(None, due_work.c.run)
 
 equivocations = Table(
@@ -260,6 +268,19 @@ parked = Table(
     _size("id", 64),
 )
 Index(None, parked.c.run)
+
+held_runs = Table(
+    "held_runs",
+    metadata,
+    Column("run", Uuid, primary_key=True),
+    Column("team", FreeText),
+    Column("trainer", FreeText),
+    Column("reason", FreeText, nullable=False),
+    Column("at", Double, nullable=False),
+)
+"""Runs whose batches are not taken for now; not all of them are in ``runs``."""
+Index(None, held_runs.c.at)
+Index(None, held_runs.c.team)
 
 ledger_entries = Table(
     "ledger_entries",

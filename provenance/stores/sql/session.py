@@ -34,6 +34,8 @@ from provenance.stores.sql.errors import translated
 
 LEDGER_LOCK: Final = 0x4D4C5031
 """Key of the PostgreSQL advisory lock of the ledger: ``MLP1`` in ASCII."""
+SCHEMA_LOCK: Final = LEDGER_LOCK + 1
+"""Of the schema's: shared by all writers, a migration's alone."""
 V = TypeVar("V")
 
 

@@ -8,7 +8,9 @@ the database and waits for no writer.
 The lock is the one writer's on SQLite (``BEGIN IMMEDIATE``). PostgreSQL has two kinds, advisory and
 until the commit: the ledger's, of every transaction that names no run, and one for each run. A
 run's transaction takes its own first, and the ledger's where it comes to what all runs share
-(:meth:`.session.Session._share`): in this order alone, so that no two wait for each other.
+(:meth:`.session.Session._share`): in this order alone, so that no two wait for each other. Before
+both each shares the schema's with all others: a migration has it alone, and who comes after it
+writes nothing where the schema is another release's.
 
 A store MAY be used by many threads, and on both sides of a fork: the child opens its own
 connections and MUST NOT touch those of the parent. A block that was open across the fork
@@ -26,11 +28,13 @@ import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import Connection, Engine, exc, text
 
+from provenance.bundle.archive import Archive
 from provenance.errors import StoreUnavailable, UsageError
 from provenance.ports.store import LedgerTx
 from provenance.settings.urls import sqlite_path
@@ -48,14 +52,31 @@ from provenance.stores.sql.revisions import (
     bring_up_to_date,
     is_current,
     known_revision,
+    require_current,
     stale,
 )
 from provenance.stores.sql.schema import REVISIONS
 from provenance.stores.sql.sealing import SealingPart
-from provenance.stores.sql.session import LEDGER_LOCK
+from provenance.stores.sql.session import LEDGER_LOCK, SCHEMA_LOCK
 from provenance.stores.sql.work import WorkPart
 
-_LOCK: Final = text("SELECT set_config('lock_timeout', :wait, true), pg_advisory_xact_lock(:key)")
+_WAIT = "SELECT set_config('lock_timeout', :wait, true), "
+_LOCK: Final = text(
+    f"{_WAIT} pg_advisory_xact_lock_shared({SCHEMA_LOCK}), pg_advisory_xact_lock(:key)"
+)
+_LOCK_SCHEMA: Final = text(f"{_WAIT} pg_advisory_xact_lock({SCHEMA_LOCK})")
+
+_SIZES: Final = {
+    "sqlite": (
+        "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()",
+        ("VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)"),
+    ),
+    "postgresql": (
+        "SELECT pg_total_relation_size('records')",
+        ("VACUUM (FULL, ANALYZE) records",),
+    ),
+}
+"""How large the database is, and what gives back what is unused."""
 
 _stores: weakref.WeakSet[SqlStore] = weakref.WeakSet()
 _of_the_parent: list[object] = []
@@ -75,6 +96,7 @@ class SqlStore:
             StoreUnavailable.
         read_only: Refuse transactions; an SQLite file is neither written nor joined by
             another one (``-wal``, ``-shm``), so its folder may be read-only too.
+        archive: Folder of the files of archived runs; None where there is none.
 
     Raises:
         ConfigError: The URL, or the file it names, cannot be used.
@@ -82,8 +104,16 @@ class SqlStore:
         StoreUnavailable: The folder of the database cannot be made.
     """
 
-    def __init__(self, url: str, *, wait_s: float = 30.0, read_only: bool = False) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        wait_s: float = 30.0,
+        read_only: bool = False,
+        archive: Path | None = None,
+    ) -> None:
         self._url = parse_url(url)
+        self._archive = None if archive is None else Archive(archive)
         self._wait_s, self._read_only = wait_s, read_only
         self.label = url_label(self._url)
         self.in_memory = self._url.database in (None, "", ":memory:") and self._sqlite
@@ -94,7 +124,13 @@ class SqlStore:
 
     @classmethod
     def open(
-        cls, url: str, *, migrate: bool = True, wait_s: float = 30.0, read_only: bool = False
+        cls,
+        url: str,
+        *,
+        migrate: bool = True,
+        wait_s: float = 30.0,
+        read_only: bool = False,
+        archive: Path | None = None,
     ) -> SqlStore:
         """A store whose schema is the one this release needs.
 
@@ -106,7 +142,7 @@ class SqlStore:
                 older, or it is no database of this project.
             StoreUnavailable: It cannot be reached.
         """
-        store = cls(url, wait_s=wait_s, read_only=read_only)
+        store = cls(url, wait_s=wait_s, read_only=read_only, archive=archive)
         try:
             with store._begun(write=False) as connection, translated(store.label):
                 current = is_current(connection, store.label)
@@ -131,10 +167,11 @@ class SqlStore:
 
         Raises:
             StoreUnavailable: No connection, or no turn within ``wait_s``.
+            ConfigError: Another release migrated the database meanwhile.
             UsageError: This thread already has one open.
         """
         with self._begun(write=True, run=run) as connection, self._committed(connection):
-            tx = SqlTx(connection, self.label, writable=True)
+            tx = SqlTx(connection, self.label, writable=True, archive=self._archive)
             try:
                 with translated(self.label, DATABASE_ERRORS):  # also of rows that are fetched late
                     yield tx
@@ -154,7 +191,7 @@ class SqlStore:
                 (``read_only``), one wrote to it before the end: read again.
         """
         with self._begun(write=False) as connection:
-            tx = SqlTx(connection, self.label, writable=False)
+            tx = SqlTx(connection, self.label, writable=False, archive=self._archive)
             try:
                 with translated(self.label, DATABASE_ERRORS):
                     yield tx
@@ -165,13 +202,24 @@ class SqlStore:
 
     @contextmanager
     def exclusive(self) -> Iterator[Connection]:
-        """A write transaction as a bare connection: for migrations."""
+        """A write transaction as a bare connection, beside no other: for migrations."""
         with (
-            self._begun(write=True) as connection,
+            self._begun(write=True, alone=True) as connection,
             self._committed(connection),
             translated(self.label),
         ):
             yield connection
+
+    def vacuum(self) -> int:
+        """See :meth:`provenance.ports.store.LedgerStore.vacuum`."""
+        size, steps = _SIZES["sqlite" if self._sqlite else "postgresql"]
+        with self._begun(write=False) as connection, translated(self.label):
+            connection.rollback()
+            connection.execution_options(isolation_level="AUTOCOMMIT")
+            before = connection.exec_driver_sql(size).scalar_one()
+            for step in steps:
+                connection.exec_driver_sql(step)
+            return int(before - connection.exec_driver_sql(size).scalar_one())
 
     def close(self) -> None:
         """Close all idle connections. A later call opens new ones."""
@@ -180,7 +228,9 @@ class SqlStore:
                 self._engine.dispose()
 
     @contextmanager
-    def _begun(self, write: bool, run: UUID | None = None) -> Iterator[Connection]:
+    def _begun(
+        self, write: bool, run: UUID | None = None, alone: bool = False
+    ) -> Iterator[Connection]:
         if write and self._read_only:
             raise UsageError(f"{self.label} was opened read-only")
         with self._turn(write):
@@ -194,7 +244,9 @@ class SqlStore:
                     lost = "was deleted or replaced while it was in use: put it back, and restart"
                     raise StoreUnavailable(f"{self.label} {lost}")
                 with translated(self.label):
-                    self._begin(connection, write, run)
+                    self._begin(connection, write, run, alone)
+                    if write and not alone:
+                        require_current(connection, self.label)
                 yield connection
             finally:
                 if os.getpid() != process:
@@ -204,12 +256,14 @@ class SqlStore:
                     with suppress(exc.SQLAlchemyError):
                         connection.close()
 
-    def _begin(self, connection: Connection, write: bool, run: UUID | None) -> None:
+    def _begin(self, connection: Connection, write: bool, run: UUID | None, alone: bool) -> None:
         if self._sqlite:
             connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
         elif write:
-            key = LEDGER_LOCK if run is None else _run_lock(run)
-            connection.execute(_LOCK, {"wait": str(int(self._wait_s * 1000)), "key": key})
+            values: dict[str, Any] = {"wait": str(int(self._wait_s * 1000))}
+            if not alone:
+                values["key"] = LEDGER_LOCK if run is None else _run_lock(run)
+            connection.execute(_LOCK_SCHEMA if alone else _LOCK, values)
         else:
             connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
 

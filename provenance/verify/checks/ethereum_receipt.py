@@ -117,11 +117,7 @@ def _check_stated(anchor: AnchorProof, evidence: Fields, block: Fields) -> None:
 
 def check_block(anchor: AnchorProof, digest: object, timestamp: int, number: object) -> None:
     """Hold a receipt's block against the one in its evidence, whose time is its own, whatever a
-    contract says of an earlier store.
-
-    Raises:
-        ProofError: Names what differs.
-    """
+    contract says of an earlier store. Raises ProofError: names what differs."""
     if anchor.block_hash is None or anchor.block_hash != digest:
         raise ProofError(f"the block in it is {digest}, not {anchor.block_hash}")
     if not isinstance(number, int) or anchor.height != number:

@@ -13,11 +13,11 @@ from celery.schedules import schedule
 
 from provenance.anchor.delivery import stranded_networks
 from provenance.ports.values import AnchorState, Draft, SignedVersion
-from provenance.testing.memory_chain import MemoryNetwork
 from tests.faults.support.harness import World, rounds, scenario, seeded
 from tests.faults.support.processes import until
 from tests.support.anchor_world import LEASE_S
 from tests.support.anchor_world import World as Stage
+from tests.support.nodes.memory_chain import MemoryNetwork
 from workers.app import Tick
 from workers.schedule import PUBLISHED
 

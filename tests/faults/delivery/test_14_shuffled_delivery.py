@@ -12,9 +12,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from provenance.ledger.ingest import ingest
 from provenance.ports.transport import Delivery
+from provenance.stores.memory_transport import MemoryTransport
 from provenance.stores.sql import SqlStore
 from provenance.stores.sql.schema import metadata
-from provenance.testing.memory_transport import MemoryTransport
 from tests.faults.support.checker import named_roots
 from tests.faults.support.harness import rounds, scenario, seeded
 from tests.support.runs import POLICY, RUN, START_NS, Producer

@@ -11,6 +11,7 @@ from typing import Any
 
 from provenance.ports.values import LedgerEntry
 from provenance.settings import Settings
+from tests.support.paths import ROOT
 
 
 def named_roots(entries: Iterable[LedgerEntry]) -> dict[str, str]:
@@ -22,16 +23,21 @@ def named_roots(entries: Iterable[LedgerEntry]) -> dict[str, str]:
 
 
 def fsck(
-    settings: Settings, config: Path, env: Mapping[str, str], *, online: bool
+    settings: Settings,
+    config: Path,
+    env: Mapping[str, str],
+    *,
+    online: bool,
+    release: Path = ROOT,
 ) -> dict[str, Any]:
     """The findings of ``provenance fsck --json``, run as a process."""
     done = subprocess.run(
         [
             sys.executable, "-m", "provenance.cli", "fsck", "--json",
-            "--base-dir", str(settings.base_dir), "--config", str(config),
+            "--base-dir", str(settings.base_dir.absolute()), "--config", str(config.absolute()),
             *([] if online else ["--offline"]),
         ],
-        capture_output=True, text=True, env=dict(env), timeout=120, check=False,
+        capture_output=True, text=True, env=dict(env), timeout=120, check=False, cwd=release,
     )  # fmt: skip
     assert done.returncode in (0, 1), done.stderr
     report: dict[str, Any] = json.loads(done.stdout)

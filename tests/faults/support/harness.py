@@ -124,6 +124,7 @@ class World:
     Args:
         networks: Sections of ``blockchain`` beside the local file, as in ``configs/``.
         more: Further top-level keys of the configuration.
+        redis: A server that runs, in place of one of its own.
     """
 
     def __init__(
@@ -136,10 +137,13 @@ class World:
         seal_grace: float = 60.0,
         more: dict[str, Any] | None = None,
         env: dict[str, str] | None = None,
+        redis: RedisServer | None = None,
     ) -> None:
         self.base = base
+        self.release = ROOT
+        """Folder of the source tree that services and commands are started from."""
         base.mkdir(parents=True, exist_ok=True)
-        self.redis = RedisServer(base / "redis")
+        self.redis = redis or RedisServer(base / "redis")
         self.redis_url = self.redis.url
         self.config = base / "config.json"
         sections = dict(networks or {})
@@ -173,7 +177,8 @@ class World:
         self.trainers: list[Trainer] = []
         self._store: LedgerStore | None = None
         self._services = {service.name: service for service in up.services(self.settings)}
-        self.redis.start()
+        if redis is None:
+            self.redis.start()
         self.store()
         sending.ledger_signer(self.settings)
 
@@ -215,11 +220,20 @@ class World:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env={**self.env, **(env or {})},
-                cwd=ROOT,
+                cwd=self.release,
                 start_new_session=True,
                 preexec_fn=die_with_parent,
             )
         return self.processes[name]
+
+    def command(self, *words: str, **env: str) -> tuple[int, str]:
+        """Exit code and output of a ``provenance`` command in this deployment's environment."""
+        done = subprocess.run(
+            [sys.executable, "-m", "provenance.cli", *words],
+            capture_output=True, text=True, env={**self.env, **env}, cwd=self.release,
+            timeout=120, check=False,
+        )  # fmt: skip
+        return done.returncode, done.stdout + done.stderr
 
     def second(self, name: str, new_name: str) -> None:
         """A second process of a service, such as another beat or hashing worker."""
@@ -414,7 +428,9 @@ class World:
         """
         if "anchor-local" not in self.processes:
             by_hand.anchor(self.settings)
-        return checker.fsck(self.settings, self.config, self.env, online=online)
+        return checker.fsck(
+            self.settings, self.config, self.env, online=online, release=self.release
+        )
 
     def judge(
         self, tally: Tally, trainers: Iterable[Trainer] = (), *, online: bool = True

@@ -43,15 +43,15 @@ def signal_group(pid: int, sig: int) -> None:
 class RedisServer:
     """A redis-server of this test on one port; it keeps nothing on disk."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, host: str = "127.0.0.1") -> None:
         program = redis_server(ROOT / ".devnet")
         if program is None:
             pytest.skip("redis-server is not installed; run: make devnet")
-        self.path, self.folder = program, folder
+        self.path, self.folder, self.host = program, folder, host
         folder.mkdir(parents=True, exist_ok=True)
         self.password = secrets.token_hex(12)
         (self.port,) = free_ports(1)
-        self.url = f"redis://:{self.password}@127.0.0.1:{self.port}/0"
+        self.url = f"redis://:{self.password}@{host}:{self.port}/0"
         self.process: subprocess.Popen[bytes] | None = None
 
     def client(self) -> redis.Redis:
@@ -61,7 +61,7 @@ class RedisServer:
     def start(self, *lines: str) -> None:
         """Start, with further configuration lines; returns when it answers."""
         config = [
-            "bind 127.0.0.1", f"port {self.port}", f"requirepass {self.password}",
+            f"bind {self.host}", f"port {self.port}", f"requirepass {self.password}",
             f"dir {self.folder.absolute()}", 'save ""', "appendonly no",
             "maxmemory-policy noeviction", *lines,
         ]  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import ipaddress
+import socket
 import ssl
 import threading
 from collections.abc import Iterator
@@ -69,8 +70,18 @@ def tls_proxy(server_pem: Path, target_port: int) -> Iterator[tuple[int, list[in
     """Serves TLS on a free port of 127.0.0.1; also a list that grows with each connection."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(server_pem)
+    listener = socket.create_server(("127.0.0.1", 0))
+    with relay(listener, target_port, context) as connections:
+        yield listener.getsockname()[1], connections
+
+
+@contextmanager
+def relay(
+    listener: socket.socket, target_port: int, context: ssl.SSLContext | None = None
+) -> Iterator[list[int]]:
+    """What connects to ``listener`` speaks with a port of 127.0.0.1, as seen from the calling
+    thread; a list that grows with each connection."""
     loop, started = asyncio.new_event_loop(), threading.Event()
-    ports: list[int] = []
     connections: list[int] = []
 
     async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -87,8 +98,7 @@ def tls_proxy(server_pem: Path, target_port: int) -> Iterator[tuple[int, list[in
         await asyncio.gather(pipe(reader, back), pipe(there, writer))
 
     async def begin() -> None:
-        server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
-        ports.append(server.sockets[0].getsockname()[1])
+        await asyncio.start_server(serve, sock=listener, ssl=context)
         started.set()
 
     def run() -> None:
@@ -100,12 +110,13 @@ def tls_proxy(server_pem: Path, target_port: int) -> Iterator[tuple[int, list[in
     thread.start()
     assert started.wait(10)
     try:
-        yield ports[0], connections
+        yield connections
     finally:
         asyncio.run_coroutine_threadsafe(_cancel_others(), loop).result(10)
         loop.call_soon_threadsafe(loop.stop)
         thread.join(10)
         loop.close()
+        listener.close()
 
 
 async def _cancel_others() -> None:

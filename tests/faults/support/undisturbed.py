@@ -12,8 +12,8 @@ from provenance.capture.ship.loop import Shipper
 from provenance.formats.note import SignerKey
 from provenance.ledger.ingest import drain
 from provenance.ledger.seal import SealPolicy, seal_ready
+from provenance.stores.memory_transport import MemoryTransport
 from provenance.stores.sql import SqlStore
-from provenance.testing.memory_transport import MemoryTransport
 from tests.faults.support import checker
 
 SIGNER = SignerKey.from_private_bytes("undisturbed", b"\x09" * 32)

@@ -14,7 +14,7 @@ from provenance.capture.keys import RunKeys, new_run_keys
 from provenance.capture.ship.loop import Shipper
 from provenance.ledger.ingest import drain
 from provenance.settings import load
-from provenance.testing.memory_transport import MemoryTransport
+from provenance.stores.memory_transport import MemoryTransport
 from tests.faults.support.by_hand import anchor
 from tests.faults.support.harness import rounds, scenario, seeded
 from tests.support.paths import ROOT

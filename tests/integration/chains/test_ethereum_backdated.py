@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from provenance.chains.ethereum.contract import HashInfo, info_call, read_info
+from provenance.chains.ethereum.contract import HashInfo, call_of, read_info
 from provenance.chains.ethereum.interface import EthereumInterface
 from provenance.formats.receipt import Receipt
 from provenance.settings import EthereumSettings
@@ -61,7 +61,7 @@ def backdating(chain: Anvil) -> str:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     address = str(receipt["contractAddress"])
-    call = {"to": address, "data": "0x" + info_call(b"\x01" * 32).hex()}
+    call = {"to": address, "data": "0x" + call_of("getHashInfo", b"\x01" * 32).hex()}
     answer = bytes.fromhex(chain.call("eth_call", call, "latest")[2:])
     assert read_info(answer) == HashInfo(True, "0x" + "0" * 40, LONG_AGO, 1, "")
     return address

@@ -72,7 +72,7 @@ def ethereum(chain: Anvil, contract: str) -> EthereumSettings:
 def test_the_abi_constants_are_those_of_the_contract() -> None:
     call = abi.store_call(b"\1" * 32, "")
     assert call[:4].hex() == chains.STORE_HASH
-    assert abi.verify_call(b"\1" * 32)[:4].hex() == chains.VERIFY_HASH
+    assert abi.call_of("verifyHash", b"\1" * 32)[:4].hex() == chains.VERIFY_HASH
     assert "0x" + abi.HASH_STORED.hex() == chains.HASH_STORED
 
 

@@ -19,8 +19,8 @@ from provenance.evidence.run_evidence import RunEvidence
 from provenance.formats.record import Kind
 from provenance.ledger.ingest import drain
 from provenance.ledger.seal import SealPolicy, seal_ready
+from provenance.stores.memory_transport import MemoryTransport
 from provenance.stores.sql import SqlStore
-from provenance.testing.memory_transport import MemoryTransport
 from provenance.verify.report import VerificationReport
 from provenance.verify.verifier import verify
 from tests.support.paths import ROOT

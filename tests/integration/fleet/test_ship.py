@@ -29,8 +29,8 @@ from provenance.formats.record import Kind
 from provenance.ledger.ingest import drain
 from provenance.ports.transport import EventTransport
 from provenance.settings import Settings
+from provenance.stores.memory_transport import MemoryTransport
 from provenance.stores.sql import SqlStore
-from provenance.testing.memory_transport import MemoryTransport
 from tests.support.runs import POLICY
 
 WAIT_S = 60.0

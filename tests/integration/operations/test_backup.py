@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,8 @@ import pytest
 from provenance import cli
 from tests.integration.fleet.test_up import is_final, train, until, up
 from tests.support.paths import ROOT
+from tests.support.runs import run_of
+from tests.support.verify_world import KEY, story
 
 PAGE = (ROOT / "docs" / "backup.md").read_text()
 pytestmark = pytest.mark.nodes
@@ -79,6 +82,40 @@ def test_what_was_backed_up_while_all_ran_is_there_after_the_restore(
     if engine == "PostgreSQL":
         drop = f'psql -qc "DROP DATABASE {name}" "$PROVENANCE_DATABASE_URL"'
         run(drop, tmp_path, **variables)
+
+
+def test_an_archive_is_copied_beside_the_database_and_restored_with_it(tmp_path: Path) -> None:
+    """And where the database is lost with every copy, the archive's files bring it back."""
+    from tests.benchmarks.worlds import FIRST, local_world
+
+    base, archive = tmp_path / "artifacts", tmp_path / "archive"
+    (tmp_path / "config.json").write_text(json.dumps({"archive": {"folder": str(archive)}}))
+    world, _ = local_world(tmp_path, str(tmp_path / "config.json"))
+    for at in range(3):
+        world.ingest(world.batch(story(2), run=run_of(FIRST + at, KEY)))
+    world.anchor()
+    world.store.close()
+    variables = {
+        "PROVENANCE_CONFIG": str(tmp_path / "config.json"),
+        "BACKUP": str(tmp_path / "kept"),
+        "ARCHIVE": str(archive),
+        "ARCHIVE_COPY": str(tmp_path / "copy"),
+    }
+    run("provenance archive --older-than 0s", tmp_path, **variables)
+    said = run(blocks("The archive")[0], tmp_path, **variables)
+    assert f"the archive is not among them: copy {archive} now" in said
+    base.rename(tmp_path / "lost")
+    shutil.rmtree(archive)
+    shutil.copytree(tmp_path / "kept", base)
+    (tmp_path / "copy").rename(archive)
+    run("provenance ledger confirm", tmp_path, **variables)
+    checked = "provenance verify --all; provenance fsck --offline"
+    assert "3 verified" in run(checked, tmp_path, **variables)
+    (base / "ledger.db").unlink()
+    (base / "spool").mkdir()
+    shutil.copy(tmp_path / "lost" / "ledger.key.head", base)
+    run(f"provenance ledger recover {archive}/*/*.zip", tmp_path, **variables)
+    assert "3 verified" in run(checked, tmp_path, **variables)
 
 
 def test_the_upgrade_s_commands_run(tmp_path: Path) -> None:

@@ -79,11 +79,12 @@ class Server(NamedTuple):
 
 
 @contextmanager
-def running(*options: str) -> Iterator[Server]:
+def running(*options: str, host: str = "127.0.0.1") -> Iterator[Server]:
     """A server of one's own on a free port.
 
     Args:
         options: Settings, as ``fsync=off``.
+        host: The loopback address that it listens on.
     """
     binaries = _binaries()
     if binaries is None:
@@ -103,8 +104,10 @@ def running(*options: str) -> Iterator[Server]:
             capture_output=True, text=True, cwd=folder, check=False, **account,  # type: ignore[call-overload]  # keyword arguments of several types
         )  # fmt: skip
         assert made.returncode == 0, made.stderr
+        with (folder / "data" / "pg_hba.conf").open("a") as rules:
+            rules.write("host all all 127.0.0.0/8 scram-sha-256\n")
         port = _free_port()
-        settings = ["listen_addresses=127.0.0.1", "unix_socket_directories=", *options]
+        settings = [f"listen_addresses={host}", "unix_socket_directories=", *options]
         with (folder / "log").open("wb") as log:
             server = subprocess.Popen(
                 [binaries / "postgres", "-D", folder / "data", "-p", str(port),
@@ -112,7 +115,7 @@ def running(*options: str) -> Iterator[Server]:
                 stdout=log, stderr=log, cwd=folder, **account,  # type: ignore[call-overload]  # keyword arguments of several types
             )  # fmt: skip
         try:
-            url = f"postgresql://{USER}:{password}@127.0.0.1:{port}"
+            url = f"postgresql://{USER}:{password}@{host}:{port}"
             deadline = time.monotonic() + 30
             while not _answers(url):
                 said = (folder / "log").read_text(errors="replace")

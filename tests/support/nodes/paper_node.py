@@ -22,8 +22,8 @@ from provenance.ports.values import Draft, Observation, Place, SignedVersion
 from provenance.proofs.bitcoin import display, double_sha256, parse_transaction
 from provenance.proofs.ipfs.cid import raw_cid
 from provenance.proofs.local_file import LOCAL_CONTEXT, local_transaction_id
-from provenance.testing.memory_chain import MemoryChain, MemoryNetwork, MemoryTransaction
 from tests.support.nodes import bitcoin_evidence
+from tests.support.nodes.memory_chain import MemoryChain, MemoryNetwork, MemoryTransaction
 
 
 def paper_node(name: str, chain_id: int, signer: SignerKey | None = None) -> MemoryNetwork:

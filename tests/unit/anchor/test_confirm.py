@@ -25,8 +25,8 @@ from provenance.errors import (
 from provenance.formats.checkpoint import Head, open_head, sign_head
 from provenance.formats.record import Phase
 from provenance.ports.values import AnchorState, HeadRow
-from provenance.testing.memory_chain import MemoryChain, MemoryNetwork
 from tests.support.anchor_world import BUMP_S, LEASE_S, ORIGIN, POLL_S, RUN, SIGNER, World, foreign
+from tests.support.nodes.memory_chain import MemoryChain, MemoryNetwork
 
 
 class Died(BaseException):

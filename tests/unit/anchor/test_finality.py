@@ -8,7 +8,7 @@ from uuid import UUID
 from provenance.anchor.receipts import final_everywhere
 from provenance.formats.record import Phase
 from provenance.ledger.seal import append_root
-from provenance.ports.values import AnchorState
+from provenance.ports.values import AnchorState, Work
 from provenance.stores.sql import SqlStore
 from tests.support.runs import POLICY
 
@@ -31,9 +31,9 @@ def test_the_last_network_finishes_the_run() -> None:
             (row,) = [r for r in tx.anchors(network) if r.size == size]
             tx.save_anchor(replace(row, state=AnchorState.FINAL))
             upto, found = final_everywhere(tx, POLICY2.networks), list[UUID]()
-            while (due := tx.due_report(upto, NOW, 9.0)) is not None:
+            while (due := tx.due_work(Work.REPORT, NOW, 9.0, upto)) is not None:
                 found.append(due.run)
-                tx.drop_due_report(due.run)
+                tx.drop_work(due.id)
             return sorted(found)
 
     assert final("local", 6) == []

@@ -29,8 +29,8 @@ from provenance.ports.store import LedgerTx
 from provenance.ports.values import AnchorState
 from provenance.settings import RetrySettings
 from provenance.stores.sql import SqlStore
-from provenance.testing.memory_chain import MemoryChain, MemoryNetwork
 from tests.support.anchor_world import LEASE_S, World, foreign
+from tests.support.nodes.memory_chain import MemoryChain, MemoryNetwork
 
 
 class Died(BaseException):

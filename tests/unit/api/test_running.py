@@ -20,7 +20,7 @@ from provenance.errors import InputError
 from provenance.formats.event import Event
 from provenance.formats.record import Kind
 from provenance.settings import load
-from provenance.testing.memory_transport import MemoryTransport
+from provenance.stores.memory_transport import MemoryTransport
 from provenance.verify.catalogue import Status
 from tests.support import stranger
 from tests.support.paths import ROOT
@@ -45,7 +45,7 @@ def bodies(base: Path, kind: Kind) -> list[dict[str, Any]]:
 def test_a_run_is_named_and_its_config_is_recorded_before_the_first_metrics(tmp_path: Path) -> None:
     with provenance.run(
         "baseline", config=argparse.Namespace(lr=0.1), tags=["a", "b"], group="sweep",
-        notes="first try", base_dir=tmp_path,
+        notes="first try", base_dir=tmp_path, settings={"team": "vision"},
     ) as run:  # fmt: skip
         run.data(np.ones((4, 2)))
         run.model(MODEL)
@@ -55,7 +55,7 @@ def test_a_run_is_named_and_its_config_is_recorded_before_the_first_metrics(tmp_
     assert (config["name"], config["group"], config["notes"]) == (
         "baseline", "sweep", "first try",
     )  # fmt: skip
-    assert config["tags"] == ["a", "b"]
+    assert (config["team"], config["tags"]) == ("vision", ["a", "b"])
     assert config["config_notes"] == {}
     kinds = [event.kind.value for event in events(tmp_path)]
     assert kinds[:5] == [

@@ -36,7 +36,7 @@ from provenance.formats.record import Kind
 from provenance.ledger.ingest import drain, seal_due
 from provenance.ledger.seal import seal_ready
 from provenance.settings import load
-from provenance.testing.memory_transport import MemoryTransport
+from provenance.stores.memory_transport import MemoryTransport
 from provenance.tracker import ProvenanceTracker
 from provenance.verify.report import VerificationReport
 from tests.support.frameworks import framework, installed

@@ -37,9 +37,13 @@ def world() -> World:
     stage = World(names=())
     results: Fields = (Kind.RESULTS, None, {"results": {"accuracy": 0.875}})
     stories = [
-        ended([*begun("beta", group="g", tags=["x"]), metrics(1), results], "finished", "finished"),
         ended(
-            [*begun("Alpha", tags=["x", "y"]), metrics(1), metrics(7, loss=0.5)],
+            [*begun("beta", group="g", team="vision", tags=["x"]), metrics(1), results],
+            "finished",
+            "finished",
+        ),
+        ended(
+            [*begun("Alpha", team="Speech", tags=["x", "y"]), metrics(1), metrics(7, loss=0.5)],
             "failed",
             "OSError",
         ),
@@ -88,6 +92,9 @@ def test_each_run_says_how_it_stands(world: World) -> None:
         ({"tags": ["x", "y"]}, ["Alpha"]),
         ({"tags": ["y", "z"]}, []),
         ({"group": "g"}, ["beta"]),
+        ({"team": "vision"}, ["beta"]),
+        ({"team": "visio"}, []),
+        ({"sort": "team"}, ["Alpha", "beta", None]),
         ({"size": 2}, [None, "Alpha"]),
         ({"size": 2, "page": 2}, ["beta"]),
         ({"size": 2, "page": 3}, []),
@@ -102,8 +109,6 @@ def test_which_runs_in_which_order(world: World, wanted: dict[str, Any], found: 
 def test_a_run_that_came_first_and_was_seen_last_is_first_by_seen(world: World) -> None:
     first = run_of(FIRST, KEY)
     world.ingest(world.batch([metrics(9)], run=first, producer=b"q" * 16, first=500))
-    with world.store.snapshot() as tx:
-        assert tx.newest_record(first, Kind.METRICS) is not None
     late = run_of(FIRST + 9, KEY)
     world.ingest(world.batch(begun("old"), run=late))
     assert names(world, sort="seen")[-1] == "old"
@@ -112,11 +117,12 @@ def test_a_run_that_came_first_and_was_seen_last_is_first_by_seen(world: World) 
 def test_values_that_are_none_of_a_trainers_business_are_left_out() -> None:
     stage = World(names=())
     odd = begun(None)
-    odd[0][2].update(name=7, tags={"a": 1}, group=[])
+    odd[0][2].update(name=7, tags={"a": 1}, team={}, group=[])
     stage.ingest(stage.batch([*odd, (Kind.RESULTS, None, {"results": "none"})]))
     with stage.store.snapshot() as tx:
         (run,) = list_runs(tx, Wanted(NOW))[0]
-    assert (run.name, run.group, run.tags, run.numbers) == (None, None, (), {})
+    labels = (run.name, run.team, run.group, run.tags, run.numbers)
+    assert labels == (None, None, None, (), {})
 
 
 def stepped(stage: World) -> None:
@@ -184,7 +190,7 @@ def test_a_narrow_terminal_shows_what_matters_and_names_the_rest(
     (row,) = [line for line in text.splitlines() if line.startswith(str(run_of(FIRST + 20, KEY)))]
     assert len(row) <= 80
     assert row.split()[1:] == ["lost", "steps", "step", "40", "loss=0.025", "3", "s"]
-    assert "have more: last seen, age, seals, dropped, identity, incomplete" in text
+    assert "have more: last seen, age, seals, dropped, team, identity, incomplete" in text
     monkeypatch.setattr(output.out, "_force_terminal", False)
     assert cli.main(["status"]) == 0
     assert "have more" not in capsys.readouterr().out

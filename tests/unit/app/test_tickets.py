@@ -17,8 +17,8 @@ from provenance.errors import MissingExtraError, StoreUnavailable
 from provenance.formats.record import Phase
 from provenance.ports.values import AnchorState
 from provenance.settings import Settings, load
-from provenance.testing.memory_chain import MemoryChain, MemoryNetwork
 from provenance.tickets import Ticket, read_ticket, transaction_id_of
+from tests.support.nodes.memory_chain import MemoryChain, MemoryNetwork
 from tests.support.verify_world import RUN, World, before, seal, story
 
 

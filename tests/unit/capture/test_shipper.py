@@ -39,7 +39,7 @@ from provenance.errors import (
     TransportUnavailable,
     UnavailableError,
 )
-from provenance.formats.event import Event, frame
+from provenance.formats.event import SEGMENT_VERSION, Event, frame
 from provenance.formats.note import SignerKey
 from provenance.formats.producers.acknowledgement import (
     NOBODY,
@@ -50,7 +50,7 @@ from provenance.formats.producers.batch import open_batch
 from provenance.formats.producers.certificate import identity_statement
 from provenance.formats.producers.statement import chain_on, chain_start
 from provenance.formats.record import Kind, Record, record_digest
-from provenance.testing.memory_transport import MemoryTransport
+from provenance.stores.memory_transport import MemoryTransport
 from tests.support.sigstore_world import Sigstore
 
 LEDGER = SignerKey.from_private_bytes("test/ledger", b"\x05" * 32)
@@ -842,6 +842,27 @@ def test_a_number_that_no_record_can_have_is_damage(world: World) -> None:
         shipped = shipper.run_once()
     assert (shipped.events, shipped.corruptions) == (1, 1)
     writer.abandon()
+
+
+def test_a_later_release_s_segment_waits_for_its_shipper(world: World) -> None:
+    """Nothing of it is shipped, as damage neither, and nothing is deleted; the rest goes on."""
+    later = world.emitter(0, 2)
+    emit(later, *range(3))
+    later.close()
+    emit(world.emitter(1, 2), 1)
+    (path,) = world.folder.glob("r0-*.seg")
+    data = path.read_bytes()
+    path.write_bytes(data[:4] + bytes([SEGMENT_VERSION + 1]) + data[5:])
+    with structlog.testing.capture_logs() as logs, world.shipper() as shipper:
+        first, again = shipper.run_once(), shipper.run_once()
+        world.database.drain()
+        shipper.run_once()
+    assert (first.events, first.unusable, again.events, first.corruptions) == (1, 1, 0, 0)
+    (line,) = [entry["event"] for entry in logs if "later release" in entry["event"]]
+    assert "segment version 2, expected 1" in line
+    path.write_bytes(data)
+    with world.shipper() as shipper:
+        assert shipper.run_once().events == 4
 
 
 def test_a_run_without_its_key_waits_and_holds_up_nobody(world: World) -> None:

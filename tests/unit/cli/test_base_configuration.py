@@ -16,8 +16,8 @@ from provenance.app.base_directory import leave_config
 from provenance.cli import up as up_command
 from provenance.cli.output import settings_of
 from provenance.stores import redis_streams
+from provenance.stores.memory_transport import MemoryTransport
 from provenance.stores.redis_board import RedisBoard
-from provenance.testing.memory_transport import MemoryTransport
 
 NETWORKS = ("bitcoin", "ethereum", "ipfs")
 

@@ -39,8 +39,8 @@ from provenance.formats.producers.certificate import identity_statement, sign_id
 from provenance.formats.record import Kind
 from provenance.settings import Settings, load
 from provenance.stores import redis_streams
+from provenance.stores.memory_transport import MemoryTransport
 from provenance.stores.redis_board import RedisBoard
-from provenance.testing.memory_transport import MemoryTransport
 from provenance.verify import identity as who
 from provenance_devnet import InstallResult, ServerState, processes, programs
 from provenance_devnet.state import Book, Entry

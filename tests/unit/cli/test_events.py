@@ -14,7 +14,7 @@ from provenance.formats.record import Kind
 from provenance.ledger.ingest import ingest
 from provenance.ports.transport import Delivery
 from provenance.settings import load
-from provenance.testing.memory_transport import MemoryTransport
+from provenance.stores.memory_transport import MemoryTransport
 from tests.support.runs import POLICY, RUN, START_NS, complete_run
 
 NOW = START_NS / 1e9

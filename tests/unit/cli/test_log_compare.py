@@ -256,6 +256,7 @@ def test_a_bundle_names_the_runs_that_did_not_end_and_two_claims_are_compared(
         (LedgerClaim(4, 1, 1), LedgerClaim(6, 2, 1, (OPEN,)), "and unknown at size 4"),
         (LedgerClaim(4, 2, 1, (OPEN,)), LedgerClaim(6, 2, 2), None),
         (LedgerClaim(4, 1, 1), LedgerClaim(6, 2, 1, (LATE,)), None),
+        (LedgerClaim(4, 3, 3), LedgerClaim(6, 2, 2, team="vision"), None),
     ],
 )
 def test_claims_that_no_ledger_can_both_make(

@@ -31,8 +31,8 @@ from provenance.formats.opentimestamps.file import TimestampFile
 from provenance.formats.opentimestamps.tree import SHA256, Bitcoin, Pending, Timestamp, append
 from provenance.formats.receipt import Receipt
 from provenance.settings import Settings, load
-from provenance.testing.memory_chain import MemoryChain, MemoryNetwork
 from tests.support.nodes.bitcoin_evidence import Block
+from tests.support.nodes.memory_chain import MemoryChain, MemoryNetwork
 from tests.support.verify_world import OTHER, RUN, World, config, ending, metrics, seal, story
 
 pytestmark = pytest.mark.slow

@@ -27,7 +27,6 @@ from provenance.fsck.findings import FindingKind as F
 from provenance.fsck.local_file import LocalReader
 from provenance.fsck.onchain import ChainView, Question
 from provenance.ports.values import anchor_payload
-from provenance.testing.memory_chain import MemoryTransaction
 from tests.support.fsck_world import (
     FIRST,
     FIRST_PRODUCER,
@@ -41,6 +40,7 @@ from tests.support.fsck_world import (
     event,
     other_key,
 )
+from tests.support.nodes.memory_chain import MemoryTransaction
 from tests.support.runs import Producer, run_of
 from tests.support.sigstore_world import Sigstore
 
@@ -355,6 +355,15 @@ def flipped_bit_in_the_spool(world: World) -> Planted:
     path = segment(world)
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 0x10
+    path.write_bytes(data)
+    return F.SPOOL_DAMAGED, segment_name(world)
+
+
+@fault
+def segment_of_a_later_release(world: World) -> Planted:
+    path = segment(world)
+    data = bytearray(path.read_bytes())
+    data[4] += 1
     path.write_bytes(data)
     return F.SPOOL_DAMAGED, segment_name(world)
 
@@ -850,7 +859,7 @@ def test_a_planted_fault_is_found_where_it_is(
 
 
 def test_every_kind_is_planted_or_tested_below() -> None:
-    names = ("test_stream.py", "test_kept.py")
+    names = ("test_stream.py", "test_kept.py", "../test_archiving.py")
     tests = [Path(__file__), *map(Path(__file__).with_name, names)]
     tests.append(Path(__file__).parents[1] / "ledger" / "test_guard.py")
     source = "".join(path.read_text(encoding="utf-8") for path in tests)
@@ -886,6 +895,7 @@ def test_every_kind_says_beside_its_name_what_it_means() -> None:
         (another_chain, {F.CHAIN_IDENTITY}),
         (unsealed_run_with_all_present, {F.RUN_NOT_SEALED}),
         (flipped_bit_in_the_spool, {F.SPOOL_DAMAGED}),
+        (segment_of_a_later_release, {F.SPOOL_DAMAGED}),
         (head_signed_by_another_key, {F.HEAD_SIGNATURE}),
     ],
     ids=lambda each: getattr(each, "__name__", ""),

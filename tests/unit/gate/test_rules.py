@@ -110,7 +110,7 @@ def test_ages_are_of_the_earliest_time(anchored: World, tmp_path: Path) -> None:
     old = replace(report, checked_at=report.checked_at + 2 * 86400)
     found = results(tmp_path, old, max_run_age="1d", max_anchor_age="1d")
     assert {found["max_run_age"].outcome, found["max_anchor_age"].outcome} == {"refused"}
-    assert "days; expected at most 1d" in found["max_run_age"].line
+    assert "found 2 d 1 h; expected at most 1d" in found["max_run_age"].line
     # The deployment says that it sealed the run later than its anchor was made: no younger for it.
     seals = tuple(replace(each, sealed_at=old.checked_at) for each in old.seals)
     assert results(tmp_path, replace(old, seals=seals), max_run_age="1d")[

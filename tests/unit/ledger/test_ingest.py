@@ -43,8 +43,8 @@ from provenance.ledger.seal import seal_ready, waits_for
 from provenance.ports.store import LedgerStore
 from provenance.ports.transport import Delivery
 from provenance.settings import TrustedIdentity
+from provenance.stores.memory_transport import MemoryTransport
 from provenance.stores.sql import SqlStore
-from provenance.testing.memory_transport import MemoryTransport
 from provenance.verify.identity import enrolment
 from provenance.verify.trust import Trust
 from tests.support.ledger_values import digested, run_leaves
@@ -314,11 +314,14 @@ def test_poison_is_parked_and_never_blocks(store: LedgerStore) -> None:
         Delivery("p1", b"not a batch"),
         Delivery("p2", producer.batch()[:-1] + b"X"),
         Delivery("p3", producer.signed(90, [b"not a record"])),
+        Delivery("p4", b"MLPB\x02" + producer.batch()[5:]),
     ]
     done = take(store, [*poison, *producer.deliveries()])
-    assert done.parked == 3
+    assert done.parked == 4
     assert done.new == len(producer.events)
     assert len(roots(store)) == 2
+    with store.snapshot() as tx:
+        assert "batch version 2, expected 1" in {parked.reason for parked in tx.parked()}
 
 
 def test_what_was_delivered_three_times_is_parked_and_takes_no_other_along(

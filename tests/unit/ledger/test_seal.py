@@ -16,8 +16,8 @@ from provenance.ledger.ingest import ingest
 from provenance.ledger.seal import seal_ready
 from provenance.ports.transport import Delivery
 from provenance.ports.values import LedgerEntry
+from provenance.stores.memory_transport import MemoryTransport
 from provenance.stores.sql import SqlStore
-from provenance.testing.memory_transport import MemoryTransport
 from provenance.verify.report import VerificationReport
 from provenance.verify.verifier import verify
 from tests.support.runs import POLICY, RUN, Producer

@@ -13,8 +13,8 @@ import pytest
 from celery.exceptions import SoftTimeLimitExceeded
 
 from provenance.ledger.ingest import drain, seal_due
+from provenance.stores.memory_transport import MemoryTransport
 from provenance.stores.sql import SqlStore
-from provenance.testing.memory_transport import MemoryTransport
 from tests.support.runs import POLICY, RUN, Producer
 
 NOW = 1_760_000_100.0

@@ -22,9 +22,9 @@ from provenance.observe import counts, readiness
 from provenance.observe.collector import Figures
 from provenance.ports.values import AnchorState, NetworkRow
 from provenance.settings import Settings, load
+from provenance.stores.memory_transport import MemoryTransport
 from provenance.stores.redis_board import RedisBoard
 from provenance.stores.sql import SqlStore
-from provenance.testing.memory_transport import MemoryTransport
 from tests.support.paths import ROOT
 from tests.support.runs import POLICY, Producer, some_run
 

@@ -11,8 +11,8 @@ import pytest
 
 from provenance import tracing
 from provenance.ledger.ingest import ingest
+from provenance.stores.memory_transport import MemoryTransport
 from provenance.stores.sql import SqlStore
-from provenance.testing.memory_transport import MemoryTransport
 from tests.support.nodes.otlp import Receiver, receiving
 from tests.support.runs import POLICY, complete_run
 

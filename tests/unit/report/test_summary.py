@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from provenance.formats.record import Kind
 from provenance.report.html import render
 from provenance.report.plot import by_subject, thinned
-from provenance.report.summary import lines, size_of, spoken, summary_of
+from provenance.report.summary import lines, seconds_in, size_of, spoken, summary_of
 from tests.support.verify_world import KEY, World, ending, finished, metrics, seal
 
 Event = tuple[Kind, int | None, dict[str, Any]]
@@ -198,6 +198,9 @@ def test_words_for_sizes_and_durations() -> None:
     ]  # fmt: skip
     assert [spoken(s) for s in (0.25, 59, 60, 3661, 90_000)] == [
         "0.25 s", "59 s", "1 min", "1 h 1 min", "1 d 1 h",
+    ]  # fmt: skip
+    assert [seconds_in(s) for s in ("90min", "36 h", "7d", "90m", "1 h 1 min")] == [
+        5400, 129_600, 604_800, None, None,
     ]  # fmt: skip
     assert lines({"a": {"b": 1, "c": None}, "d": []}) == [
         ("a.b", "1"),

@@ -15,7 +15,7 @@ from provenance.errors import (
     WrongNetworkError,
 )
 from provenance.ports.values import Draft, Place, SignedVersion, anchor_payload
-from provenance.testing.memory_chain import MemoryChain, MemoryNetwork
+from tests.support.nodes.memory_chain import MemoryChain, MemoryNetwork
 
 ROOT = bytes(range(32))
 PAYLOAD = anchor_payload(ROOT)

@@ -17,7 +17,6 @@ from provenance.formats.merkle import MerkleTree
 from provenance.formats.note import SIGNATURE_MARK, SignerKey, encode_base64
 from provenance.ports.values import Observation, anchor_payload
 from provenance.settings import load
-from provenance.testing.memory_chain import MemoryNetwork
 from provenance.verify.headers import GivenHeaders
 from provenance.verify.trust import (
     KNOWN,
@@ -29,6 +28,7 @@ from provenance.verify.trust import (
     of_own_deployment,
     of_settings,
 )
+from tests.support.nodes.memory_chain import MemoryNetwork
 from tests.support.verify_world import ORIGIN, OWN, SIGNER, World, finished, story
 
 KEY = Trust(ledger_keys=(PinnedKey(SIGNER.verifier, "--trust"),))

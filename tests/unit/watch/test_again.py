@@ -21,13 +21,14 @@ import pytest
 from msgspec.structs import replace
 from structlog.testing import capture_logs
 
+from provenance.app.report import claim
 from provenance.bootstrap import sending
 from provenance.errors import ConfigError
 from provenance.ports.store import LedgerStore
-from provenance.ports.values import Work
+from provenance.ports.values import DueWork, Work
 from provenance.settings import Settings, load
 from provenance.settings.values import VerificationSettings, WebhookSettings
-from provenance.watch.again import LEASE_S, take, verify_next
+from provenance.watch.again import LEASE_S, verify_next
 from provenance.watch.webhook import send_next
 from tests.support.model_world import deployment
 from tests.support.verify_world import NOW, RUN
@@ -89,7 +90,7 @@ def settings(tmp_path: Path, receiver: Receiver) -> Settings:
 def store(settings: Settings) -> Iterator[LedgerStore]:
     opened = sending.open_store(settings)
     with opened.transaction() as tx:
-        tx.add_verifications(EVERY)
+        tx.add_work_of_sealed(Work.VERIFICATION, EVERY, LATER)
     yield opened
     opened.close()
 
@@ -113,7 +114,7 @@ def test_a_run_is_due_a_day_behind_its_seal_and_a_day_later_again(
     assert again is not None
     assert (again.before, again.after, again.changed) == ("verified", "verified", False)
     with store.transaction() as tx:
-        tx.add_verifications(EVERY)
+        tx.add_work_of_sealed(Work.VERIFICATION, EVERY, LATER)
     assert verify_next(settings, store, lambda: LATER + EVERY + 1) is None
 
 
@@ -169,7 +170,7 @@ def test_a_receipt_is_its_status_whatever_follows_and_the_url_is_asked_whole(
     assert webhook is not None
     receiver.status, receiver.body = 200, bytes(2**20)
     with store.transaction() as tx:
-        tx.add_alert(RUN, "{}", 1.0)
+        tx.add_work(Work.ALERT, RUN, 1.0, told="{}")
     sent = send_next(replace(webhook, url=f"{receiver.url}/?token=x"), store, lambda: 2.0)
     assert sent is not None
     assert sent.problem is None
@@ -202,12 +203,15 @@ def test_a_network_that_does_not_answer_changes_nothing(
 
 
 def test_work_is_one_callers_until_its_lease_ends(store: LedgerStore) -> None:
-    row = take(store, Work.VERIFICATION, LATER)
+    def taken(at: float) -> DueWork | None:
+        return claim(store, lambda tx: tx.due_work(Work.VERIFICATION, at, 1e4), at, LEASE_S)
+
+    row = taken(LATER)
     assert row is not None
-    assert take(store, Work.VERIFICATION, LATER + LEASE_S - 1) is None
-    again = take(store, Work.VERIFICATION, LATER + LEASE_S)
+    assert taken(LATER + LEASE_S - 1) is None
+    again = taken(LATER + LEASE_S)
     assert again is not None
-    assert (again.id, again.attempts) == (row.id, 1)
+    assert (again.id, row.attempts, again.attempts) == (row.id, 1, 2)
 
 
 def test_a_receiver_that_is_away_and_a_secret_that_is_open(
@@ -216,7 +220,7 @@ def test_a_receiver_that_is_away_and_a_secret_that_is_open(
     webhook = settings.verification.webhook
     assert webhook is not None
     with store.transaction() as tx:
-        tx.add_alert(RUN, "{}", 1.0)
+        tx.add_work(Work.ALERT, RUN, 1.0, told="{}")
     away = replace(webhook, url="http://127.0.0.1:9/")
     sent = send_next(away, store, lambda: 2.0)
     assert sent is not None
@@ -267,12 +271,20 @@ def test_the_task_says_what_changed(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("section", "entries"), [({}, 1), ({"every": 3600}, 2)])
+@pytest.mark.parametrize(
+    ("section", "entries"),
+    [
+        ({}, 1),
+        ({"verification": {"every": 3600}}, 2),
+        ({"archive": {"folder": "cold"}}, 1),
+        ({"archive": {"folder": "cold", "after": 3600}}, 2),
+    ],
+)
 def test_beat_has_the_task_where_it_is_asked_for(
     section: dict[str, Any], entries: int, tmp_path: Path
 ) -> None:
     config = tmp_path / "config.json"
-    config.write_text(json.dumps({"redis_url": "redis://127.0.0.1:1", "verification": section}))
+    config.write_text(json.dumps({"redis_url": "redis://127.0.0.1:1", **section}))
     program = "from workers.app import app; print(len(app.conf.beat_schedule))"
     own = {"PROVENANCE_CONFIG": str(config), "PROVENANCE_BASE_DIR": str(tmp_path)}
     done = subprocess.run(

@@ -12,7 +12,7 @@ from provenance.app import health
 from provenance.errors import NetworkUnavailable
 from provenance.observe import counts
 from provenance.settings import Settings, load
-from provenance.testing.memory_chain import MemoryChain, MemoryNetwork
+from tests.support.nodes.memory_chain import MemoryChain, MemoryNetwork
 from workers import alive, anchoring
 from workers import app as app_module
 

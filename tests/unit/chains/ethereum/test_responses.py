@@ -17,14 +17,13 @@ from provenance.chains.ethereum.contract import (
     ARTIFACT,
     HASH_STORED,
     HashInfo,
+    call_of,
     inclusion_call,
-    info_call,
     read_flag,
     read_info,
     store_call,
     stored_event,
     stored_root,
-    verify_call,
 )
 from provenance.chains.ethereum.encoding import data, quantity
 from provenance.chains.ethereum.libs import Account
@@ -311,8 +310,8 @@ def test_a_header_that_does_not_hash_is_noted(changes: dict[str, Any]) -> None:
 def test_calls_against_the_published_abi() -> None:
     # keccak-256 of the signatures, first four bytes, as any Solidity tool prints them.
     assert store_call(ROOT, "")[:4] == keccak(text="storeHash(bytes32,string)")[:4]
-    assert verify_call(ROOT) == keccak(text="verifyHash(bytes32)")[:4] + ROOT
-    assert info_call(ROOT) == keccak(text="getHashInfo(bytes32)")[:4] + ROOT
+    assert call_of("verifyHash", ROOT) == keccak(text="verifyHash(bytes32)")[:4] + ROOT
+    assert call_of("getHashInfo", ROOT) == keccak(text="getHashInfo(bytes32)")[:4] + ROOT
     selector = keccak(text="verifyInclusion(bytes32,bytes32,uint256,uint256,bytes32[])")[:4]
     types = ["bytes32", "bytes32", "uint256", "uint256", "bytes32[]"]
     told = [ROOT, ROOT[::-1], 2, 5, [ROOT, bytes(32)]]

@@ -1,4 +1,4 @@
-"""MemoryTransport: the event transport inside one process, for tests and examples.
+"""MemoryTransport: the event transport inside one process, for a ledger's first run and for tests.
 
 It promises what :class:`provenance.stores.redis_streams.RedisStreams` promises, and can
 play a server that is away (``unavailable``) or was emptied (:meth:`lose_everything`).

@@ -1,1 +1,0 @@
-"""Fakes that ship beside their interfaces and pass the same contract suite."""

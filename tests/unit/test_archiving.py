@@ -1,0 +1,348 @@
+"""Runs that leave the database for the archive, on real databases and real files."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import pytest
+from starlette.testclient import TestClient
+
+from provenance import archiving, cli
+from provenance.app.fsck import fsck
+from provenance.archiving import archive_next, archive_run, restore_run
+from provenance.bootstrap import sending
+from provenance.bundle.archive import Archive
+from provenance.dashboard.server import application
+from provenance.dashboard.tokens import TokenFile
+from provenance.errors import ConfigError, InputError, IntegrityError, UnknownRunError
+from provenance.evidence.from_database import from_store
+from provenance.evidence.run_evidence import RunEvidence
+from provenance.fsck.findings import FindingKind as F
+from provenance.ports.store import LedgerStore
+from provenance.ports.values import Work
+from provenance.settings import Settings, load
+from provenance.stores.sql.store import SqlTx
+from tests.benchmarks.worlds import local_world
+from tests.support.runs import run_of
+from tests.support.verify_world import KEY, OTHER, RUN, World, before, metrics, story
+
+EVENTS = len(story())
+
+
+@dataclass
+class Deployed:
+    """Two finished runs, final on the local network, and an archive that is empty."""
+
+    folder: Path
+    world: World
+    settings: Settings
+
+    @property
+    def store(self) -> LedgerStore:
+        return self.world.store
+
+    def archive(self, run: UUID = RUN) -> Path:
+        """Move a run's records; the file."""
+        row = archive_run(self.settings, self.store, run, 7.0)
+        return Archive(self.folder / "archive").path(row.digest)
+
+    def evidence(self, run: UUID = RUN) -> RunEvidence:
+        return from_store(self.store, run, None)
+
+    def rows(self) -> Any:
+        """What the database has of records, but for when it was written."""
+        columns = "run, producer, seq, kind, epoch, rank, ts, digest, data, chain"
+        with self.world.store.exclusive() as connection:
+            query = f"SELECT {columns} FROM records ORDER BY run, producer, seq"
+            return connection.exec_driver_sql(query).all()
+
+    def findings(self) -> list[str]:
+        return [str(each.kind) for each in fsck(self.settings, offline=True).findings]
+
+    def provenance(self, *words: str) -> int:
+        config, base = str(self.folder / "config.json"), str(self.settings.base_dir)
+        return cli.main([*words, "--config", config, "--base-dir", base])
+
+
+@pytest.fixture
+def deploy(tmp_path: Path) -> Iterator[Callable[..., Deployed]]:
+    made: list[Deployed] = []
+
+    def deployed(url: str | None = None) -> Deployed:
+        config: dict[str, Any] = {"archive": {"folder": str(tmp_path / "archive"), "after": 3600}}
+        config |= {} if url is None else {"database_url": url}
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        world, settings = local_world(tmp_path, str(tmp_path / "config.json"))
+        for run in (RUN, OTHER):
+            world.ingest(world.batch(story(), run=run))
+        world.anchor()
+        made.append(Deployed(tmp_path, world, settings))
+        return made[-1]
+
+    yield deployed
+    for each in made:
+        each.store.close()
+
+
+@pytest.fixture
+def deployed(deploy: Callable[..., Deployed]) -> Deployed:
+    return deploy()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
+def test_an_archived_run_is_what_it_was_and_comes_back_as_it_was(
+    engine: str, deploy: Callable[..., Deployed], request: pytest.FixtureRequest
+) -> None:
+    url = request.getfixturevalue("postgres_url") if engine == "postgresql" else None
+    deployed = deploy(url)
+    evidence, rows = deployed.evidence(), deployed.rows()
+    file = deployed.archive()
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert len(deployed.rows()) == EVENTS, "the other run's"
+    assert deployed.evidence() == evidence
+    assert deployed.findings() == []
+    assert deployed.provenance("verify", str(RUN)) == 0
+    with deployed.store.snapshot() as tx:
+        row = tx.archived(RUN)
+        assert row is not None
+        assert (row.records, row.size, row.archived_at) == (EVENTS, file.stat().st_size, 7.0)
+    assert deployed.archive() == file, "once"
+    assert restore_run(deployed.settings, deployed.store, RUN, 9.0) == EVENTS
+    assert deployed.rows() == rows
+    assert deployed.findings() == []
+    with pytest.raises(UnknownRunError, match="is not archived"):
+        restore_run(deployed.settings, deployed.store, RUN, 9.0)
+
+
+def killed(deployed: Deployed, at: tuple[Any, str, bool]) -> None:
+    """Archive the run in a process that ends at a step: before the call, or behind it."""
+    where, name, behind = at
+    deployed.store.close()
+    child = os.fork()
+    if child:
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+        return
+    try:
+        real = getattr(where, name)
+
+        def last(*arguments: Any, **options: Any) -> None:
+            if behind:
+                real(*arguments, **options)
+            os._exit(9)
+
+        setattr(where, name, last)
+        with closing(sending.open_store(deployed.settings)) as store:
+            archive_run(deployed.settings, store, RUN, 7.0)
+    finally:
+        os._exit(1)
+
+
+@pytest.mark.parametrize(
+    "at",
+    [
+        (os, "replace", False),
+        (os, "replace", True),
+        (archiving, "verify_path", True),
+        (SqlTx, "archive_run", False),
+        (SqlTx, "archive_run", True),
+    ],
+    ids=["written", "named", "read back", "compared", "deleted"],
+)
+def test_a_kill_leaves_the_run_where_it_was(deployed: Deployed, at: tuple[Any, str, bool]) -> None:
+    evidence, rows = deployed.evidence(), deployed.rows()
+    killed(deployed, at)
+    assert deployed.rows() == rows
+    assert deployed.evidence() == evidence
+    assert deployed.findings() == []
+    deployed.archive()
+    assert deployed.evidence() == evidence
+    assert deployed.findings() == []
+
+
+def exchange(file: Path, deployed: Deployed) -> None:
+    file.write_bytes(deployed.archive(OTHER).read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("damage", "found"),
+    [
+        (lambda file, _: file.unlink(), "cannot be read: No such file or directory"),
+        (lambda file, _: os.truncate(file, 100), "of 100 bytes"),
+        (exchange, "found SHA-256 "),
+    ],
+    ids=["missing", "truncated", "exchanged"],
+)
+def test_a_file_that_is_not_the_one_that_was_written_is_named_by_every_reader(
+    damage: Callable[[Path, Deployed], None],
+    found: str,
+    deployed: Deployed,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = deployed.archive()
+    damage(file, deployed)
+    for words in (
+        ("verify", str(RUN)),
+        ("report", str(RUN)),
+        ("bundle", str(RUN), "-o", str(deployed.folder / "out.zip")),
+        ("status", str(RUN)),
+        ("statement", str(RUN)),
+        ("archive", "--restore", str(RUN)),
+    ):
+        assert deployed.provenance(*words) == 1, words
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"provenance: run {RUN}: archive file {file}: ")
+        assert found in line
+        assert f"expected SHA-256 {file.stem}" in line
+    app = application(deployed.settings, TokenFile(deployed.folder / "tokens.json"))
+    with TestClient(app, base_url="http://127.0.0.1") as browser:
+        page = browser.get(f"/runs/{RUN}")
+        assert (page.status_code, str(file) in page.text) == (500, True)
+        assert browser.get(f"/runs/{OTHER}").status_code == 200
+    assert deployed.provenance("verify", "--all", "--json") == 1
+    assert '"verified": 1' in capsys.readouterr().out
+    report = fsck(deployed.settings, offline=True)
+    assert [each.kind for each in report.findings] == [F.ARCHIVE]
+    assert str(file) in report.findings[0].detail
+    without = msgspec.structs.replace(deployed.settings, archive=None)
+    kinds = {each.kind for each in fsck(without, offline=True).findings}
+    assert kinds == {F.ARCHIVE}, "a deployment that names no archive"
+
+
+def test_events_that_come_again_change_nothing_and_others_are_kept(deployed: Deployed) -> None:
+    def late() -> None:
+        deployed.world.ingest(
+            deployed.world.batch(story()),
+            deployed.world.batch([metrics(1, loss=9.0)], first=len(before())),
+            deployed.world.batch([metrics(9)], first=EVENTS),
+        )
+
+    def kept() -> Any:
+        with deployed.store.snapshot() as tx:
+            twice = [replace(each, seen_at=0.0) for each in tx.equivocations(RUN)]
+            parked = [(each.id, each.reason) for each in tx.parked(RUN)]
+            return twice, parked, tx.ledger_size(), tx.producers(RUN), tx.statements(RUN)
+
+    deployed.archive()
+    rows = deployed.rows()
+    late()
+    twice, parked, *_ = seen = kept()
+    assert len(twice) == 1
+    assert [reason for _, reason in parked] == [f"metrics seq {EVENTS}: the run is sealed"]
+    assert deployed.rows() == rows
+    assert deployed.findings() == [F.EQUIVOCATION, F.PARKED]
+    restore_run(deployed.settings, deployed.store, RUN, 9.0)
+    late()
+    assert kept() == seen, "as of a run that is not archived"
+
+
+def test_events_for_a_run_whose_file_is_gone_hold_up_that_run_alone(deployed: Deployed) -> None:
+    file = deployed.archive()
+    file.rename(file.with_suffix(".away"))
+    new = run_of(0x01890A5E0000, KEY)
+    world = deployed.world
+    world.ingest(world.batch(story()), world.batch(story(), run=new))
+    with deployed.store.snapshot() as tx:
+        assert tx.run(new)
+        assert (tx.parked(RUN), tx.equivocations(RUN)) == ([], [])
+    file.with_suffix(".away").rename(file)
+    world.anchor()
+    assert deployed.findings() == []
+
+
+def test_a_run_in_both_places_is_a_finding(deployed: Deployed) -> None:
+    file = deployed.archive()
+    restore_run(deployed.settings, deployed.store, RUN, 9.0)
+    row = (RUN.hex, bytes.fromhex(file.stem), file.stat().st_size, EVENTS, 7.0)
+    deployed.world.sql("INSERT INTO archived_runs VALUES (?, ?, ?, ?, ?)", *row)
+    assert deployed.findings() == [F.ARCHIVE]
+    assert deployed.provenance("verify", str(RUN)) == 0, "the file counts"
+
+
+def test_what_is_not_done_or_does_not_hold_stays(deploy: Callable[..., Deployed]) -> None:
+    deployed = deploy()
+    world = deployed.world
+    with pytest.raises(UnknownRunError):
+        deployed.archive(UUID(int=5))
+    world.sql("UPDATE anchors SET state = 'confirmed'")
+    with pytest.raises(InputError, match="is not final yet"):
+        deployed.archive(OTHER)
+    world.sql("UPDATE anchors SET state = 'final'")
+    world.sql("UPDATE runs SET state = 'open' WHERE run = ?", OTHER.hex)
+    with pytest.raises(InputError, match="is open, expected a sealed one"):
+        deployed.archive(OTHER)
+    world.sql("UPDATE records SET data = ? WHERE run = ? AND seq = 7", b"{}", RUN.hex)
+    with pytest.raises(IntegrityError, match=r"stays in the database: \(1\)"):
+        deployed.archive()
+    assert len(deployed.rows()) == 2 * EVENTS
+    assert list((deployed.folder / "archive").rglob("*.zip")) == []
+
+
+def test_the_section_is_read_strictly(tmp_path: Path) -> None:
+    assert load(None, tmp_path).archive is None
+    for section, problem in (
+        ({}, "archive.folder: missing, expected the path of a file"),
+        ({"folder": "x", "after": 1}, "archive.after: found 1, expected seconds from 60"),
+        ("x", 'archive: found "x", expected an object'),
+    ):
+        with pytest.raises(ConfigError, match=problem):
+            load({"archive": section}, tmp_path)
+
+
+def test_what_is_old_is_archived_by_itself_and_what_was_restored_left_alone(
+    deployed: Deployed,
+) -> None:
+    sealed = deployed.evidence().sealed_at
+    assert sealed is not None
+    due = sealed + 3600
+
+    def archived(now: float) -> list[tuple[UUID, Any]]:
+        with deployed.store.transaction() as tx:
+            tx.add_work_of_sealed(Work.ARCHIVE, 3600, now)
+        again = iter(lambda: archive_next(deployed.settings, deployed.store, lambda: now), None)
+        return list(again)
+
+    assert archived(due - 1) == []
+    assert {run for run, _ in archived(due)} == {RUN, OTHER}
+    assert deployed.rows() == []
+    assert archived(due) == []
+    restore_run(deployed.settings, deployed.store, RUN, due)
+    assert archived(due + 3599) == []
+    deployed.world.sql("UPDATE records SET data = ? WHERE seq = 7", b"{}")
+    ((run, problem),) = archived(due + 3600)
+    assert run == RUN
+    assert "stays in the database: (1)" in problem
+    assert archived(due + 3601) == [], "not at once"
+    assert [run for run, _ in archived(due + 7200)] == [RUN]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
+def test_the_command_moves_what_is_old_and_gives_the_space_back(
+    engine: str,
+    deploy: Callable[..., Deployed],
+    request: pytest.FixtureRequest,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    url = request.getfixturevalue("postgres_url") if engine == "postgresql" else None
+    deployed = deploy(url)
+
+    def told(*words: str, code: int = 0) -> Any:
+        assert deployed.provenance("archive", *words, "--json") == code
+        return json.loads(capsys.readouterr().out)
+
+    assert told("--older-than", "99999d")["archived"] == {}
+    moved = told("--older-than", "0s", "--vacuum")
+    assert set(moved["archived"]) == {str(RUN), str(OTHER)}
+    assert moved["freed"] > 0
+    assert told("--restore", str(RUN))["restored"] == {str(RUN): {"records": EVENTS}}
+    assert set(told(str(RUN))["archived"]) == {str(RUN)}
+    assert told("--restore", code=2)["error"].startswith("--restore: found no run")
