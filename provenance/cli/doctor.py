@@ -267,8 +267,9 @@ def _network(settings: Settings, name: str) -> Finding:
         with closing(network):
             identity = network.identity()
         facts = " ".join(f"{key}={value}" for key, value in identity.fields.items())
+        sender = "" if identity.sender is None else f" sender={identity.sender}"
         balance = "" if identity.balance is None else f" balance={identity.balance}"
-        return f"{facts} height={identity.height}{balance}"
+        return f"{facts} height={identity.height}{sender}{balance}"
 
     hint = f"check blockchain.{name}"
     hint += "; for trying out: provenance devnet up" if name != "local" else ""

@@ -10,7 +10,8 @@ from pathlib import Path
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
-_LINK = re.compile(r"\]\((?!https?:|mailto:|#)([^)#\s]+)")
+_LINK = re.compile(r"\]\((?!https?:|mailto:)([^)#\s]*)(?:#([\w-]+))?\)")
+_REPOSITORY = "https://github.com/ml-provenance/ml-provenance/blob/main/"
 _SPAN = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 _INNER = re.compile(r"\$\(([^()]*)\)")
 _ASSIGNED = re.compile(r"\w+=")
@@ -40,9 +41,16 @@ def blocks(text: str) -> list[Block]:
     return found
 
 
-def links(text: str) -> list[str]:
-    """Targets of links to files."""
-    return _LINK.findall(text)
+def links(page: Path, root: Path) -> list[tuple[Path, str]]:
+    """Links to files of the repository, each with the heading's anchor behind ``#``, or none."""
+    text = page.read_text(encoding="utf-8").replace(_REPOSITORY, f"{root}/")
+    return [(page.parent / to if to else page, anchor) for to, anchor in _LINK.findall(text)]
+
+
+def anchors(page: Path) -> set[str]:
+    """What its headings are called behind ``#``."""
+    plain = (re.sub(r"[^\w -]", "", title.lower()) for title in _HEADING.findall(page.read_text()))
+    return {title.replace(" ", "-") for title in plain}
 
 
 def commands(script: str) -> Iterator[list[str]]:

@@ -20,6 +20,7 @@ import redis
 import yaml
 
 from provenance.app.processes import free_ports
+from tests.support import readme
 from tests.support.nodes.otlp import Receiver, receiving
 from tests.support.paths import ROOT
 
@@ -169,3 +170,5 @@ def test_each_alert_has_its_line_in_the_runbook() -> None:
     for alert, where in runbooks.items():
         assert where == f"docs/observability.md#{alert.lower()}"
         assert alert.lower() in anchors
+        line = page.partition(f"\n### {alert}\n")[2].partition("\n#")[0]
+        assert any(span.startswith("provenance ") for span in readme.spans(line)), alert

@@ -24,7 +24,7 @@ from typing import Any
 import pytest
 
 import provenance
-from provenance import cli
+from provenance import cli, settings
 from provenance.running import Run
 from tests.support import readme
 from tests.support.paths import ROOT
@@ -178,6 +178,14 @@ def test_no_program_is_listed_that_no_page_names() -> None:
         if block.language in ("bash", "sh", "cron")
     )
     assert {name for name in STOCK if not re.search(rf"\b{name}\b", text)} == set()
+
+
+@page_by_page
+def test_every_configuration_is_one(page: Path, tmp_path: Path) -> None:
+    for block in readme.blocks(page.read_text(encoding="utf-8")):
+        if block.language == "json" and "integrations" not in page.parts:  # that shows a record
+            (tmp_path / "c.json").write_text(block.text)
+            assert settings.load(tmp_path / "c.json", tmp_path).training == {}
 
 
 # --- programs -----------------------------------------------------------------------------

@@ -39,9 +39,24 @@ def test_every_page_is_in_the_navigation() -> None:
 
 
 @pytest.mark.parametrize("page", readme.markdown(ROOT), ids=lambda p: str(p.relative_to(ROOT)))
-def test_linked_files_exist(page: Path) -> None:
-    text = page.read_text(encoding="utf-8")
-    assert [link for link in readme.links(text) if not (page.parent / link).exists()] == []
+def test_linked_files_and_headings_exist(page: Path) -> None:
+    for path, anchor in readme.links(page, ROOT):
+        assert path.exists(), path
+        assert not anchor or anchor in readme.anchors(path), f"{path}#{anchor}"
+
+
+def test_the_lines_that_the_trainer_s_road_explains_are_told() -> None:
+    page = (DOCS / "trainers.md").read_text().partition("\n## What a line")[2]
+    told = [
+        span
+        for row in re.findall(r"^\|([^|]+)\|", page, re.MULTILINE)
+        for span in readme.spans(row)
+    ]
+    files = (ROOT / "provenance").rglob("*.py")
+    source = re.sub(r'"\n +f?"', "", "".join(path.read_text() for path in files))
+    parts = {part.strip() for span in told for part in re.split(r"\.\.\.|01a2", span)}
+    assert len(parts) > 10
+    assert {part for part in parts if part not in source} == set()
 
 
 def test_every_command_has_its_row() -> None:
