@@ -12,9 +12,8 @@ New bytes lie under a temporary name, ``.<name>.<hex>.partial``, until they are 
 fails with an exception deletes it; a kill can leave one behind, which nothing reads. Folders
 must exist. A name that is a symbolic link is itself replaced, not the file it points to.
 
-Every function raises OSError alone, with ``strerror`` in words for a user; the caller names
-the file and turns it into an error of its own. POSIX only: rename(2), link(2), fsync(2) on
-folders, flock(2).
+Every function but :func:`errors_of`, which is for callers, raises OSError alone, with ``strerror``
+in words for a user. POSIX only: rename(2), link(2), fsync(2) on folders, flock(2).
 """
 
 from __future__ import annotations
@@ -31,6 +30,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Final
 
+from provenance.errors import InputError
+
 PRIVATE: Final = 0o600
 """Mode of a file that its owner alone reads."""
 PUBLIC: Final = 0o666
@@ -42,6 +43,15 @@ NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
 _FALLOC_FL_KEEP_SIZE: Final = 1
 _POLL_S: Final = 0.01
 _NEW: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+
+
+@contextlib.contextmanager
+def errors_of(path: object, done: str) -> Iterator[None]:
+    """What the system refuses is an InputError: ``path`` cannot be ``read`` or ``written``, why."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{path}: cannot be {done}: {error.strerror or error}") from error
 
 
 def create(path: Path, data: bytes, mode: int = PRIVATE) -> bool:

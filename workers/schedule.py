@@ -9,7 +9,7 @@ from provenance.anchor.confirm import LOOKED_AT
 from provenance.anchor.delivery import stranded_networks
 from provenance.app.report import due_report
 from provenance.errors import LedgerForkError, ProvenanceError, UnavailableError
-from provenance.ledger.ingest import announce_sealed, seal_overdue
+from provenance.ledger.ingest import announce_sealed, release_held, seal_overdue
 from provenance.ports.values import AnchorState
 from workers import alive, anchoring, confirming, hashing, resources, verifying
 from workers.app import app, settings
@@ -42,6 +42,7 @@ def sweep() -> None:
     if report is not None:
         verifying.hint()
     announce_sealed(resources.transport(), resources.store(), resources.policy())
+    release_held(resources.transport(), resources.store(), resources.policy(), now)
     resources.transport().ping()
     hashing.hint()
     alive.ring_all()

@@ -239,10 +239,8 @@ def _check_target(target: Path) -> None:
 
 
 def _write(target: Path, data: bytes) -> None:
-    try:
+    with files.errors_of(target, "written"):
         files.replace(target, data, files.PUBLIC)
-    except OSError as error:
-        raise InputError(f"{target}: cannot be written: {error.strerror or error}") from error
 
 
 def write_statement(target: Path, data: bytes) -> None:

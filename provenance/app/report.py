@@ -105,11 +105,9 @@ def _write(settings: Settings, report: VerificationReport, folder: Path | None) 
     target = folder if folder is not None else settings.base_dir / "reports" / str(report.run)
     mode = files.mode_below(target, settings.base_dir)
     with contextlib.ExitStack() as stack:
-        try:
+        with files.errors_of(target, "written"):
             files.make_folders(target, mode)
             stack.enter_context(files.locked(target))
-        except OSError as error:
-            raise InputError(f"{target}: cannot be written: {error.strerror}") from error
         page = html.write_report(report, target, mode)
         write_bundle(report.evidence, target / "evidence", mode)
     if folder is None and settings.keep_reports is not None:

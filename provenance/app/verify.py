@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
@@ -148,10 +147,7 @@ def _verify(
         return verify(None)
     if networks is not None:
         return verify(networks)
-    opened, unavailable = reading.open_networks(settings)
-    with contextlib.ExitStack() as stack:
-        for network in opened.values():
-            stack.callback(network.close)
+    with reading.opened_networks(settings) as (opened, unavailable):
         problem = _other_machine(settings, evidence) if evidence.source.kind == "bundle" else None
         if problem is not None:
             opened.pop("local", None)

@@ -168,10 +168,7 @@ def verify_all(settings: Settings, **options: Unpack[Options]) -> Iterator[AllRu
         if networks is not None and not options.get("offline"):
             nodes = Nodes(networks)
         elif not options.get("offline"):
-            opened, unavailable = reading.open_networks(settings)
-            for network in opened.values():
-                stack.callback(network.close)
-            nodes = Nodes(opened, unavailable)
+            nodes = Nodes(*stack.enter_context(reading.opened_networks(settings)))
         key = reading.ledger_key(settings)
         pins = own_trust(settings, key).also(options.get("trust", NOBODY))
         lost = settings.lost_after_s

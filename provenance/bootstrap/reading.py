@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
 from msgspec.structs import replace
@@ -143,16 +143,19 @@ def open_network(settings: Settings, name: str) -> Network:
     return network
 
 
-def open_networks(settings: Settings) -> tuple[dict[str, Network], dict[str, str]]:
-    """The networks that can be asked, and why others cannot: one does not stop the rest."""
+@contextmanager
+def opened_networks(settings: Settings) -> Iterator[tuple[dict[str, Network], dict[str, str]]]:
+    """The networks that can be asked until the context ends, and why others cannot: one does not
+    stop the rest."""
     networks: dict[str, Network] = {}
     unavailable: dict[str, str] = {}
-    for name in settings.blockchain.active:
-        try:
-            networks[name] = open_network(settings, name)
-        except (ConfigError, MissingExtraError) as error:
-            unavailable[name] = str(error)
-    return networks, unavailable
+    with ExitStack() as stack:
+        for name in settings.blockchain.active:
+            try:
+                networks[name] = stack.enter_context(closing(open_network(settings, name)))
+            except (ConfigError, MissingExtraError) as error:
+                unavailable[name] = str(error)
+        yield networks, unavailable
 
 
 def chain_readers(settings: Settings) -> dict[str, ChainReader]:

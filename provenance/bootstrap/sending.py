@@ -89,7 +89,8 @@ def seal_policy(settings: Settings) -> SealPolicy:
     """How seals are made: the networks to anchor on and the ledger's signer."""
     from provenance.bootstrap.guarding import ledger_guard
     from provenance.ledger.seal import SealPolicy
-    from provenance.verify.identity import enrolment
+    from provenance.ledger.teams import Teams
+    from provenance.verify.identity import enrolment, trainer_of
     from provenance.verify.trust import of_settings
 
     trust, signer = settings.trust, ledger_signer(settings)
@@ -99,6 +100,7 @@ def seal_policy(settings: Settings) -> SealPolicy:
         guard=ledger_guard(settings, signer),
         grace_s=settings.seal_grace_s,
         lost_after_s=settings.lost_after_s,
+        teams=Teams(settings.teams, trainer_of(of_settings(settings))),
         trainers=enrolment(of_settings(settings)) if trust.require_trainers else None,
     )
 

@@ -17,20 +17,12 @@ from provenance.formats.run_tree.tree import RunProof
 from provenance.ports.values import LedgerEntry
 
 UNHEX = "xxd -r -p"
-"""Turns hex into bytes. Where there is no xxd: :data:`UNHEX_PYTHON`."""
-UNHEX_PYTHON = "python3 -c 'import sys; sys.stdout.buffer.write(bytes.fromhex(sys.stdin.read()))'"
+"""Turns hex into bytes. Where there is no xxd, Python does: ``bytes.fromhex``."""
 SHA256 = "sha256sum"
 """Prints the SHA-256 first. On macOS ``shasum -a 256``, anywhere ``openssl dgst -sha256 -r``."""
 
 
-def shell_commands(
-    proof: RunProof,
-    record_file: str | Path,
-    *,
-    seal: str = "",
-    unhex: str = UNHEX,
-    sha256: str = SHA256,
-) -> str:
+def shell_commands(proof: RunProof, record_file: str | Path, *, seal: str = "") -> str:
     """The walk from a record file to the run root as shell commands. Each line can be run by itself
     and prints the hash that its comment states; the last says whether the record is under the run
     root, and where that stands (``seal``)."""
@@ -38,7 +30,7 @@ def shell_commands(
     digest = proof.leaf_digest
     lines = [
         f"# {proof.path}: the SHA-256 of the file is the record's digest: {digest.hex()}",
-        f"h=$({sha256} {shlex.quote(str(record_file))} | {cut}); echo $h",
+        f"h=$({SHA256} {shlex.quote(str(record_file))} | {cut}); echo $h",
     ]
     steps = iter(proof.steps())
     for level in proof.levels:
@@ -49,7 +41,7 @@ def shell_commands(
             made = "joined with its neighbour" if height else f"{entry}, as a leaf"
             lines.append(f"# {made}: {digest.hex()}")
             text = f"{step.prefix.hex()}%s{step.suffix.hex()}"
-            lines.append(f"h=$(printf '{text}' $h | {unhex} | {sha256} | {cut}); echo $h")
+            lines.append(f"h=$(printf '{text}' $h | {UNHEX} | {SHA256} | {cut}); echo $h")
     root = digest.hex()
     said = f"under run root {root}" + (f": {seal}" if seal else "")
     lines += ["# the run root:", f"[ $h = {root} ] && echo '{said}' || echo 'NOT {said}'"]

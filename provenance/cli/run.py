@@ -76,10 +76,8 @@ def _make(arguments: argparse.Namespace, path: Path) -> int:
         made = make_key_file(path, keys)
     else:
         lines = f"{RUN_ID}={keys.run}\n{RUN_SEED}={keys.seed.hex()}\n"
-        try:
+        with files.errors_of(path, "written"):
             made = files.create(path, lines.encode())
-        except OSError as error:
-            raise InputError(f"{path}: cannot be written: {error.strerror}") from error
     if not made:
         raise InputError(f"{path}: is there already, expected a new file")
     return answer(arguments, {"run": str(keys.run), "file": str(path)}, str(keys.run))

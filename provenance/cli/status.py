@@ -164,10 +164,12 @@ def _document(seen: Overview, wanted: Wanted) -> dict[str, Any]:
             name: network_document(name, network, wanted.now)
             for name, network in seen.networks.items()
         },
+        "teams": {name: team.as_dict() for name, team in seen.teams.items()},
         "unsigned": dict(seen.unsigned),
         "parked": seen.parked,
         "equivocations": seen.equivocations,
         "pages": dict(seen.pages),
+        "logins": dict(seen.logins),
     }
 
 

@@ -47,7 +47,7 @@ from provenance.operations.overview import (
     network_document,
     overview,
 )
-from provenance.operations.words import anchored, notes
+from provenance.operations.words import anchored, notes, team_line
 from provenance.ports.listing import Wanted
 from provenance.ports.store import LedgerStore, LedgerTx
 from provenance.ports.values import (
@@ -211,10 +211,16 @@ def health(settings: Settings, team: str | None = None) -> Health:
     )
     if team is None:
         return found
+    own = [f"{count} {state}" for state, count in seen.states.items()]
     return replace(
-        found, anchored=None, notes=[], spool_bytes=None, stream_entries=None, parked=None,
+        found,
+        anchored=None,
+        notes=[team_line(team, each) for name, each in seen.teams.items() if name == team] + own,
+        spool_bytes=None,
+        stream_entries=None,
+        parked=None,
         equivocations=None,
-    )  # fmt: skip
+    )
 
 
 def _queues(settings: Settings, limit: float) -> Iterator[Queue]:
@@ -277,16 +283,10 @@ def _run(item: ListedRun) -> Run:
 
 
 def _seals(tx: LedgerTx, settings: Settings, entries: Sequence[LedgerEntry]) -> list[Seal]:
-    """Entries with the anchor of each network that covers them; each anchor is read once."""
+    """Entries with the anchor of each network that covers them: one query for each network."""
     networks = dict.fromkeys((*settings.blockchain.networks, *tx.anchored_networks()))
-    known: dict[int, Anchor] = {}
-
-    def anchors(entry: LedgerEntry) -> Iterator[Anchor]:
-        for network in networks if entry.anchor else ():
-            row = tx.covering(network, entry.index)
-            if row is not None:
-                yield known.setdefault(row.id, known.get(row.id) or _anchor(tx, row))
-
+    asked = [entry.index for entry in entries if entry.anchor]
+    covered = [tx.coverings(network, asked) for network in networks]
     return [
         Seal(
             index=entry.index,
@@ -294,7 +294,7 @@ def _seals(tx: LedgerTx, settings: Settings, entries: Sequence[LedgerEntry]) -> 
             seal=seal_label(entry),
             root=entry.root.hex(),
             sealed_at=entry.created_at,
-            anchors=list(anchors(entry)),
+            anchors=[_anchor(*of[entry.index]) for of in covered if entry.index in of],
         )
         for entry in entries
     ]
@@ -310,12 +310,12 @@ def _named(tx: LedgerTx, seals: Sequence[Seal], team: str) -> list[Seal]:
     ]  # fmt: skip
 
 
-def _anchor(tx: LedgerTx, row: AnchorRow) -> Anchor:
+def _anchor(row: AnchorRow, transaction_id: str | None) -> Anchor:
     return Anchor(
         network=row.network,
         state=row.state.value,
         size=row.size,
-        transaction_id=anchor_fact(tx, row).transaction_id,
+        transaction_id=transaction_id,
         height=row.height,
         depth=row.depth,
         block_time=row.block_time,
@@ -342,5 +342,5 @@ def _network(tx: LedgerTx, name: str, standing: NetworkStanding, now: float) -> 
         counts=stands["anchors"],
         **{key: stands[key] for key in (*keys, "unit")},
         identity=dict(remembered.identity) if remembered else {},
-        anchors=[_anchor(tx, row) for row in shown],
+        anchors=[_anchor(row, anchor_fact(tx, row).transaction_id) for row in shown],
     )

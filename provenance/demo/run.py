@@ -27,7 +27,7 @@ from provenance.app.report import write_report
 from provenance.app.verify import verify_path, verify_run
 from provenance.bootstrap import sending
 from provenance.demo import training as demo_training
-from provenance.errors import InputError, ProvenanceError, UsageError
+from provenance.errors import ProvenanceError, UsageError
 from provenance.settings import NETWORKS, Settings, load
 from provenance.tickets import Ticket
 from provenance.tracker import ProvenanceTracker
@@ -132,10 +132,8 @@ def _write_config(options: DemoOptions, servers: dict[str, devnet.ServerState], 
         say("trust", f"{why}: {', '.join(sorted(pins))}")
     path = options.base_dir / "run" / "config.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    with files.errors_of(path, "written"):
         files.replace(path, json.dumps(document, indent=2).encode() + b"\n")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror}") from error
     return path
 
 

@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from provenance.errors import FormatError, InputError, MissingExtraError
+from provenance.files import errors_of
 from provenance.fingerprint.arrays import RawTensor, is_array, is_torch_tensor
 from provenance.fingerprint.fitted import boosters
 from provenance.fingerprint.hashers import HashFactory
@@ -239,11 +240,8 @@ def _indexed(where: Path) -> tuple[Path, ...]:
     """The shards that the index names: all of them must be there."""
     folder = where.parent
     kind = SAFETENSORS if where.name.endswith(f"{SAFETENSORS}{_INDEX_SUFFIX}") else ".bin"
-    try:
-        with where.open("rb") as file:
-            data = file.read(min(MAX_INDEX_BYTES, os.fstat(file.fileno()).st_size) + 1)
-    except OSError as error:
-        raise InputError(f"{where}: cannot be read: {error.strerror or error}") from error
+    with errors_of(where, "read"), where.open("rb") as file:
+        data = file.read(min(MAX_INDEX_BYTES, os.fstat(file.fileno()).st_size) + 1)
     if len(data) > MAX_INDEX_BYTES:
         raise FormatError(f"{where}: more than {MAX_INDEX_BYTES} bytes")
     try:

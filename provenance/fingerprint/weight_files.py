@@ -34,6 +34,7 @@ from provenance.errors import (
     TrailingBytesError,
     TruncatedError,
 )
+from provenance.files import errors_of
 from provenance.fingerprint.arrays import ITEM_BYTES, RawTensor, load_numpy, raw_tensor
 from provenance.fingerprint.row_major import COPY_BYTES
 from provenance.formats import json_text
@@ -75,14 +76,11 @@ def safetensors_tensors_file(path: str | os.PathLike[str]) -> Iterator[RawTensor
             an element type without a name here. The message names file and tensor.
     """
     where = f"safetensors file {os.fspath(path)!r}"
-    try:
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if size < _LENGTH_BYTES:
-                raise TruncatedError(f"{where}: {size} bytes, expected at least {_LENGTH_BYTES}")
-            view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    except OSError as error:
-        raise InputError(f"{where}: cannot be read: {error.strerror or error}") from error
+    with errors_of(where, "read"), open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size < _LENGTH_BYTES:
+            raise TruncatedError(f"{where}: {size} bytes, expected at least {_LENGTH_BYTES}")
+        view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     length = int.from_bytes(view[:_LENGTH_BYTES], "little")
     if length > MAX_HEADER_BYTES:
         raise TooLargeError(f"{where}: header of {length} bytes, at most {MAX_HEADER_BYTES}")

@@ -23,6 +23,7 @@ from uuid import UUID
 
 from provenance.errors import IntegrityError, LyingNodeError, UnavailableError, UsageError
 from provenance.formats.note import VerifierKey
+from provenance.formats.producers.acknowledgement import GATE, HELD
 from provenance.formats.producers.certificate import SIGSTORE
 from provenance.fsck import database, rows
 from provenance.fsck.archive import read_records
@@ -210,10 +211,15 @@ def _check_runs(
                 notes.add([FindingKind.ARCHIVE(str(run), f"its records: {error}")])
                 continue
         parked = refused_records(tables.all(rows.ParkedBytes, run)) if own.events else {}
-        if stream.unread:
+        told = dict(stream.acknowledged.get(run, {}))
+        held = told.pop(GATE, None) == HELD
+        if stream.unread or held:
             here = parked.keys() | {(record.producer, record.seq) for record in records}
-            waiting += len(own.events.keys() - here)
-        told = stream.acknowledged.get(run, {})
+            away = len(own.events.keys() - here - stream.records.get(run, {}).keys())
+            if held:
+                notes.count("events_held_back", away)
+            else:
+                waiting += away
         acked = [*own.acked.items(), *((producer, item.count) for producer, item in told.items())]
         notes.count("runs")
         notes.count("records", len(records))
@@ -230,7 +236,7 @@ def _check_runs(
             parked=parked,
             acked=dict(sorted(acked, key=lambda item: item[1])),  # the highest of each stands
             acknowledged=told,
-            ignore_after_ns=0 if stream.unread else settled,
+            ignore_after_ns=0 if stream.unread or held else settled,
             **kept,
         )
         notes.add(check_run(own_facts))

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from provenance.errors import InputError
 from provenance.evidence.run_evidence import lenient
+from provenance.files import errors_of
 from provenance.fingerprint.hashers import DIGEST_SIZES, HashFactory
 from provenance.fingerprint.model_files import INDEXES, KERAS, PICKLES, TORCH
 from provenance.fingerprint.networks.keras_files import STRUCTURE, beside_variables
@@ -139,12 +139,10 @@ def _is_pickle(path: Path) -> bool:
     be read, ``FormatError`` for a zip that does not list its members."""
     if path.suffix.lower() in (*TORCH, *PICKLES):
         return True
-    try:
+    with errors_of(path, "read"):
         with path.open("rb") as file:
             start = file.read(2)
         zipped = zipfile.is_zipfile(path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
     if zipped:
         with open_zip(path, str(path)) as archive:
             return any(name.endswith(PICKLES) for name in archive.namelist())

@@ -15,11 +15,7 @@ import hashlib
 from dataclasses import dataclass, field, fields, replace
 from uuid import UUID
 
-from provenance.errors import (
-    BadSignatureError,
-    FormatError,
-    TooLargeError,
-)
+from provenance.errors import BadSignatureError, FormatError, TooLargeError
 from provenance.formats.producers.batch import Batch, SignedRange, open_batch
 from provenance.formats.producers.certificate import Certificate
 from provenance.formats.producers.statement import Statement, chain_on, chain_start
@@ -32,6 +28,7 @@ from provenance.formats.run_tree.selection import (
     written_marks,
 )
 from provenance.ledger.seal import Enrolment, log_left_out
+from provenance.ledger.teams import NO_TEAMS, Admission, Teams
 from provenance.ports.store import LedgerTx
 from provenance.ports.transport import MAX_ENTRY_BYTES, Delivery
 from provenance.ports.values import (
@@ -79,14 +76,21 @@ class BatchWriter:
     """Inserts batches in one transaction.
 
     Attributes:
+        gate: What it held back was not inserted.
         touched: The runs whose records came, each with the epochs of the checkpoint marks that
             began to count, once :meth:`save` was called.
     """
 
     def __init__(
-        self, tx: LedgerTx, now: float, total: IngestResult, trainers: Enrolment | None
+        self,
+        tx: LedgerTx,
+        now: float,
+        total: IngestResult,
+        trainers: Enrolment | None,
+        teams: Teams = NO_TEAMS,
     ) -> None:
         self.tx, self.now, self.total, self._trainers = tx, now, total, trainers
+        self.gate = Admission(teams, tx, now)
         self.touched: dict[UUID, list[int]] = {}
         self.producers: dict[tuple[UUID, bytes], ProducerRow] = {}
         self._runs: dict[UUID, RunRow] = {}
@@ -114,9 +118,11 @@ class BatchWriter:
             self.insert(batch, payload)
 
     def insert(self, batch: Batch, payload: bytes) -> None:
-        """Insert a batch whose signatures hold, or park its ``payload``."""
+        """Insert a batch whose signatures hold, hold it back, or park its ``payload``."""
         problem = self._stranger(batch)
         if problem is None:
+            if self.gate.holds(batch):
+                return
             run, producer = self._run(batch), self._producer(batch.certificate)
             problem = _another_history(batch, run, producer)
         if problem is not None:

@@ -24,14 +24,17 @@ from provenance.errors import (
     TransportUnavailable,
 )
 from provenance.formats.producers.acknowledgement import (
+    GATE,
     NOBODY,
     sign_acknowledgement,
+    sign_gate,
     sign_sealed,
 )
 from provenance.formats.producers.batch import batch_run
 from provenance.formats.record import Phase
 from provenance.ledger.batch_writer import BatchWriter, IngestResult
 from provenance.ledger.seal import SEALS_AT_ONCE, SealPolicy, note_due, seal_ready
+from provenance.ledger.teams import admissible
 from provenance.ports.store import LedgerStore
 from provenance.ports.transport import Delivery, EventTransport
 from provenance.ports.values import LedgerEntry, ProducerRow
@@ -126,7 +129,7 @@ def _ingest_run(
         try:
             with policy.transaction(store, claimed) as tx:
                 now = clock()
-                writer = BatchWriter(tx, now, done, policy.trainers)
+                writer = BatchWriter(tx, now, done, policy.trainers, policy.teams)
                 while waiting and (not taken or time.monotonic() < until):
                     taken.append(waiting.popleft())
                     writer.take(taken[-1])
@@ -150,7 +153,9 @@ def _ingest_run(
             tracing.note("drain", run, began_ns, batches=done.batches, records=done.new)
         _tell_sealed(done.entries, began_ns)
         total.add(done)
-        _acknowledge(transport, policy, writer.producers.values(), sealed, taken)
+        for held in writer.gate.held.values():
+            _log.warning("run held back", run=str(held.run), problem=held.reason)
+        _acknowledge(transport, policy, writer.producers.values(), sealed, writer.gate.held, taken)
         if time.monotonic() > until or len(done.entries) >= SEALS_AT_ONCE:
             for run in writer.touched:
                 total.entries.extend(seal_due(store, run, policy, clock, bool(waiting)))
@@ -233,11 +238,32 @@ def announce_sealed(transport: EventTransport, store: LedgerStore, policy: SealP
             tx.announced(runs)
 
 
+def release_held(
+    transport: EventTransport, store: LedgerStore, policy: SealPolicy, now: float
+) -> None:
+    """Let runs that were held back go on where nothing stands against it any more.
+
+    Raises:
+        TransportUnavailable, StoreUnavailable: The rest goes on at the next call.
+    """
+    with store.snapshot() as tx:
+        rows = admissible(tx, policy.teams, now)
+    if not rows:
+        return
+    generation = transport.generation()
+    for row in rows:
+        said = {GATE: sign_gate(row.run, False, policy.signer)}
+        transport.publish_acknowledged(row.run, said, generation)
+    with store.transaction() as tx:
+        tx.release(rows, now)
+
+
 def _acknowledge(
     transport: EventTransport,
     policy: SealPolicy,
     producers: Iterable[ProducerRow],
     sealed: Iterable[UUID],
+    held: Iterable[UUID],
     taken: Sequence[Delivery],
 ) -> None:
     """Tell the shippers how far their events are in the database, under the ledger's key."""
@@ -248,6 +274,8 @@ def _acknowledge(
         )
     for run in sealed:
         signed.setdefault(run, {})[NOBODY] = sign_sealed(run, policy.signer)
+    for run in held:
+        signed.setdefault(run, {})[GATE] = sign_gate(run, True, policy.signer)
     try:
         for run, acknowledgements in signed.items():
             transport.publish_acknowledged(run, acknowledgements, taken[-1].generation)

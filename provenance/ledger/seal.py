@@ -56,6 +56,7 @@ from provenance.formats.run_tree.selection import (
 from provenance.formats.run_tree.tree import RecordLeaf
 from provenance.formats.run_tree.walk import GrowingTree, epoch_entry, last_entries
 from provenance.ledger.guard import LedgerGuard
+from provenance.ledger.teams import NO_TEAMS, Teams
 from provenance.ports.store import LedgerStore, LedgerTx
 from provenance.ports.values import HeadRow, LedgerEntry, ProducerRow, TreeRow, Work
 
@@ -79,6 +80,7 @@ class SealPolicy:
         grace_s: Seconds without a new record before a seal is made with holes.
         lost_after_s: Seconds without a new record after which a run is lost.
         trainers: Who may stand behind a run; None takes runs of anybody.
+        teams: What they may send.
         guard: Refuses to sign a second history; None where there is nothing to guard.
     """
 
@@ -87,6 +89,7 @@ class SealPolicy:
     grace_s: float = 60.0
     lost_after_s: float = 21600.0
     trainers: Enrolment | None = None
+    teams: Teams = NO_TEAMS
     guard: LedgerGuard | None = None
 
     def check(self, store: LedgerStore) -> None:
@@ -167,9 +170,10 @@ def waits_for(tx: LedgerTx, run: UUID) -> list[str]:
     row, tree = tx.run(run), tx.tree(run)
     if row is None or row.state == "sealed":
         return []
-    producers = tx.producers(run)
+    held, producers = tx.held(run), tx.producers(run)
     size = tree.world_size if tree else 1 + max((each.rank for each in producers), default=0)
-    lines = [] if tree or tx.marks(run, Phase.BEFORE) else ["no run.seal of before yet"]
+    lines = [] if held is None else [f"held back: {held.reason}"]
+    lines += [] if tree or tx.marks(run, Phase.BEFORE) else ["no run.seal of before yet"]
     for each in producers:
         if each.contiguous < each.highest:
             lines.append(f"rank {each.rank} has a hole at event {each.contiguous}")

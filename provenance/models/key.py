@@ -63,10 +63,8 @@ def read_signing_key(path: Path, passphrase: str | None = None) -> SigningKey:
     """The key in a file, opened with the passphrase where it is encrypted. ``InputError``:
     unreadable, open to others, no EC private key in PEM of a known curve, or another passphrase. No
     message holds a secret."""
-    try:
+    with files.errors_of(path, "read"):
         data = files.read_private(path, MAX_KEY_BYTES)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
     try:
         key: object = load_pem_private_key(data, None)
     except TypeError:

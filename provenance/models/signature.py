@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Final
 
 from provenance.errors import InputError
+from provenance.files import errors_of
 from provenance.fingerprint.file_tree import file_leaf
 from provenance.fingerprint.hashers import HashFactory
 from provenance.formats.dsse import Statement, Subject
@@ -122,10 +123,8 @@ def _cannot_list(error: OSError) -> None:
 
 def _listed(path: Path, name: str) -> ListedFile | None:
     """A file; None for a folder."""
-    try:
+    with errors_of(path, "read"):
         status = path.lstat()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
     if stat.S_ISLNK(status.st_mode):
         raise InputError(f"{path}: is a link; verifiers of model signatures refuse links")
     if stat.S_ISDIR(status.st_mode):

@@ -26,6 +26,7 @@ from prometheus_client.registry import Collector
 from provenance.bootstrap import reading
 from provenance.errors import ProvenanceError, StoreUnavailable
 from provenance.evidence.run_summary import seconds_of
+from provenance.ledger.teams import standings
 from provenance.observe import readiness
 from provenance.observe.readiness import SWEEP
 from provenance.ports.listing import UNITS
@@ -83,12 +84,30 @@ class Figures(Collector):
             self._store = self._store or reading.open_store(self._settings)
             assert self._store is not None
             with self._store.snapshot() as tx:
-                return [*_of_runs(tx), *self._of_anchors(tx)]
+                return [*_of_runs(tx), *self._of_teams(tx), *self._of_anchors(tx)]
         except ProvenanceError:
             if self._store is not None:
                 self._store.close()
             self._store = None
             raise
+
+    def _of_teams(self, tx: LedgerTx) -> Iterator[Metric]:
+        """Of those that the deployment names: a trainer may name as many as it likes."""
+        found = standings(tx, self._settings.teams, time.time())
+        used: Numbers = {}
+        quotas: Numbers = {}
+        held: Numbers = {("",): 0.0}
+        for name, team in found.items():
+            own = (name if name in self._settings.teams else "",)
+            held[own] = held.get(own, 0.0) + team.held
+            if not own[0]:
+                continue
+            used |= {(*own, "runs"): team.use.runs, (*own, "bytes"): team.use.nbytes}
+            limits = {"runs": team.quota.runs_per_day, "bytes": team.quota.bytes_per_day}
+            quotas |= {(*own, of): float(n) for of, n in limits.items() if n is not None}
+        yield _gauge("team_used", "what came of a team today", ("team", "of"), used)
+        yield _gauge("team_quota", "of what it may send a day", ("team", "of"), quotas)
+        yield _gauge("team_held_runs", "runs that are held back", ("team",), held)
 
     def _of_anchors(self, tx: LedgerTx) -> Iterator[Metric]:
         now, chain = time.time(), self._settings.blockchain

@@ -14,6 +14,7 @@ from provenance.bootstrap import reading
 from provenance.capture.ship.keyless import unsigned_runs
 from provenance.capture.spool import pending_bytes
 from provenance.errors import ConfigError, UnavailableError
+from provenance.ledger.teams import TeamStanding, standings
 from provenance.ports.listing import UNITS, NetworkTally, Wanted
 from provenance.ports.store import LedgerTx
 from provenance.ports.values import AnchorState
@@ -55,8 +56,10 @@ class Overview:
         problems: Why Redis or the database does not get on.
         states: How many of all runs are in each.
         roots: How many ask for an anchor.
+        teams: By name, how much came of each today.
         unsigned: Runs that go on without an identity, and why.
         pages: What ``provenance up`` serves here, by name.
+        logins: Where the password of a page is.
     """
 
     settings: Settings
@@ -72,8 +75,10 @@ class Overview:
     parked: int = 0
     equivocations: int = 0
     networks: dict[str, NetworkStanding] = field(default_factory=dict)
+    teams: Mapping[str, TeamStanding] = field(default_factory=dict)
     unsigned: Mapping[str, str] = field(default_factory=dict)
     pages: Mapping[str, str] = field(default_factory=dict)
+    logins: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def waiting(self) -> int:
@@ -108,6 +113,9 @@ def overview(settings: Settings, wanted: Wanted, problems: Sequence[str] = ()) -
     made = Overview(settings, pending_bytes(spool), unsigned=unsigned_runs(spool))
     made.problems = list(problems)
     made.pages = fleet.get("pages") or {}
+    if fleet.get("flower_auth"):
+        where = settings.base_dir / "run" / "up.json"
+        made.logins = {"Flower": f"user and password: flower_auth in {where}"}
     if settings.redis_url is not None:
         try:
             made.stream_entries = reading.stream_backlog(settings)
@@ -122,6 +130,7 @@ def overview(settings: Settings, wanted: Wanted, problems: Sequence[str] = ()) -
         made.seals = tx.seals([item.row.run for item in made.runs])
         made.states = tx.run_states(Wanted(wanted.now, wanted.lost_after_s, among=wanted.among))
         made.roots, made.parked, made.equivocations = tx.totals()
+        made.teams = standings(tx, settings.teams, wanted.now)
         for name in settings.blockchain.active:
             made.networks[name] = _standing(tx, settings, name)
     return made

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
+from provenance.ledger.teams import TeamStanding
 from provenance.operations.overview import NetworkStanding, Overview, cost
 from provenance.ports.values import AnchorState
 from provenance.report.summary import size_of, spoken
@@ -68,6 +69,8 @@ def notes(seen: Overview) -> Iterator[str]:
         yield "stream: no Redis configured; `provenance up` brings its own"
     for run, reason in seen.unsigned.items():
         yield f"run {run} goes on without an identity: {reason}"
+    for name, team in seen.teams.items():
+        yield team_line(name, team)
     if seen.parked:
         yield f"parked: {seen.parked} that ingest refused (provenance events parked)"
     if seen.equivocations:
@@ -76,7 +79,17 @@ def notes(seen: Overview) -> Iterator[str]:
     if states:
         yield f"runs: {', '.join(states)}"
     for name, url in seen.pages.items():
-        yield f"{name}: {url}"
+        yield ", ".join([f"{name}: {url}", *filter(None, [seen.logins.get(name)])])
+
+
+def team_line(name: str, team: TeamStanding) -> str:
+    """What came of a team today, of how much, and what is held back."""
+    quota, parts = team.quota, [_some(team.use.runs, "run"), size_of(team.use.nbytes)]
+    for at, limit in enumerate((quota.runs_per_day, quota.bytes_per_day)):
+        if limit is not None:
+            parts[at] += f" of {size_of(float(limit)) if at else limit}"
+    held = f"; {_some(team.held, 'run')} held back: {team.reason}" if team.held else ""
+    return f"team {name or 'none'}: {', '.join(parts)} today{held}"
 
 
 def network_row(name: str, network: NetworkStanding, now: float) -> tuple[Any, ...]:

@@ -25,6 +25,8 @@ class RunSummary:
         parent: The run that it says it continues.
         numbers: Of the results (``has_results``), or of the newest metrics; a few.
         dropped: Events that its trainers say they had to drop.
+        joined: The day (UTC, since 1970) on which its team became known.
+        day, day_bytes: The day on which records came last, and their bytes on it.
     """
 
     run: UUID
@@ -43,6 +45,34 @@ class RunSummary:
     numbers: Mapping[str, Json] = field(default_factory=dict)
     has_results: bool = False
     dropped: int = 0
+    joined: int | None = None
+    day: int | None = None
+    day_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class HeldRun:
+    """A run whose batches do not come in for now: they are in its spool.
+
+    Attributes:
+        team: As its configuration names it.
+        trainer: The name of who signed it, where a team has trainers.
+        at: When a batch of it was held back last, Unix seconds.
+    """
+
+    run: UUID
+    team: str | None
+    trainer: str | None
+    reason: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class TeamUse:
+    """What came of a team on a day: runs that began, and bytes of records."""
+
+    runs: int = 0
+    nbytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

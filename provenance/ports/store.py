@@ -15,7 +15,7 @@ from provenance.formats.merkle import Subtree
 from provenance.formats.record import Kind, Phase
 from provenance.formats.run_tree.selection import SealMark
 from provenance.formats.run_tree.tree import RecordLeaf
-from provenance.ports.listing import NetworkTally, RunSummary, Wanted
+from provenance.ports.listing import HeldRun, NetworkTally, RunSummary, TeamUse, Wanted
 from provenance.ports.values import (
     AnchorRow,
     AnchorState,
@@ -248,6 +248,25 @@ class LedgerTx(Protocol):
     def teams_of(self, of: Collection[UUID]) -> Mapping[UUID, str]:
         """The team of each of these runs that names one."""
 
+    def team_use(self, day: int, team: str | None = None) -> Mapping[str, TeamUse]:
+        """What came on a day (UTC, since 1970) of each team, or of the one that is named."""
+
+    def hold(self, row: HeldRun) -> None:
+        """Insert, or replace that of the run."""
+
+    def held(self, run: UUID) -> HeldRun | None:
+        """Why a run is held back; None where it is not."""
+
+    def held_runs(self) -> Sequence[HeldRun]:
+        """The 1,000 that wait longest, in order."""
+
+    def held_counts(self) -> Mapping[str, int]:
+        """How many are held back of each team, ``""`` for none."""
+
+    def release(self, rows: Iterable[HeldRun], now: float) -> None:
+        """They are held back no more, but for those that were again since; their last sign of
+        life is now."""
+
     def seals(self, of: Collection[UUID]) -> Mapping[UUID, Sequence[Phase]]:
         """Of each of these runs with an entry, the phases of its entries, by index."""
 
@@ -315,6 +334,12 @@ class LedgerTx(Protocol):
     def covering(self, network: str, index: int) -> AnchorRow | None:
         """The anchor of the smallest head that covers an entry and was not REPLACED; one that
         FAILED only where there is no other; None if absent."""
+
+    def coverings(
+        self, network: str, indexes: Iterable[int]
+    ) -> Mapping[int, tuple[AnchorRow, str | None]]:
+        """:meth:`covering` of each of some entries that has one, and the id of the transaction
+        that counts: its version's, or the newest's; one query."""
 
     def anchor_counts(self, network: str) -> Mapping[AnchorState, int]:
         """How many are in each state that one is in."""

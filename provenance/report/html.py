@@ -51,12 +51,10 @@ def write_report(report: VerificationReport, folder: Path, mode: int = files.PUB
     Jinja2."""
     page = folder / "report.html"
     text, document = render(report), json.dumps(report.as_dict(), indent=2) + "\n"
-    try:
+    with files.errors_of(folder, "written"):
         files.make_folders(folder, mode)
         for path, content in ((folder / "report.json", document), (page, text)):
             files.replace(path, content.encode("utf-8", "backslashreplace"), mode)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be written: {error.strerror}") from error
     return page
 
 

@@ -13,6 +13,9 @@ WIDTH: Final = 440
 HEIGHT: Final = 250
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, WIDTH - 14, 14, HEIGHT - 42
 _MAX_DOTS: Final = 80
+MAX_NAMES: Final = 6
+"""As many as there are colours."""
+_NAME_HEIGHT: Final = 14
 MAX_POINTS: Final = 600
 """Of a line; of a longer one, the least and the greatest of as many stretches as fit."""
 _SPLIT: Final = re.compile(r"(?:train|training|val|valid|validation|test|eval)[_/. -](?=.)")
@@ -48,28 +51,32 @@ def thinned(points: Sequence[Point], most: int = MAX_POINTS) -> Sequence[Point]:
 
 def line_plot(series: Mapping[str, Sequence[Point]], y_label: str, x_label: str = "epoch") -> str:
     """An SVG of lines over one pair of axes, each with its points in the order of x, a long one
-    `thinned`; a gap is marked with a cross at the bottom."""
+    `thinned`; a gap is marked with a cross at the bottom. The names of several stand above, where
+    no line is."""
+    names = list(series)[:MAX_NAMES] if len(series) > 1 else []
+    top, bottom = (edge + _NAME_HEIGHT * len(names) for edge in (_TOP, _BOTTOM))
     series = {name: thinned(points) for name, points in series.items()}
     xs = [x for points in series.values() for x, _ in points]
     ys = [y for points in series.values() for _, y in points if y is not None and math.isfinite(y)]
     x_axis = _Axis(xs, _LEFT, _RIGHT, whole=True)
-    y_axis = _Axis(ys, _BOTTOM, _TOP)
+    y_axis = _Axis(ys, bottom, top)
     return fill(
         "plot.svg.j2",
         x_label=x_label,
         y_label=y_label,
         width=WIDTH,
-        height=HEIGHT,
+        height=HEIGHT + bottom - _BOTTOM,
         left=_LEFT,
         right=_RIGHT,
-        top=_TOP,
-        bottom=_BOTTOM,
+        top=top,
+        bottom=bottom,
         x_ticks=x_axis.ticks(),
         y_ticks=y_axis.ticks(),
         lines=[
             _line(f"{name} {x_label}", points, x_axis, y_axis) for name, points in series.items()
         ],
-        names=list(series) if len(series) > 1 else [],
+        names=names,
+        name_height=_NAME_HEIGHT,
     )
 
 

@@ -22,6 +22,7 @@ from provenance.settings.values import (
     NetworkSettings,
     RetrySettings,
     Settings,
+    TeamSettings,
     TrustedIdentity,
     TrustSettings,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "RedisAddress",
     "RetrySettings",
     "Settings",
+    "TeamSettings",
     "TrustSettings",
     "TrustedIdentity",
     "broker_address",

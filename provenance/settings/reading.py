@@ -46,6 +46,7 @@ from provenance.settings.values import (
     Section,
     Settings,
     StorageOptions,
+    TeamSettings,
     TrustedChains,
     TrustedContract,
     TrustedIdentity,
@@ -69,6 +70,7 @@ TABLE = "provenance"
 NOT_IN_JSON = frozenset({"base_dir", "training", "training_notes", "source"})
 """Fields of :class:`Settings` that :func:`load` sets itself."""
 _PUBLIC_KEY = re.compile("[0-9a-f]{64}")
+_BYTES = {"kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _SIMILAR = 0.88
 """Of 1: above the likeness of ``dataset_url`` and ``database_url``, below any one slip."""
 
@@ -110,7 +112,7 @@ def load(
     whole, training = _split({} if raw is None else raw, own_names, source)
     chain, trust, identity = map(whole.child, ("blockchain", "trust", "identity"))
     weights = whole.child("weight_digests")
-    verification = whole.child("verification")
+    verification, teams = whole.child("verification"), whole.child("teams")
     has_archive = whole.raw.get("archive") is not None
     archive = whole.child("archive")
     for name in ("redis_url", "broker_url", "database_url", "team", "identity_key_file"):
@@ -121,13 +123,15 @@ def load(
         if url is not None:
             read(settings)
     recorded = _training(training, own_names, whole)
+    trusted = _trust(trust)
     return replace(
         settings,
         database_url=fixed_url(settings.database_url) or own_database,
         ledger_key_file=settings.key_file,
         weight_digests=weights.read(WeightSettings),
         blockchain=_blockchain(chain, base, secrets),
-        trust=_trust(trust),
+        trust=trusted,
+        teams=_teams(teams, trusted.trainers),
         verification=_verification(verification),
         archive=archive.read(ArchiveSettings) if has_archive else None,
         identity=_identity(identity, settings),
@@ -181,6 +185,26 @@ def _verification(o: JsonObject) -> VerificationSettings:
     webhook = hook.read(WebhookSettings)
     node_url(webhook.url, hook.key("url"), o.source)
     return replace(o.read(VerificationSettings), webhook=webhook)
+
+
+def _teams(o: JsonObject, trainers: Collection[str]) -> dict[str, TeamSettings]:
+    """By name; of their trainers each is pinned."""
+    teams: dict[str, TeamSettings] = {}
+    for name, raw in o.raw.items():
+        if not name.strip() or not name.isprintable() or len(name) > 100:
+            raise o.fail(ascii(name)[:100], "expected a name of up to 100 characters")
+        own = JsonObject(raw, o.key(name), o.source)
+        team = own.read(TeamSettings)
+        for trainer in team.trainers:
+            if trainer not in trainers:
+                raise own.fail(
+                    "trainers", f"found {show(trainer)}, expected names of trust.trainers"
+                )
+        if isinstance(team.bytes_per_day, str):
+            number, unit = team.bytes_per_day[:-2], team.bytes_per_day[-2:]
+            team = replace(team, bytes_per_day=round(float(number) * _BYTES[unit]))
+        teams[name] = team
+    return teams
 
 
 def _own_key_like(key: str, own: Collection[str]) -> str | None:

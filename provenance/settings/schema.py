@@ -20,6 +20,7 @@ from provenance.settings.values import (
     IdentitySettings,
     Section,
     Settings,
+    TeamSettings,
     TrustedChains,
     TrustedContract,
     TrustedIdentity,
@@ -48,7 +49,8 @@ def settings_schema() -> dict[str, Any]:
     )
     sections: list[type[Section]] = [
         Settings, WeightSettings, BlockchainSettings, IdentitySettings,
-        VerificationSettings, WebhookSettings, ArchiveSettings, *SECTIONS.values(), *TRUST,
+        VerificationSettings, WebhookSettings, ArchiveSettings, TeamSettings, *SECTIONS.values(),
+        *TRUST,
     ]  # fmt: skip
     for cls in sections:
         part = parts[cls.__name__]

@@ -32,6 +32,12 @@ Text = Annotated[str, Meta(pattern=r"\S", description="a non-empty string")]
 TeamName = Annotated[
     str, Meta(pattern=r"\S", max_length=100, description="a name of up to 100 characters")
 ]
+Bytes = (
+    Annotated[int, Meta(ge=0, description="a number of bytes")]
+    | Annotated[
+        str, Meta(pattern=r"^\d{1,9}(\.\d{1,3})? ?(kB|MB|GB|TB)$", description='such as "20GB"')
+    ]
+)
 Address = Annotated[str, Meta(pattern="^0x[0-9a-fA-F]{40}$", description="0x and 40 hex digits")]
 
 
@@ -253,6 +259,16 @@ class WeightSettings(Section, frozen=True):
     """Epochs record a torch module's trainable parameters and buffers alone."""
 
 
+class TeamSettings(Section, frozen=True):
+    """What a deployment lets a team send, by UTC days; None: as much as comes."""
+
+    runs_per_day: Annotated[int, _bounds(0, 10**9, "a whole number")] | None = None
+    bytes_per_day: Bytes | None = None
+    """Of records; read as a number."""
+    trainers: Annotated[tuple[Text, ...], Meta(description="a list of trainers' names")] = ()
+    """Names of ``trust.trainers``: one of them must have signed a run that names this team."""
+
+
 class WebhookSettings(Section, frozen=True):
     """Who is told of it, by a POST that is signed."""
 
@@ -313,6 +329,8 @@ class Settings(Section, frozen=True):
     verification: VerificationSettings = VerificationSettings()
     archive: ArchiveSettings | None = None
     """None: every run's records stay in the database."""
+    teams: Mapping[str, TeamSettings] = field(default_factory=dict)
+    """What the deployment says of its teams, by name."""
     training: Mapping[str, object] = field(default_factory=dict)
     """The trainer's part of the configuration: every key that is not one of these."""
     training_notes: Mapping[str, str] = field(default_factory=dict)

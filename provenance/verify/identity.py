@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -100,6 +101,19 @@ def enrolment(trust: Trust) -> Callable[[bytes, UUID, bytes], str | None]:
         return f"identity {standing.identity.short} is none of trust.trainers"
 
     return stranger
+
+
+def trainer_of(trust: Trust) -> Callable[[bytes, UUID, bytes], str | None]:
+    """What ingest asks of an identity where teams have trainers: whose it is; None where it is no
+    pinned trainer's."""
+
+    @lru_cache(256)  # asked for every batch
+    def name(data: bytes, run: UUID, run_key: bytes) -> str | None:
+        with suppress(FormatError, BadSignatureError):
+            return check_identity(data, run, run_key, trust).trainer
+        return None
+
+    return name
 
 
 def _trainer(identity: Identity, trust: Trust) -> str | None:

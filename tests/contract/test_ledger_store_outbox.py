@@ -61,7 +61,8 @@ def test_anchors_are_listed_by_network_and_size(tx: LedgerTx) -> None:
     assert list(tx.anchors("ethereum", [AnchorState.FINAL])) == []
 
 
-def test_what_is_asked_of_a_networks_anchors_without_reading_all(tx: LedgerTx) -> None:
+def test_what_is_asked_of_a_networks_anchors_without_reading_all(run_tx: LedgerTx) -> None:
+    tx = run_tx
     assert (tx.anchored_networks(), tx.anchor_counts("ethereum")) == ([], {})
     with_heads(tx, 6)
     tx.add_anchor("local", 1, 1.0)
@@ -79,6 +80,11 @@ def test_what_is_asked_of_a_networks_anchors_without_reading_all(tx: LedgerTx) -
     assert tx.covering("ethereum", 3) == tx.covering("ethereum", 4) == confirmed
     assert tx.covering("ethereum", 5) == last
     assert tx.covering("ethereum", 6) is None
+    for epoch in range(7):
+        tx.append_entry(RUN, Phase.CHECKPOINT, epoch, digest(f"{epoch}"), True, 1.0)
+    each = {index: tx.covering("ethereum", index) for index in range(6)}
+    assert tx.coverings("ethereum", range(9)) == {i: (row, None) for i, row in each.items()}
+    assert tx.coverings("ipfs", range(9)) == tx.coverings("ethereum", ()) == {}
     both = {AnchorState.FINAL, AnchorState.CONFIRMED}
     assert [
         tx.reach("ethereum", some) for some in (both, {final.state}, {AnchorState.DUE}, ())

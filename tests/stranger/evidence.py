@@ -271,7 +271,7 @@ def check_ethereum(anchor: dict[str, Any], evidence: dict[str, Any]) -> str | No
     need("0x" + keccak256(raw).hex() == anchor["transaction_id"], "another transaction")
     sent = rlp(raw[1:])
     need(raw[0] == 2 and int.from_bytes(sent[0], "big") == evidence["chain_id"], "another chain")
-    contract = evidence["contract"] and data(evidence["contract"])
+    contract = evidence["contract"] and data(evidence["contract"].lower())
     call = b"MLP1" + root if contract is None else bytes.fromhex("2acf9f93") + root
     fits = len(sent[7]) == 36 if contract is None else sent[5] == contract
     calls = fits and sent[7][:36] == call

@@ -12,7 +12,9 @@ _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 _LINK = re.compile(r"\]\((?!https?:|mailto:|#)([^)#\s]+)")
 _SPAN = re.compile(r"(?<!`)`([^`]+)`(?!`)")
-_SHELL_END = frozenset({"|", "&&", ";", "&", ">", "2>&1"})
+_INNER = re.compile(r"\$\(([^()]*)\)")
+_ASSIGNED = re.compile(r"\w+=")
+_KEYWORDS = frozenset({"do", "done", "else", "fi", "if", "then", "while", "!", "export"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,18 +45,39 @@ def links(text: str) -> list[str]:
     return _LINK.findall(text)
 
 
-def commands(text: str, program: str) -> Iterator[list[str]]:
-    """Every command line of a program: in fenced blocks and in code spans."""
-    lines = [line.removeprefix("$ ") for block in blocks(text) for line in block.lines()]
-    lines += [span.replace("\n", " ") for span in _SPAN.findall(_FENCE.sub("", text))]
-    for line in lines:
-        if not line.startswith(f"{program} "):
-            continue
-        words = shlex.split(line, comments=True)
-        end = next((at for at, word in enumerate(words) if word in _SHELL_END), len(words))
-        yield words[:end]
+def commands(script: str) -> Iterator[list[str]]:
+    """Every command of a shell script, those inside ``$(...)`` too, as its words.
+
+    Keywords, assignments before a command, and redirections are left out.
+
+    Raises:
+        ValueError: A quote is not closed on its line.
+    """
+    for line in script.replace("\\\n", " ").splitlines():
+        for inner in _INNER.findall(line):
+            yield from commands(inner)
+        lexer = shlex.shlex(line, posix=True, punctuation_chars=";&|()<>")
+        lexer.whitespace_split = True
+        words: list[str] = []
+        redirected = False
+        for word in [*lexer, ";"]:
+            if set(word) <= set(";&|()"):
+                if words and words[0] != "for":
+                    yield words
+                words = []
+            elif set(word) <= set("<>&"):
+                redirected = True
+            elif redirected:
+                redirected = False
+            elif words or not (word in _KEYWORDS or _ASSIGNED.match(word)):
+                words.append(word)
+
+
+def spans(text: str) -> list[str]:
+    """Code inside of lines, each on one line."""
+    return [span.replace("\n", " ") for span in _SPAN.findall(_FENCE.sub("", text))]
 
 
 def markdown(root: Path) -> list[Path]:
-    """The README, the pages under docs and the one about deployment."""
-    return [root / "README.md", *sorted(root.glob("docs/**/*.md")), root / "deploy" / "README.md"]
+    """Every page: at the root, under docs, and those of folders."""
+    return sorted([*root.glob("*.md"), *root.glob("docs/**/*.md"), *root.glob("deploy/**/*.md")])

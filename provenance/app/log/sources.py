@@ -16,6 +16,7 @@ from provenance.chains.http import Endpoint
 from provenance.errors import FormatError, InputError, NetworkUnavailable, ProofError, TooLargeError
 from provenance.evidence.ledger_claim import LedgerClaim, claim_of
 from provenance.evidence.run_evidence import RunEvidence
+from provenance.files import errors_of
 from provenance.formats.checkpoint import Head, parse_note
 from provenance.formats.merkle import KeptTree, ReadSubtrees, Subtree, root_of_hashes
 from provenance.formats.note import MAX_NOTE_BYTES, VerifierKey
@@ -300,11 +301,8 @@ def _tiles(name: str, read: Read) -> Seen:
 
 def _folder(folder: Path) -> Read:
     def read(path: str, limit: int) -> bytes:
-        try:
-            with (folder / path).open("rb") as file:
-                return file.read(limit + 1)
-        except OSError as error:
-            raise InputError(f"{folder / path}: cannot be read: {error.strerror}") from error
+        with errors_of(folder / path, "read"), (folder / path).open("rb") as file:
+            return file.read(limit + 1)
 
     return read
 

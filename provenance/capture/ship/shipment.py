@@ -3,6 +3,8 @@
 Order of a pass, which is what makes a crash at any point harmless: learn what the database
 has committed and whether the transport still has the rest; read new events; sync their
 files; append the signed batches; move the cursor.
+
+Over 400 lines: a run's whole way, in its order.
 """
 
 from __future__ import annotations
@@ -34,6 +36,8 @@ from provenance.errors import (
     UnavailableError,
 )
 from provenance.formats.producers.acknowledgement import (
+    GATE,
+    HELD,
     NOBODY,
     SEALED,
     Acknowledgement,
@@ -62,7 +66,7 @@ class Shipped:
         missing: Events that the spool has lost, for each of which a gap record went.
         rewound: Events to be shipped again, because the transport lost them.
         pending: Events in the transport that the database has not committed yet.
-        waiting: Runs held back because the transport is full of unread batches.
+        waiting: Runs held back: the transport is full of unread batches, or the ledger says so.
         unusable: Runs that cannot be shipped (no key, unreadable files); the log says why.
     """
 
@@ -206,6 +210,9 @@ class Shipment:
                 self._rewind("transport lost its data", total)
             cursors.generation = generation
             changed = True
+        if self._is_held and cursors.unacknowledged:
+            self._rewind("the ledger takes nothing of this run for now, as its status says", total)
+            changed = True
         known = [
             (cursor.next, max(cursor.acked, self._claimed.get(producer, 0)))
             for producer, cursor in cursors.producers.items()
@@ -216,6 +223,10 @@ class Shipment:
             changed = True
         if changed:
             self._save()
+
+    @property
+    def _is_held(self) -> bool:
+        return self._acknowledged.get(GATE) == HELD
 
     def _read_acknowledgements(self, spool: RunSpool, contact: Contact) -> None:
         """Those that the ledger's key signed; anybody may write into the transport.
@@ -305,7 +316,11 @@ class Shipment:
         return True
 
     def _has_room(self, contact: Contact, total: Shipped) -> bool:
-        """False where unread batches pile up, so that they wait in the spool instead."""
+        """False where the ledger takes nothing of the run, or unread batches pile up: what is new
+        waits in the spool."""
+        if self._is_held:
+            total.waiting += 1
+            return False
         if contact.backlog < contact.max_backlog:
             return True
         total.waiting += 1

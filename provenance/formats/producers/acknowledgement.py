@@ -8,7 +8,9 @@ have a spool deleted: so a shipper believes the signature alone. ::
                       "ml-provenance/acknowledgement/v1" 00 || run (16) || producer (16)
                       || count (u64, big-endian) || chain (32)
 
-One of no records and 32 zero bytes, for :data:`NOBODY` as producer, says that the run is sealed.
+Two producers that are none say something of the run, with 32 zero bytes as chain: count 0 for
+:data:`NOBODY`, that it is sealed; for :data:`GATE` count 1, that nothing of it is taken for now,
+and 0, that it is again.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from provenance.formats.producers.statement import MAX_COUNT
 ACKNOWLEDGEMENT_CONTEXT: Final = b"ml-provenance/acknowledgement/v1\0"
 ACKNOWLEDGEMENT_BYTES: Final = 104
 NOBODY: Final = bytes(16)
+GATE: Final = b"\xff" * 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,7 @@ class Acknowledgement:
 
 
 SEALED: Final = Acknowledgement(0, bytes(32))
+HELD: Final = Acknowledgement(1, bytes(32))
 
 
 def sign_acknowledgement(
@@ -49,6 +53,11 @@ def sign_acknowledgement(
 def sign_sealed(run: UUID, key: SignerKey) -> bytes:
     """What says that a run is sealed; published for :data:`NOBODY`."""
     return sign_acknowledgement(run, NOBODY, SEALED.count, SEALED.chain, key)
+
+
+def sign_gate(run: UUID, held: bool, key: SignerKey) -> bytes:
+    """What says whether a run is held back; published for :data:`GATE`."""
+    return sign_acknowledgement(run, GATE, int(held), HELD.chain, key)
 
 
 def open_acknowledgement(

@@ -26,7 +26,7 @@ from provenance.errors import FormatError
 from provenance.evidence.run_summary import ENDING, SUMMARISED, moved_on
 from provenance.evidence.story import state_of
 from provenance.formats.record import Kind, Record
-from provenance.ports.listing import NetworkTally, RunSummary, Wanted
+from provenance.ports.listing import NetworkTally, RunSummary, TeamUse, Wanted
 from provenance.ports.values import (
     AnchorRow,
     AnchorState,
@@ -56,6 +56,7 @@ _MOVED: Final = (
     .values({column.name: bindparam(f"new_{column.name}") for column in summaries.c})
 )
 _STARTS: Final = (Kind.CONFIG, Kind.RUN_END)
+DAY_S: Final = 86400
 _LIVE: Final = tuple(set(AnchorState) - {AnchorState.REPLACED, AnchorState.FAILED})
 _BLOCKS: Final = 20
 """Anchors whose blocks tell a network's pace."""
@@ -85,6 +86,8 @@ class ListingPart(RecordsPart, LedgerPart, OutboxPart):
             newest = max(own, key=lambda row: (row.epoch or 0, row.ts), default=None)
             told += [] if newest is None else [newest]
         summary = moved_on(known, _decoded(told), [row.ts for row in new])
+        if new:
+            summary = _counted(summary, sum(len(row.data) for row in new), self._arrived_at)
         starts = any(row.kind in _STARTS for row in new)
         again = known.state != "running" and any(row.seq == 0 for row in new)
         if not (starts or again or run in self._sealed):
@@ -117,6 +120,13 @@ class ListingPart(RecordsPart, LedgerPart, OutboxPart):
         own = (summaries.c.run.in_(list(of)), summaries.c.team.is_not(None))
         query = select(summaries.c.run, summaries.c.team).where(*own)
         return {row.run: row.team for row in self._read(query)}
+
+    def team_use(self, day: int, team: str | None = None) -> Mapping[str, TeamUse]:
+        began = func.count(case((summaries.c.joined == day, 1)))
+        query = select(summaries.c.team, began, func.sum(summaries.c.day_bytes))
+        named = summaries.c.team.is_not(None) if team is None else summaries.c.team == team
+        query = query.where(summaries.c.day == day, named).group_by(summaries.c.team)
+        return {name: TeamUse(number, int(size)) for name, number, size in self._read(query)}
 
     def run_states(self, wanted: Wanted) -> Mapping[str, int]:
         state = _state(wanted).label("now")
@@ -210,6 +220,14 @@ class ListingPart(RecordsPart, LedgerPart, OutboxPart):
             counts = [q.where(t.c.run == run) for q, t in zip(counts, tables, strict=True)]
         roots, refused, twice = (self._read(query).scalar_one() for query in counts)
         return roots, refused, twice
+
+
+def _counted(summary: RunSummary, nbytes: int, now: float) -> RunSummary:
+    """With bytes that came now."""
+    today = int(now // DAY_S)
+    before = summary.day_bytes if summary.day == today else 0
+    joined = today if summary.joined is None and summary.team else summary.joined
+    return replace(summary, joined=joined, day=today, day_bytes=before + nbytes)
 
 
 def _state(wanted: Wanted) -> ColumnElement[str]:

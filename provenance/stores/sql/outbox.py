@@ -21,6 +21,7 @@ from provenance.stores.sql.schema import (
     anchor_versions,
     anchors,
     heads,
+    ledger_entries,
     networks,
     nonces,
 )
@@ -113,6 +114,25 @@ class OutboxPart(Session):
         live = self._one(AnchorRow, query.where(anchors.c.state.not_in(gone)))
         failed = query.where(anchors.c.state == AnchorState.FAILED)
         return live or self._one(AnchorRow, failed)
+
+    def coverings(
+        self, network: str, indexes: Iterable[int]
+    ) -> Mapping[int, tuple[AnchorRow, str | None]]:
+        gone = (AnchorState.REPLACED, AnchorState.FAILED)
+        entry, each = ledger_entries.c.index, anchors.alias()
+        smallest = select(each.c.id).where(each.c.network == network, each.c.size > entry)
+        smallest = smallest.order_by(each.c.size).limit(1)
+        live = smallest.where(each.c.state.not_in(gone)).scalar_subquery()
+        failed = smallest.where(each.c.state == AnchorState.FAILED).scalar_subquery()
+        version = anchor_versions.c
+        newest = select(func.max(version.id)).where(version.anchor_id == anchors.c.id)
+        counts = func.coalesce(anchors.c.version_id, newest.correlate(anchors).scalar_subquery())
+        query = select(entry, version.transaction_id, *columns_of(AnchorRow, anchors))
+        query = query.where(entry.in_(list(indexes))).select_from(
+            ledger_entries.join(anchors, anchors.c.id == func.coalesce(live, failed))
+            .outerjoin(anchor_versions, version.id == counts)
+        )  # fmt: skip
+        return {index: (AnchorRow(*row), id) for index, id, *row in self._read(query)}
 
     def anchor_counts(self, network: str) -> Mapping[AnchorState, int]:
         query = select(anchors.c.state, func.count().label("number"))

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from operator import attrgetter
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, true, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    and_,
+    delete,
+    func,
+    insert,
+    select,
+    true,
+    update,
+)
 
 from provenance.bundle.archive import Archive
 from provenance.errors import InputError, IntegrityError, UnknownRunError
 from provenance.formats.record import MAX_SAFE_INTEGER, Kind
+from provenance.ports.listing import HeldRun
 from provenance.ports.values import (
     ArchivedRun,
     Equivocation,
@@ -45,6 +56,7 @@ _PRODUCERS: Final = values_in(ProducerRow, schema.producers)
 _STATEMENTS: Final = values_in(StatementRow, schema.statements)
 _EQUIVOCATIONS: Final = values_in(Equivocation, schema.equivocations)
 _PARKED: Final = values_in(Parked, schema.parked)
+_HELD: Final = values_in(HeldRun, schema.held_runs)
 
 
 class RecordsPart(Session):
@@ -58,6 +70,7 @@ class RecordsPart(Session):
         self._read_back: dict[UUID, dict[tuple[bytes, int], StoredRecord] | None] = {}
         self._arrived: list[StoredRecord] = []
         self._sealed: set[UUID] = set()
+        self._arrived_at = 0.0
 
     def run(self, run: UUID) -> RunRow | None:
         return self._one(RunRow, _RUNS.where(schema.runs.c.run == run))
@@ -115,6 +128,7 @@ class RecordsPart(Session):
                 outcome.append(Inserted.CONFLICT)
         if new:
             self._arrived += new
+            self._arrived_at = now
             self._add_new(schema.records, [(*_VALUES(record), now) for record in new])
             self._write(
                 update(schema.runs)
@@ -305,6 +319,26 @@ class RecordsPart(Session):
         )
         self._add_once(schema.parked, fields_of(row))
 
+    def hold(self, row: HeldRun) -> None:
+        self._replace(schema.held_runs, [fields_of(row)])
+
+    def held(self, run: UUID) -> HeldRun | None:
+        return self._one(HeldRun, _HELD.where(schema.held_runs.c.run == run))
+
+    def held_runs(self) -> Sequence[HeldRun]:
+        return self._all(HeldRun, _HELD.order_by(schema.held_runs.c.at).limit(1000))
+
+    def held_counts(self) -> Mapping[str, int]:
+        team = schema.held_runs.c.team
+        rows = self._read(select(team, func.count()).group_by(team))
+        return {name or "": number for name, number in rows}
+
+    def release(self, rows: Iterable[HeldRun], now: float) -> None:
+        for row in rows:
+            self._write(delete(schema.held_runs).where(_unchanged(row)))
+            mine = update(schema.runs).where(schema.runs.c.run == row.run)
+            self._write(mine.values(last_ingest=now))
+
     def forget_parked(self, run: UUID | None = None, ids: Iterable[str] | None = None) -> int:
         query = delete(schema.parked)
         if run is not None:
@@ -318,6 +352,10 @@ class RecordsPart(Session):
         if run is not None:
             query = query.where(schema.parked.c.run == run)
         return self._all(Parked, query)
+
+
+def _unchanged(row: HeldRun) -> ColumnElement[bool]:
+    return and_(schema.held_runs.c.run == row.run, schema.held_runs.c.at == row.at)
 
 
 def _parked_of(run: UUID | None) -> ColumnElement[bool]:

@@ -105,10 +105,14 @@ summaries = Table(
     Column("numbers", JsonText, nullable=False),
     Column("has_results", Boolean, nullable=False),
     Column("dropped", BigInteger, nullable=False),
+    Column("joined", BigInteger),
+    Column("day", BigInteger),
+    Column("day_bytes", BigInteger, nullable=False),
 )
 Index(None, summaries.c.seen)
 Index(None, summaries.c.name)
 Index(None, summaries.c.team)
+Index(None, summaries.c.day, summaries.c.team)
 Index(None, summaries.c.state)
 _lost = summaries.c.dropped > 0
 Index(None, summaries.c.dropped, sqlite_where=_lost, postgresql_where=_lost)
@@ -264,6 +268,19 @@ parked = Table(
     _size("id", 64),
 )
 Index(None, parked.c.run)
+
+held_runs = Table(
+    "held_runs",
+    metadata,
+    Column("run", Uuid, primary_key=True),
+    Column("team", FreeText),
+    Column("trainer", FreeText),
+    Column("reason", FreeText, nullable=False),
+    Column("at", Double, nullable=False),
+)
+"""Runs whose batches are not taken for now; not all of them are in ``runs``."""
+Index(None, held_runs.c.at)
+Index(None, held_runs.c.team)
 
 ledger_entries = Table(
     "ledger_entries",

@@ -15,7 +15,7 @@ from provenance.formats.run_tree.selection import FREE_KINDS, SealMark
 from provenance.formats.run_tree.tree import RecordLeaf
 from provenance.ports.values import TreeRow
 from provenance.stores.sql import schema
-from provenance.stores.sql.schema import NO_EPOCH, due_checkpoints, marks, run_trees
+from provenance.stores.sql.schema import NO_EPOCH, due_checkpoints, held_runs, marks, run_trees
 from provenance.stores.sql.session import Session, fields_of, values_in
 
 _TREES: Final = values_in(TreeRow, run_trees)
@@ -143,7 +143,8 @@ class SealingPart(Session):
             and_(closed < 0, record.kind.in_(free)),
         )
         own = select(record.seq).where(record.run == runs.run, run_trees.c.run == runs.run)
-        lost = and_(runs.last_ingest <= idle_since, own.where(unsealed).exists())
+        held = select(held_runs.c.run).where(held_runs.c.run == runs.run)
+        lost = and_(runs.last_ingest <= idle_since, own.where(unsealed).exists(), ~held.exists())
         unmade = or_(
             marks.c.phase == Phase.AFTER,
             and_(

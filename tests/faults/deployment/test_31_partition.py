@@ -15,6 +15,7 @@ import pytest
 from provenance.errors import StoreUnavailable
 from provenance.settings import BitcoinSettings
 from provenance.stores.sql import SqlStore
+from tests.conftest import missing
 from tests.faults.support.anchoring import bitcoin_section, ethereum_section
 from tests.faults.support.harness import LONG, Tally, World, scenario, seeded
 from tests.faults.support.lan import SWITCH, Lan
@@ -32,15 +33,35 @@ SERVICES = {
     "redis": (),
     "database": (),
     "hashing": ("hashing", "confirm", "beat", "anchor-local"),
+    "hashing-2": (),
     "ethereum": ("anchor-ethereum",),
     "bitcoin": ("anchor-bitcoin",),
     "ipfs": ("anchor-ipfs",),
     "nodes": (),
 }
-"""What of the fleet runs on which host; the chains' own nodes are on one beside it."""
+"""What of the fleet runs on which host, beside Redis, the database, a second hashing worker that
+takes over from the first, and the nodes of the chains."""
 LEASE_S = 5.0
 HOLDERS = ("hashing", "ethereum")
 """Hosts that the short form as well cuts off for longer than a lease."""
+
+
+@pytest.fixture
+def lan() -> Iterator[Lan]:
+    with closing(Lan(*SERVICES)) as made:
+        yield made
+
+
+@pytest.fixture
+def database_url(lan: Lan) -> Iterator[str]:
+    """PostgreSQL, on its host."""
+    try:
+        with ExitStack() as stack:
+            with lan.on("database"):
+                server = stack.enter_context(running("fsync=off", host=lan.address("database")))
+            yield f"{server.url}/postgres"
+    except FileNotFoundError as error:
+        missing(str(error))
 
 
 @contextmanager
@@ -63,13 +84,17 @@ def mining(regtest: Regtest, chain: Anvil) -> Iterator[None]:
 
 
 def test_partitions_lose_nothing_and_double_nothing(
-    tmp_path: Path, bitcoin_settings: BitcoinSettings, chain: Anvil, contract: str, ipfs_url: str
+    tmp_path: Path,
+    lan: Lan,
+    database_url: str,
+    bitcoin_settings: BitcoinSettings,
+    chain: Anvil,
+    contract: str,
+    ipfs_url: str,
 ) -> None:
     regtest = Regtest(bitcoin_settings)
     wallet = regtest.wallet("1.0")
     with ExitStack() as stack, scenario(31, "hosts cut off, one after the other") as tally:
-        lan = Lan(*SERVICES)
-        stack.callback(lan.close)
 
         def on_the_lan(url: str) -> str:
             """Where a node of this machine is reached from there."""
@@ -87,31 +112,30 @@ def test_partitions_lose_nothing_and_double_nothing(
             "ipfs": {"url": on_the_lan(ipfs_url), **retry},
         }
         stack.enter_context(mining(regtest, chain))
-        with lan.on("database"):
-            database = stack.enter_context(running("fsync=off", host=lan.address("database")))
         with lan.on("redis"):
             redis = RedisServer(tmp_path / "redis", lan.address("redis"))
             redis.start()
+        stack.callback(redis.kill)
         stack.enter_context(lan.on(SWITCH))
         world = World(
             tmp_path / "world",
             networks=networks,
             lease=LEASE_S,
-            more={"database_url": f"{database.url}/postgres"},
+            more={"database_url": database_url},
             redis=redis,
         )
         stack.callback(world.close)
         for host, names in SERVICES.items():
-            with lan.on(host):
-                if names:
+            if names:
+                with lan.on(host):
                     world.start(*names)
+        with lan.on("hashing-2"):
+            world.second("hashing", "hashing-2")
         world.wait_ready(*(name for name in world.processes if name.startswith(("a", "h", "c"))))
         disturb(lan, world, tally)
         for trainer in world.trainers:
             trainer.finish()
-            began = time.monotonic()
             world.wait_final(trainer.run, 240)
-            print(f"final {time.monotonic() - began:.1f}")
             assert world.roots(trainer.run) == world.undisturbed_roots(trainer.run)
         world.judge(tally, world.trainers)
 
@@ -140,27 +164,25 @@ def disturb(lan: Lan, world: World, tally: Tally) -> None:
         lan.heal(host)
 
 
-def test_a_host_that_is_cut_off_within_a_transaction_holds_up_nobody(tmp_path: Path) -> None:
+def test_a_host_that_is_cut_off_within_a_transaction_holds_up_nobody(
+    lan: Lan, database_url: str
+) -> None:
     """The ledger's lock is its, until the server gives its connection up."""
-    fast = "keepalives_idle=1&keepalives_interval=1&keepalives_count=2&tcp_user_timeout=3000"
+    url = f"{database_url}?keepalives_idle=1&keepalives_interval=1&keepalives_count=2"
+    url += "&tcp_user_timeout=3000"
     with ExitStack() as stack, scenario(31, "hosts cut off, within a transaction") as tally:
-        lan = Lan("worker", "database")
-        stack.callback(lan.close)
-        with lan.on("database"):
-            server = stack.enter_context(running("fsync=off", host=lan.address("database")))
-        url = f"{server.url}/postgres?{fast}"
-        with lan.on("worker"):
-            cut_off = stack.enter_context(closing(SqlStore.open(url)))
-            heads = []
-            with pytest.raises(StoreUnavailable), cut_off.transaction() as tx:
-                lan.cut("worker")
-                tally.kills += 1
-                with lan.on(SWITCH):
-                    other = stack.enter_context(closing(SqlStore.open(url, wait_s=20)))
-                    with other.transaction() as turn:
-                        heads.append(turn.head())
-                tx.head()
-            assert heads == [None], "the other waited for a lock that nobody has"
-            lan.heal("worker")
-            with cut_off.transaction() as tx:
-                tx.head()
+        stack.enter_context(lan.on("hashing"))
+        cut_off = stack.enter_context(closing(SqlStore.open(url)))
+        heads = []
+        with pytest.raises(StoreUnavailable), cut_off.transaction() as tx:
+            lan.cut("hashing")
+            tally.kills += 1
+            with lan.on("hashing-2"):
+                other = stack.enter_context(closing(SqlStore.open(url, wait_s=20)))
+                with other.transaction() as turn:
+                    heads.append(turn.head())
+            tx.head()
+        assert heads == [None], "the other waited for a lock that nobody has"
+        lan.heal("hashing")
+        with cut_off.transaction() as tx:
+            assert tx.head() is None

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -24,7 +25,7 @@ _NOBODY = 255
 
 
 class Lan:
-    """Hosts by name. Close it; processes on them are ended by whoever started them."""
+    """Hosts by name. Close it, which kills what is left on them."""
 
     def __init__(self, *hosts: str) -> None:
         if shutil.which("ip") is None or os.geteuid() != 0:
@@ -43,6 +44,8 @@ class Lan:
     def close(self) -> None:
         for host in self._numbers:
             with suppress(AssertionError):
+                for pid in ip("netns", "pids", self._name(host)).split():
+                    os.kill(int(pid), signal.SIGKILL)
                 ip("netns", "del", self._name(host))
 
     def address(self, host: str) -> str:
@@ -117,12 +120,13 @@ class Lan:
         ip("-n", self._name(host), "-batch", "-", stdin="\n".join(commands))
 
 
-def ip(*words: str, stdin: str = "") -> None:
-    """One call of ``ip`` (iproute2); where it is not allowed this is no place for the test."""
+def ip(*words: str, stdin: str = "") -> str:
+    """What ``ip`` (iproute2) says; where it is not allowed this is no place for the test."""
     done = subprocess.run(["ip", *words], input=stdin, capture_output=True, text=True, check=False)
     if "not permitted" in done.stderr:
         missing(f"no network namespaces here: ip {' '.join(words)}: {done.stderr.strip()}")
     assert done.returncode == 0, f"ip {' '.join(words)}: {stdin}: {done.stderr}"
+    return done.stdout
 
 
 def _mac(number: int) -> str:

@@ -18,11 +18,11 @@ import pytest
 from provenance.bootstrap import sending
 from provenance.capture.keys import new_run_keys
 from provenance.settings import load
-from tests.conftest import missing
+from tests.faults.support.lan import Lan
 from tests.support.paths import ROOT
 
 CLI = [sys.executable, "-m", "provenance.cli"]
-ADDRESSES = ("10.213.77.1", "10.213.77.2")
+HOSTS = "first", "second"
 RANK = """
 import os, sys
 import numpy as np
@@ -45,17 +45,17 @@ tracker.store_merkle_on_blockchain_after_training({})
 class Hosts(NamedTuple):
     """Two hosts; the first one also has Redis and the fleet."""
 
-    names: tuple[str, str]
+    lan: Lan
     config: Path
     folder: Path
     env: dict[str, str]
 
     def start(self, host: int, *command: str, **env: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            ["ip", "netns", "exec", self.names[host], *command],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
-            env=self.env | env,
-        )  # fmt: skip
+        with self.lan.on(HOSTS[host]):
+            return subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+                env=self.env | env,
+            )  # fmt: skip
 
     def rank(self, number: int, first: int, last: int, **env: str) -> subprocess.Popen[str]:
         """A trainer of epochs ``first`` to ``last``; before the 4th it dies."""
@@ -77,36 +77,20 @@ class Hosts(NamedTuple):
         return json.loads(done.stdout) if done.stdout else {}
 
 
-def ip(*words: str) -> None:
-    done = subprocess.run(["ip", *words], capture_output=True, text=True, check=False)
-    if done.returncode:
-        missing(f"no network namespaces here: ip {' '.join(words)}: {done.stderr.strip()}")
-
-
 @pytest.fixture
 def hosts(tmp_path: Path) -> Iterator[Hosts]:
-    if shutil.which("ip") is None or os.geteuid() != 0:
-        missing("network namespaces want root and ip (apt-get install iproute2)")
-    names = f"prov-a{os.getpid()}", f"prov-b{os.getpid()}"
-    ends = f"pva{os.getpid()}"[:15], f"pvb{os.getpid()}"[:15]
+    lan = Lan(*HOSTS)
+    address = lan.address(HOSTS[0])
     config = tmp_path / "config.json"
-    config.write_text(json.dumps({"redis_url": f"redis://{ADDRESSES[0]}:6379/0", "blockchain": {}}))
+    config.write_text(json.dumps({"redis_url": f"redis://{address}:6379/0", "blockchain": {}}))
     quiet = {n: v for n, v in os.environ.items() if not n.startswith(("PROVENANCE_R", "RANK"))}
-    stage = Hosts(names, config, tmp_path, quiet)
+    stage = Hosts(lan, config, tmp_path, quiet)
     key = sending.ledger_signer(load(None, stage.base(0))).verifier  # the second host's pin
     stage.env["PROVENANCE_LEDGER_KEY"] = key.vkey
     running: list[subprocess.Popen[str]] = []
     try:
-        for name in names:
-            ip("netns", "add", name)
-        ip("link", "add", ends[0], "netns", names[0], "type", "veth", "peer", "name", ends[1],
-           "netns", names[1])  # fmt: skip
-        for name, end, address in zip(names, ends, ADDRESSES, strict=True):
-            ip("-n", name, "addr", "add", f"{address}/24", "dev", end)
-            ip("-n", name, "link", "set", end, "up")
-            ip("-n", name, "link", "set", "lo", "up")
         server = shutil.which("redis-server") or str(ROOT / ".devnet" / "bin" / "redis-server")
-        running.append(stage.start(0, server, "--bind", ADDRESSES[0], "--protected-mode", "no",
+        running.append(stage.start(0, server, "--bind", address, "--protected-mode", "no",
                                    "--save", "", "--dir", str(tmp_path)))  # fmt: skip
         running.append(stage.start(0, *CLI, "up", "--config", str(config), "--base-dir",
                                    str(stage.base(0))))  # fmt: skip
@@ -115,12 +99,7 @@ def hosts(tmp_path: Path) -> Iterator[Hosts]:
         for process in reversed(running):
             process.send_signal(signal.SIGINT)
             process.communicate(timeout=60)
-        for name in names:
-            for pid in subprocess.run(
-                ["ip", "netns", "pids", name], capture_output=True, text=True, check=False
-            ).stdout.split():
-                os.kill(int(pid), signal.SIGTERM)  # shippers that trainers left behind
-            subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
+        lan.close()
 
 
 def until(what: Callable[[], Any], seconds: float = 90.0) -> Any:

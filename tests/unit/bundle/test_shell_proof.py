@@ -11,8 +11,8 @@ import pytest
 
 from provenance.bundle.index import dump
 from provenance.bundle.shell_proof import (
+    SHA256,
     UNHEX,
-    UNHEX_PYTHON,
     path_of_record_file,
     shell_commands,
 )
@@ -22,6 +22,7 @@ from provenance.evidence.placement import newest_tree
 from tests.conftest import missing
 from tests.support.verify_world import finished
 
+UNHEX_PYTHON = "python3 -c 'import sys; sys.stdout.buffer.write(bytes.fromhex(sys.stdin.read()))'"
 UNHEXES = [UNHEX_PYTHON, *([UNHEX] if shutil.which("xxd") else [])]
 HASHES = [
     tool for tool in ("sha256sum", "openssl dgst -sha256 -r") if shutil.which(tool.split()[0])
@@ -52,7 +53,7 @@ def test_every_record_reaches_the_run_root_in_a_shell(
     assert tree is not None
     for record in [r for r in evidence.records if r.place == "tree"][::4]:
         proof = tree.proof(record.path)
-        text = shell_commands(proof, record.file, unhex=unhex, sha256=sha256)
+        text = shell_commands(proof, record.file).replace(UNHEX, unhex).replace(SHA256, sha256)
         printed = shell(text, bundle).splitlines()
         assert printed[0] == record.digest.hex()
         assert printed[-2] == tree.root.hex()

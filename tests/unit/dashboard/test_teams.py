@@ -6,7 +6,6 @@ import asyncio
 import io
 import json
 import zipfile
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -75,7 +74,7 @@ def train(base: Path, team: str | None, parent: UUID | None = None) -> UUID:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+def world(tmp_path_factory: pytest.TempPathFactory) -> Deployment:
     base = tmp_path_factory.mktemp("deployment") / "artifacts"
     tokens = TokenFile(tmp_path_factory.mktemp("tokens") / "tokens.json")
     made = Deployment(application(load(None, base), tokens))
@@ -87,13 +86,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
         made.runs[team] = [done, train(base, team, made.parents[team])]
         before = done
     brought_home(base)
-    yield made
+    return made
 
 
 def routes(world: Deployment) -> list[str]:
     app: Any = world.app._app
     assert isinstance(app, FastAPI)
-    parts = [getattr(item, "original_router", app) for item in app.routes]
+    parts: list[Any] = [getattr(item, "original_router", app) for item in app.routes]
     own = {route.path: route for part in parts for route in part.routes if hasattr(route, "path")}
     assert own.keys() >= set(app.openapi()["paths"])
     assert all(route.methods <= {"GET", "HEAD"} for route in own.values())

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 
 import pytest
 import yaml
 
 import provenance
+from provenance import cli
+from provenance.verify.catalogue import CHECKS
+from tests.support import readme
 from tests.support.paths import ROOT
 
 DOCS = ROOT / "docs"
@@ -31,6 +36,23 @@ def test_every_page_is_in_the_navigation() -> None:
     text = (ROOT / "mkdocs.yml").read_text()
     pages = {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")}
     assert pages == set(re.findall(r"[\w/-]+\.md", text))
+
+
+@pytest.mark.parametrize("page", readme.markdown(ROOT), ids=lambda p: str(p.relative_to(ROOT)))
+def test_linked_files_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert [link for link in readme.links(text) if not (page.parent / link).exists()] == []
+
+
+def test_every_command_has_its_row() -> None:
+    rows = re.findall(r"^\| (`.+?`) \|", (DOCS / "reference/commands.md").read_text(), re.MULTILINE)
+    (subcommands,) = [a for a in cli.parser()._actions if isinstance(a, argparse._SubParsersAction)]
+    assert set(re.findall(r"`([\w-]+)`", " ".join(rows))) == set(subcommands.choices)
+
+
+def test_the_auditor_s_road_has_every_check() -> None:
+    rows = re.findall(r"^\| (\(\d+\) .+?) \|", (DOCS / "auditors.md").read_text(), re.MULTILINE)
+    assert rows == [f"({check.number}) {check.title}" for check in CHECKS]
 
 
 def test_decisions_are_numbered_and_listed_with_a_status() -> None:

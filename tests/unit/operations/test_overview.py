@@ -306,10 +306,16 @@ def test_pages_of_a_running_fleet_are_named(base: Path, capsys: pytest.CaptureFi
 
     with only_fleet(base):
         state = base / "run" / "up.json"
-        state.write_text('{"redis_url": null, "pages": {"Flower": "http://127.0.0.1:5555"}}')
+        pages = '"pages": {"Flower": "http://127.0.0.1:5555"}, "flower_auth": "user:secret"'
+        state.write_text(f'{{"redis_url": null, {pages}}}')
         state.chmod(0o600)
         assert cli.main(["status", "--base-dir", str(base)]) == 0
-    assert "Flower: http://127.0.0.1:5555" in lines_of(capsys)
+        login = f"user and password: flower_auth in {state}"
+        assert f"Flower: http://127.0.0.1:5555, {login}" in lines_of(capsys)
+        assert cli.main(["status", "--json", "--base-dir", str(base)]) == 0
+    said = capsys.readouterr().out
+    assert json.loads(said)["logins"] == {"Flower": login}
+    assert "secret" not in said
 
 
 def test_migrate_says_whether_the_schema_is_this_release_s(

@@ -625,3 +625,29 @@ def test_a_team_is_a_name_and_the_environment_wins(monkeypatch: pytest.MonkeyPat
             load({"team": found})
     monkeypatch.setenv("PROVENANCE_TEAM", "speech")
     assert load({"team": "vision"}).team == "speech"
+
+
+def test_what_teams_may_send_is_read_by_name_and_refused_by_name() -> None:
+    trust = {"trainers": {"ann": "a" * 64}}
+    read = load(
+        {
+            "trust": trust,
+            "teams": {
+                "vision": {"runs_per_day": 500, "bytes_per_day": "2.5GB", "trainers": ["ann"]},
+                "speech": {"bytes_per_day": 7},
+            },
+        }
+    ).teams
+    assert (read["vision"].runs_per_day, read["vision"].trainers) == (500, ("ann",))
+    assert (read["vision"].bytes_per_day, read["speech"].bytes_per_day) == (2_500_000_000, 7)
+    for teams, problem in (
+        ({"vision": 7}, "teams.vision: found 7, expected an object"),
+        ({"vision": {"runs": 7}}, "teams.vision.runs: unknown key"),
+        ({"vision": {"runs_per_day": -1}}, "teams.vision.runs_per_day: found -1, expected a whole"),
+        ({"vision": {"bytes_per_day": "20G"}}, 'found "20G", expected a number of bytes or such'),
+        ({"vision": {"trainers": ["bob"]}}, 'trainers: found "bob", expected names of trust'),
+        ({" ": {}}, "expected a name"),
+    ):
+        with pytest.raises(ConfigError) as refused:
+            load({"trust": trust, "teams": teams})
+        assert problem in str(refused.value)

@@ -1,0 +1,203 @@
+"""Teams: whose run a batch is of, and whether it may come in now.
+
+A run is of the team that its configuration record names. That is its trainer's word, but where the
+deployment says which trainers a team has: then one of them must have signed the run, and runs of
+theirs must name the team. What may not come in is held back, not lost: its batch leaves the stream
+uncommitted, and the ledger tells the run's shipper to keep it in the spool. The sweep lets it go on
+as soon as nothing stands against it.
+
+Use counts by UTC days. A quota that is reached lets nothing more in: it is overstepped by what was
+under way, a batch or a run of each hashing worker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+from uuid import UUID
+
+from provenance.errors import FormatError
+from provenance.formats.producers.batch import Batch
+from provenance.formats.record import Kind, Record
+from provenance.ports.listing import HeldRun, TeamUse
+from provenance.ports.store import LedgerTx
+from provenance.settings import TeamSettings
+
+DAY_S: Final = 86400
+_CONFIG: Final = f'"kind":"{Kind.CONFIG}"'.encode()
+TrainerOf = Callable[[bytes, UUID, bytes], str | None]
+"""Asked with an identity's bytes, run and run's key: the name of the trainer that it is; None where
+it is nobody's who is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Teams:
+    """What a deployment says of its teams."""
+
+    settings: Mapping[str, TeamSettings] = field(default_factory=dict)
+    trainer_of: TrainerOf = lambda identity, run, key: None
+
+    def refusal(self, team: str | None, trainer: str | None) -> str | None:
+        """Why a run of that trainer may not name that team (or none); None where it may."""
+        own = [name for name, each in self.settings.items() if trainer in each.trainers]
+        if own and team not in own:
+            named = "none" if team is None else team
+            return f"team {named}: trainer {trainer} is of team {' or '.join(own)}"
+        bound = team is not None and team in self.settings and self.settings[team].trainers
+        if bound and not own:
+            return (
+                f"team {team}: signed by {trainer or 'nobody who is known'}, none of its trainers"
+            )
+        return None
+
+    def over(self, team: str | None, use: TeamUse, begins: bool) -> str | None:
+        """Why nothing more of a team's may come in today; None where it may.
+
+        Args:
+            begins: It would be a run more.
+        """
+        quota = None if team is None else self.settings.get(team)
+        if quota is None:
+            return None
+        if begins and quota.runs_per_day is not None and use.runs >= quota.runs_per_day:
+            return f"team {team}: {use.runs} runs today, quota {quota.runs_per_day}"
+        if quota.bytes_per_day is not None and use.nbytes >= int(quota.bytes_per_day):
+            return f"team {team}: {use.nbytes} bytes today, quota {quota.bytes_per_day}"
+        return None
+
+
+NO_TEAMS: Final = Teams()
+
+
+class Admission:
+    """Decides over the batches of one transaction.
+
+    Attributes:
+        held: The runs that it held back.
+    """
+
+    def __init__(self, teams: Teams, tx: LedgerTx, now: float) -> None:
+        self._teams, self._tx, self._now = teams, tx, now
+        self.held: dict[UUID, HeldRun] = {}
+        self._named: dict[UUID, str | None] = {}
+        self._use: dict[str, TeamUse] = {}
+
+    def holds(self, batch: Batch) -> bool:
+        """Whether a batch, whose signatures hold, stays outside; what is let in counts."""
+        if not self._teams.settings:
+            return False
+        run = batch.certificate.run
+        if run in self.held:
+            return True
+        if run not in self._named:
+            self._named.update(self._tx.teams_of([run]))
+        known = run in self._named
+        if known:
+            team, trainer, reason = self._named[run], None, None
+        else:
+            before, config = self._tx.held(run), _config(batch)
+            if before is None and config is None:
+                return False  # until its configuration comes
+            team = _team(config) if config else before.team if before else None
+            trainer = self._trainer(batch)
+            reason = self._teams.refusal(team, trainer)
+        use = self._used(team)
+        reason = reason or self._teams.over(team, use, begins=not known)
+        if reason is not None:
+            self.held[run] = HeldRun(run, team, trainer, reason, self._now)
+            self._tx.hold(self.held[run])
+            return True
+        self._named[run] = team
+        if team is not None:
+            nbytes = use.nbytes + sum(map(len, batch.records))
+            self._use[team] = TeamUse(use.runs + (not known), nbytes)
+        return False
+
+    def _trainer(self, batch: Batch) -> str | None:
+        run, key = batch.certificate.run, batch.certificate.run_key
+        row = self._tx.run(run)
+        identity = batch.identity_bytes if row is None or row.identity is None else row.identity
+        return None if identity is None else self._teams.trainer_of(identity, run, key)
+
+    def _used(self, team: str | None) -> TeamUse:
+        if team is not None and team not in self._use:
+            self._use |= self._tx.team_use(int(self._now // DAY_S), team)
+        return self._use.get(team or "", TeamUse())
+
+
+def admissible(tx: LedgerTx, teams: Teams, now: float) -> list[HeldRun]:
+    """The runs held back that may go on now, those that waited longest first, and of each team no
+    more than its quota has room for."""
+    rows = tx.held_runs()
+    known = tx.teams_of([row.run for row in rows])
+    use = dict(tx.team_use(int(now // DAY_S)))
+    found = []
+    for row in rows:
+        own, begins = use.get(row.team or "", TeamUse()), row.run not in known
+        if teams.refusal(row.team, row.trainer) if begins else None:
+            continue
+        if teams.over(row.team, own, begins) is None:
+            found.append(row)
+            use[row.team or ""] = replace(own, runs=own.runs + begins)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class TeamStanding:
+    """A team today.
+
+    Attributes:
+        held: How many of its runs are held back.
+        reason: Why the one is that waits longest; None where none does.
+    """
+
+    use: TeamUse
+    quota: TeamSettings
+    held: int
+    reason: str | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        quota, limit = self.quota, self.quota.bytes_per_day
+        return {
+            "runs": self.use.runs, "runs_per_day": quota.runs_per_day,
+            "bytes": self.use.nbytes, "bytes_per_day": None if limit is None else int(limit),
+            "held": self.held, "reason": self.reason,
+        }  # fmt: skip
+
+
+def standings(
+    tx: LedgerTx, settings: Mapping[str, TeamSettings], now: float
+) -> dict[str, TeamStanding]:
+    """Of each team that is configured, that anything came of today or that runs are held back of;
+    ``""``: of none."""
+    use, held = tx.team_use(int(now // DAY_S)), tx.held_counts()
+    reasons = {row.team or "": row.reason for row in reversed(tx.held_runs() if held else ())}
+    return {
+        name: TeamStanding(
+            use.get(name, TeamUse()),
+            settings.get(name, TeamSettings()),
+            held.get(name, 0),
+            reasons.get(name),
+        )
+        for name in sorted({*settings, *use, *held})
+    }
+
+
+def _config(batch: Batch) -> Record | None:
+    """The configuration among a batch's records; one that cannot be read is refused later."""
+    for data in batch.records:
+        if _CONFIG in data:
+            try:
+                record = Record.decode(data)
+            except FormatError:
+                continue
+            if record.kind is Kind.CONFIG:
+                return record
+    return None
+
+
+def _team(config: Record) -> str | None:
+    team = config.body.get("team")
+    return team if isinstance(team, str) and team else None
