@@ -206,6 +206,7 @@ def _run(settings: Settings, name: str, wanted: Wanted) -> dict[str, Any]:
                 "unannounced": unannounced(told) if told else None,
                 "created": when(row.created_at),
                 "sealed": when(row.sealed_at),
+                "archived": kept.digest.hex() if (kept := tx.archived(run)) else None,
                 "records": len(records),
                 "epochs": sorted({r.epoch for r in records if r.epoch is not None}),
                 "silent": _silent(records),
@@ -317,6 +318,8 @@ def _print_run(document: dict[str, Any]) -> None:
         out.print(f"dropped: {document['dropped']} events, as its trainers say (gaps)")
     if document["incomplete"]:
         out.print(f"incomplete: {document['incomplete']}")
+    if document["archived"]:
+        out.print(f"archived: its records are in {document['archived'][:16]}....zip")
     if document["waits_for"]:
         out.print(f"waits for: {'; '.join(document['waits_for'])}")
     if document["unannounced"]:

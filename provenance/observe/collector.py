@@ -162,6 +162,7 @@ def _of_runs(tx: LedgerTx) -> Iterator[Metric]:
     yield _counter("dropped_events", "events that trainers lost", value=events)
     yield _gauge("parked_batches", "what ingest would not take", value=tx.parked_count())
     yield _gauge("reports_due", "reports not written yet", value=tx.work_count(Work.REPORT))
+    yield _gauge("archives_due", "runs not archived yet", value=tx.work_count(Work.ARCHIVE))
     yield _gauge("ledger_entries", "entries of the ledger", value=tx.ledger_size())
     if head is not None:
         yield _gauge("head_age_seconds", "since the newest head", value=now - head.created_at)

@@ -133,7 +133,7 @@ def _change_row(connection: sqlite3.Connection, donor: Path, chance: Random) -> 
     tables = [
         name
         for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type='table'")
-        if name != "alembic_version"
+        if name not in ("alembic_version", "sqlite_sequence")
         and connection.execute(f"SELECT count(*) FROM {name}").fetchone()[0]
     ]
     table = chance.choice(tables)

@@ -100,10 +100,15 @@ def deployed(deploy: Callable[..., Deployed]) -> Deployed:
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
 def test_an_archived_run_is_what_it_was_and_comes_back_as_it_was(
-    engine: str, deploy: Callable[..., Deployed], request: pytest.FixtureRequest
+    engine: str,
+    deploy: Callable[..., Deployed],
+    request: pytest.FixtureRequest,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     url = request.getfixturevalue("postgres_url") if engine == "postgresql" else None
     deployed = deploy(url)
+    assert deployed.provenance("status", str(RUN), "--json") == 0
+    told = json.loads(capsys.readouterr().out)
     evidence, rows = deployed.evidence(), deployed.rows()
     file = deployed.archive()
     assert file.stat().st_mode & 0o777 == 0o600
@@ -111,6 +116,9 @@ def test_an_archived_run_is_what_it_was_and_comes_back_as_it_was(
     assert deployed.evidence() == evidence
     assert deployed.findings() == []
     assert deployed.provenance("verify", str(RUN)) == 0
+    capsys.readouterr()
+    assert deployed.provenance("status", str(RUN), "--json") == 0
+    assert json.loads(capsys.readouterr().out) == told | {"archived": file.stem}
     with deployed.store.snapshot() as tx:
         row = tx.archived(RUN)
         assert row is not None
