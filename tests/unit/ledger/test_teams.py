@@ -73,7 +73,8 @@ class Deployment:
 
     def reasons(self) -> Mapping[UUID, str]:
         with self.store.snapshot() as tx:
-            return {row.run: row.reason for row in tx.held_runs()}
+            rows = [row for who in tx.held_counts() for row in tx.held_runs(*who, 9)]
+        return {row.run: row.reason for row in rows}
 
     def fsck(self) -> int:
         anchor(self.settings)
