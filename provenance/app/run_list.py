@@ -75,7 +75,7 @@ def ending_of(
     tx: LedgerTx, run: UUID, told: Collection[Record], now: float, lost_after_s: float
 ) -> RunState:
     """How a run ended; one that the database heard of a moment ago is not lost, whatever its
-    trainer's clock says."""
+    trainer's clock says, nor is one that is held back."""
     heard = tx.last_ingest(run)
-    quiet = heard is not None and now - heard >= lost_after_s
+    quiet = heard is not None and now - heard >= lost_after_s and tx.held(run) is None
     return state_of(told, tx.entries(run), now, lost_after_s if quiet else inf)

@@ -12,6 +12,7 @@ under way, a batch or a run of each hashing worker.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -25,6 +26,8 @@ from provenance.ports.store import LedgerTx
 from provenance.settings import TeamSettings
 
 DAY_S: Final = 86400
+RELEASED_AT_ONCE: Final = 100
+"""Of a team, at a sweep."""
 _CONFIG: Final = f'"kind":"{Kind.CONFIG}"'.encode()
 TrainerOf = Callable[[bytes, UUID, bytes], str | None]
 """Asked with an identity's bytes, run and run's key: the name of the trainer that it is; None where
@@ -94,18 +97,17 @@ class Admission:
             self._named.update(self._tx.teams_of([run]))
         known = run in self._named
         if known:
-            team, trainer, reason = self._named[run], None, None
+            team, reason = self._named[run], None
         else:
             before, config = self._tx.held(run), _config(batch)
             if before is None and config is None:
                 return False  # until its configuration comes
             team = _team(config) if config else before.team if before else None
-            trainer = self._trainer(batch)
-            reason = self._teams.refusal(team, trainer)
+            reason = self._teams.refusal(team, self._trainer(batch))
         use = self._used(team)
         reason = reason or self._teams.over(team, use, begins=not known)
         if reason is not None:
-            self.held[run] = HeldRun(run, team, trainer, reason, self._now)
+            self.held[run] = HeldRun(run, team, self._trainer(batch), reason, self._now)
             self._tx.hold(self.held[run])
             return True
         self._named[run] = team
@@ -129,17 +131,19 @@ class Admission:
 def admissible(tx: LedgerTx, teams: Teams, now: float) -> list[HeldRun]:
     """The runs held back that may go on now, those that waited longest first, and of each team no
     more than its quota has room for."""
-    rows = tx.held_runs()
-    known = tx.teams_of([row.run for row in rows])
-    use = dict(tx.team_use(int(now // DAY_S)))
-    found = []
-    for row in rows:
-        own, begins = use.get(row.team or "", TeamUse()), row.run not in known
-        if teams.refusal(row.team, row.trainer) if begins else None:
+    found, use = list[HeldRun](), dict[str | None, TeamUse]()
+    for team, trainer in tx.held_counts():
+        if teams.refusal(team, trainer) is not None:
             continue
-        if teams.over(row.team, own, begins) is None:
-            found.append(row)
-            use[row.team or ""] = replace(own, runs=own.runs + begins)
+        if team is not None and team not in use:
+            use[team] = tx.team_use(int(now // DAY_S), team).get(team, TeamUse())
+        rows = tx.held_runs(team, trainer, RELEASED_AT_ONCE)
+        known = tx.teams_of([row.run for row in rows])
+        for row in rows:
+            own, begins = use.get(team, TeamUse()), row.run not in known
+            if teams.over(team, own, begins) is None:
+                found.append(row)
+                use[team] = replace(own, runs=own.runs + begins)
     return found
 
 
@@ -149,7 +153,7 @@ class TeamStanding:
 
     Attributes:
         held: How many of its runs are held back.
-        reason: Why the one is that waits longest; None where none does.
+        reason: Why one of them is; None where none is.
     """
 
     use: TeamUse
@@ -172,13 +176,16 @@ def standings(
 ) -> dict[str, TeamStanding]:
     """Of each team that is configured, that anything came of today or that runs are held back of;
     ``""``: of none."""
-    use, held = tx.team_use(int(now // DAY_S)), tx.held_counts()
-    reasons = {row.team or "": row.reason for row in reversed(tx.held_runs() if held else ())}
+    use, held, reasons = tx.team_use(int(now // DAY_S)), Counter[str](), dict[str, str]()
+    for (team, trainer), number in tx.held_counts().items():
+        held[team or ""] += number
+        for row in tx.held_runs(team, trainer, 1):
+            reasons[team or ""] = row.reason
     return {
         name: TeamStanding(
             use.get(name, TeamUse()),
             settings.get(name, TeamSettings()),
-            held.get(name, 0),
+            held[name],
             reasons.get(name),
         )
         for name in sorted({*settings, *use, *held})

@@ -257,11 +257,11 @@ class LedgerTx(Protocol):
     def held(self, run: UUID) -> HeldRun | None:
         """Why a run is held back; None where it is not."""
 
-    def held_runs(self) -> Sequence[HeldRun]:
-        """The 1,000 that wait longest, in order."""
+    def held_runs(self, team: str | None, trainer: str | None, limit: int) -> Sequence[HeldRun]:
+        """Those of a team (or of none) that a trainer (or nobody) signed, that wait longest."""
 
-    def held_counts(self) -> Mapping[str, int]:
-        """How many are held back of each team, ``""`` for none."""
+    def held_counts(self) -> Mapping[tuple[str | None, str | None], int]:
+        """How many are held back, by team and trainer."""
 
     def release(self, rows: Iterable[HeldRun], now: float) -> None:
         """They are held back no more, but for those that were again since; their last sign of

@@ -24,6 +24,8 @@ from provenance.errors import (
 from provenance.formats.note import encode_base64
 from provenance.formats.record import Kind, Phase
 from provenance.formats.run_tree.selection import SealMark
+from provenance.ledger.ingest import ingest
+from provenance.ports.listing import HeldRun
 from provenance.ports.store import LedgerStore, LedgerTx
 from provenance.ports.values import (
     Equivocation,
@@ -39,6 +41,7 @@ from provenance.ports.values import (
 from provenance.stores.sql import SqlStore
 from provenance.stores.sql import records as records_part
 from provenance.stores.sql.schema import ledger_entries
+from provenance.testing.memory_transport import MemoryTransport
 from tests.support.ledger_values import (
     KEY,
     OTHER,
@@ -50,7 +53,7 @@ from tests.support.ledger_values import (
     with_anchor,
     with_heads,
 )
-from tests.support.runs import run_of
+from tests.support.runs import POLICY, Producer, run_of
 
 # --- runs --------------------------------------------------------------------------------
 
@@ -531,6 +534,52 @@ def test_unfinished_runs_are_counted_and_the_newest_named(tx: LedgerTx) -> None:
     expected = [(runs[3], "open", (3,)), (runs[2], "sealed", (2, 4)), (runs[0], "open", (0,))]
     assert tx.unfinished(9) == expected
     assert tx.unfinished(2) == expected[:2]
+
+
+def of_team(store: LedgerStore, team: str | None, now: float, number: int) -> UUID:
+    """A run that began then."""
+    producer = Producer(run_of(900 + number))
+    producer.begin()
+    producer.events[4].fields["team"] = team
+    ingest(MemoryTransport(), store, POLICY, producer.deliveries(), lambda: now)
+    return producer.run
+
+
+def test_what_came_of_a_team_counts_by_days(store: LedgerStore) -> None:
+    day = 86400.0
+    runs = [
+        of_team(store, team, at * day + 60, number)
+        for number, (team, at) in enumerate((("a", 5), ("a", 5), ("b", 5), (None, 5), ("a", 6)))
+    ]
+    with store.snapshot() as tx:
+        use = tx.team_use(5)
+        assert {name: each.runs for name, each in use.items()} == {"a": 2, "b": 1}
+        assert (
+            use["a"].nbytes
+            == 2 * use["b"].nbytes
+            == sum(len(row.data) for run in runs[:2] for row in tx.records(run))
+        )
+        assert tx.team_use(6, "a")["a"].runs == 1
+        assert tx.team_use(6, "b") == tx.team_use(7) == {}
+        assert tx.teams_of(runs) == {runs[0]: "a", runs[1]: "a", runs[2]: "b", runs[4]: "a"}
+        assert (tx.run_counts("a"), tx.run_counts()) == ((3, 0), (5, 0))
+        assert {run for run, _, _ in tx.unfinished(9, "a")} == {runs[0], runs[1], runs[4]}
+
+
+def test_a_run_is_held_back_until_it_is_released(tx: LedgerTx) -> None:
+    tx.add_run(RUN, KEY, 1.0)
+    first = HeldRun(RUN, "a", None, "why", 5.0)
+    rows = [first, HeldRun(OTHER, "a", None, "why", 4.0), HeldRun(run_of(9), None, "ann", "x", 3.0)]
+    for row in rows:
+        tx.hold(row)
+    assert (tx.held(RUN), tx.held(run_of(1))) == (first, None)
+    assert tx.held_counts() == {("a", None): 2, (None, "ann"): 1}
+    assert tx.held_runs("a", None, 9) == [rows[1], first]
+    assert tx.held_runs(None, "ann", 1) == [rows[2]]
+    tx.hold(replace(first, at=6.0))
+    tx.release(rows, 7.0)
+    assert tx.held_counts() == {("a", None): 1}, "it was held back again since"
+    assert tx.last_ingest(RUN) == 7.0
 
 
 def test_a_note_only_grows(store: LedgerStore) -> None:

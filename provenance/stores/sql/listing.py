@@ -40,6 +40,7 @@ from provenance.stores.sql.records import RecordsPart
 from provenance.stores.sql.schema import (
     anchors,
     equivocations,
+    held_runs,
     ledger_entries,
     parked,
     runs,
@@ -231,12 +232,13 @@ def _counted(summary: RunSummary, nbytes: int, now: float) -> RunSummary:
 
 
 def _state(wanted: Wanted) -> ColumnElement[str]:
-    """Of a run now: who gave no sign of life for so long is lost."""
+    """Of a run now: who gave no sign of life for so long is lost, but for what is held back."""
     known = func.coalesce(summaries.c.state, "running")
     if wanted.lost_after_s == inf:
         return known
     quiet = runs.c.last_ingest <= wanted.now - wanted.lost_after_s
-    return case(((known == "running") & quiet, "lost"), else_=known)
+    held = select(held_runs.c.run).where(held_runs.c.run == runs.c.run).exists()
+    return case(((known == "running") & quiet & ~held, "lost"), else_=known)
 
 
 def _order(sort: str, state: ColumnElement[str]) -> list[ColumnElement[Any]]:

@@ -325,13 +325,15 @@ class RecordsPart(Session):
     def held(self, run: UUID) -> HeldRun | None:
         return self._one(HeldRun, _HELD.where(schema.held_runs.c.run == run))
 
-    def held_runs(self) -> Sequence[HeldRun]:
-        return self._all(HeldRun, _HELD.order_by(schema.held_runs.c.at).limit(1000))
+    def held_runs(self, team: str | None, trainer: str | None, limit: int) -> Sequence[HeldRun]:
+        row = schema.held_runs.c
+        mine = (row.team.is_not_distinct_from(team), row.trainer.is_not_distinct_from(trainer))
+        return self._all(HeldRun, _HELD.where(*mine).order_by(row.at).limit(limit))
 
-    def held_counts(self) -> Mapping[str, int]:
-        team = schema.held_runs.c.team
-        rows = self._read(select(team, func.count()).group_by(team))
-        return {name or "": number for name, number in rows}
+    def held_counts(self) -> Mapping[tuple[str | None, str | None], int]:
+        who = (schema.held_runs.c.team, schema.held_runs.c.trainer)
+        rows = self._read(select(*who, func.count()).group_by(*who))
+        return {(team, trainer): number for team, trainer, number in rows}
 
     def release(self, rows: Iterable[HeldRun], now: float) -> None:
         for row in rows:

@@ -279,8 +279,7 @@ held_runs = Table(
     Column("at", Double, nullable=False),
 )
 """Runs whose batches are not taken for now; not all of them are in ``runs``."""
-Index(None, held_runs.c.at)
-Index(None, held_runs.c.team)
+Index(None, held_runs.c.team, held_runs.c.trainer, held_runs.c.at)
 
 ledger_entries = Table(
     "ledger_entries",

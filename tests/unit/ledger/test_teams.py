@@ -13,6 +13,7 @@ import redis
 from prometheus_client import CollectorRegistry
 
 from provenance import ProvenanceTracker, cli
+from provenance.app.run_list import list_runs
 from provenance.bootstrap import sending
 from provenance.capture.ship.loop import Shipper
 from provenance.formats.note import SignerKey
@@ -73,7 +74,8 @@ class Deployment:
 
     def reasons(self) -> Mapping[UUID, str]:
         with self.store.snapshot() as tx:
-            return {row.run: row.reason for row in tx.held_runs()}
+            rows = [row for who in tx.held_counts() for row in tx.held_runs(*who, 9)]
+        return {row.run: row.reason for row in rows}
 
     def fsck(self) -> int:
         anchor(self.settings)
@@ -170,6 +172,9 @@ def test_a_quota_of_bytes_stops_a_run_on_its_way_and_no_sweep_calls_it_lost(
         assert use.nbytes >= 1000
         assert deployment.reasons() == {run: f"team vision: {use.nbytes} bytes today, quota 1000"}
         assert tx.awaiting_seal(idle_since=NOW + DAY_S) == []
+        late = Wanted(NOW + DAY_S, lost_after_s=10)
+        assert [item.ending.state for item in list_runs(tx, late)[0]] == ["running"]
+        assert tx.run_states(late) == {"running": 1}
         assert {record.epoch for record in tx.records(run)} == {None, 1}
     deployment.now += DAY_S
     deployment.turn()
