@@ -38,10 +38,10 @@ from provenance.ports.values import (
     StoredRecord,
     TreeRow,
 )
+from provenance.stores.memory_transport import MemoryTransport
 from provenance.stores.sql import SqlStore
 from provenance.stores.sql import records as records_part
 from provenance.stores.sql.schema import ledger_entries
-from provenance.testing.memory_transport import MemoryTransport
 from tests.support.ledger_values import (
     KEY,
     OTHER,
