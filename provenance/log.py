@@ -7,6 +7,7 @@ a trainer's import time, and most trainings log nothing.
 from __future__ import annotations
 
 import re
+import sys
 from typing import Any, Final
 
 # Letters and marks that a terminal draws as nothing (Unicode: Default_Ignorable_Code_Point, and
@@ -46,8 +47,8 @@ def _escaped(code: int) -> str:
 
 class LazyLogger:
     """A structlog logger that is made anew for each line, so that a later
-    ``structlog.configure`` counts. Texts in a line are :func:`shown`: a trainer's lines go to
-    its terminal."""
+    ``structlog.configure`` counts. Where nobody called it, lines go to stderr: stdout is the
+    training's own, and the answer of a command. Texts in a line are :func:`shown`."""
 
     def __init__(self, *names: str) -> None:
         self._names = names
@@ -55,7 +56,8 @@ class LazyLogger:
     def __getattr__(self, method: str) -> Any:
         import structlog
 
-        log = getattr(structlog.get_logger(*self._names), method)
+        own = None if structlog.is_configured() else structlog.PrintLogger(sys.stderr)
+        log = getattr(structlog.wrap_logger(own, logger_factory_args=self._names), method)
 
         def line(event: str, **fields: object) -> Any:
             plain = {k: shown(v) if isinstance(v, str) else v for k, v in fields.items()}

@@ -52,8 +52,7 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(autouse=True)
 def log_lines_go_to_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not among what a command prints. Set beside ``structlog.configure``, of which the library
-    asks whether an application called it."""
+    """As where nobody configured structlog, which a test does that captures lines."""
     own = structlog._config._CONFIG
     monkeypatch.setattr(own, "logger_factory", lambda *_: structlog.PrintLogger(sys.stderr))
 

@@ -87,6 +87,14 @@ def test_lines_tables_json_and_log_lines_pass_there(capsys: pytest.CaptureFixtur
     assert logs == [{"event": "found", "reason": shown(ESC), "number": 1, "log_level": "warning"}]
 
 
+def test_log_lines_leave_stdout_to_the_training_but_where_an_application_says_so() -> None:
+    line = "from provenance.log import get_logger; get_logger().warning('hello')"
+    own = "import structlog; structlog.configure(logger_factory=structlog.PrintLoggerFactory());"
+    for code, stdout, stderr in ((line, 0, 1), (f"{own} {line}", 1, 0)):
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert (done.stdout.count("hello"), done.stderr.count("hello")) == (stdout, stderr)
+
+
 def test_an_argument_that_is_refused_is_escaped(
     said: Said, capsys: pytest.CaptureFixture[str]
 ) -> None:
