@@ -60,11 +60,17 @@ from provenance.stores.sql.sealing import SealingPart
 from provenance.stores.sql.session import LEDGER_LOCK, SCHEMA_LOCK
 from provenance.stores.sql.work import WorkPart
 
-_WAIT = "SELECT set_config('lock_timeout', :wait, true), "
-_LOCK: Final = text(
-    f"{_WAIT} pg_advisory_xact_lock_shared({SCHEMA_LOCK}), pg_advisory_xact_lock(:key)"
+IDLE_S: Final = 120
+"""A writer that says nothing for so long, as a process that was stopped, loses its transaction: the
+server drops it, with the locks that all others wait for."""
+_WAIT = (
+    "SELECT set_config('lock_timeout', :wait, true), "
+    f"set_config('idle_in_transaction_session_timeout', '{IDLE_S}s', true), "
 )
-_LOCK_SCHEMA: Final = text(f"{_WAIT} pg_advisory_xact_lock({SCHEMA_LOCK})")
+_LOCK: Final = text(
+    f"{_WAIT}pg_advisory_xact_lock_shared({SCHEMA_LOCK}), pg_advisory_xact_lock(:key)"
+)
+_LOCK_SCHEMA: Final = text(f"{_WAIT}pg_advisory_xact_lock({SCHEMA_LOCK})")
 
 _SIZES: Final = {
     "sqlite": (

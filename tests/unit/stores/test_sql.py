@@ -357,6 +357,23 @@ def test_a_server_that_drops_us_is_unavailable_and_then_back(postgres_url: str) 
     killer.close()
 
 
+def test_a_writer_that_is_stopped_loses_its_turn_and_not_its_senses(postgres_url: str) -> None:
+    store = SqlStore.open(postgres_url)
+    ends = "idle_in_transaction_session_timeout"
+    with store.exclusive() as connection:
+        assert connection.execute(text(f"SHOW {ends}")).scalar() == f"{sql.IDLE_S // 60}min"
+    with (
+        pytest.raises(StoreUnavailable, match="idle-in-transaction timeout"),
+        store.exclusive() as connection,
+    ):
+        connection.execute(text(f"SET LOCAL {ends} = 50"))
+        time.sleep(0.3)
+        connection.execute(text("SELECT 1"))
+    with store.transaction() as tx:
+        tx.note_commit("one", 1.0)
+    store.close()
+
+
 def test_postgres_waits_for_its_turn_only_so_long(postgres_url: str) -> None:
     first = SqlStore.open(postgres_url)
     second = SqlStore(postgres_url, wait_s=0.05)
