@@ -7,6 +7,7 @@ what the others signed. The root is of everything that the run recorded: its wei
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -76,6 +77,8 @@ def day(text: str) -> date | None:
 def read(path: Path) -> Envelope:
     """An approval's file; ``InputError``, ``FormatError``."""
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise InputError(f"{path}: not a regular file, expected an approval")
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
@@ -145,8 +148,9 @@ def held(
                 agreed.add(names[key])
             except BadSignatureError as error:
                 problems.append(f"{error}, as {names[key]}")
-    found = "; ".join([", ".join(sorted(agreed)) or "nobody", *problems])
-    return result("approvals", len(agreed) >= rule.at_least, f"approved by {found}", expected)
+    enough, who = len(agreed) >= rule.at_least, ", ".join(sorted(agreed)) or "nobody"
+    found = who if enough else "; ".join([who, *problems])
+    return result("approvals", enough, f"approved by {found}", expected)
 
 
 def _problem(approval: Approval, report: VerificationReport, now: float) -> str | None:

@@ -159,8 +159,6 @@ class Gate:
                 of_model.append(result("files", False, changed, "files that stay as they are"))
         except ProvenanceError as error:
             return self._unreadable(folder.path, "model", error, now, report)
-        if (rule := self.policy.approvals) is not None:
-            of_run.append(approvals.held(rule, report, self.approvals, now))
         results = (*of_model, *of_run)
         return Decision(folder.path, self.policy.digest, results, now, report, match)
 
@@ -200,6 +198,9 @@ class Gate:
                 holds = None if bad and bad.outcome == "unchecked" else bad is None
             expected = "that the run it continues passes too"
             results.append(result("parent.passes", holds, found, expected))
+        if self.policy.approvals is not None:
+            now = report.checked_at
+            results.append(approvals.held(self.policy.approvals, report, self.approvals, now))
         return report, [*run_rules(self.policy, report), *results]
 
     def _verified(

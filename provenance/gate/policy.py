@@ -216,7 +216,10 @@ def load_policy(path: Path) -> Policy:
     if built or networks.raw:
         also["networks"] = networks.read(NetworkRules, **built)
     for name in _SECTIONS.keys() & raw.keys():
-        also[name] = whole.child(name).read(_SECTIONS[name])
+        section = whole.child(name)
+        if name == "approvals" and isinstance(section.raw.get("by"), Mapping):
+            section.raw["by"] = _approvers(section.child("by"))
+        also[name] = section.read(_SECTIONS[name])
     policy = whole.read(Policy, **also)
     for key in policy.ledger_keys:
         try:
@@ -227,6 +230,13 @@ def load_policy(path: Path) -> Policy:
         if rule is not None and (problem := rule.problem()):
             raise whole.fail(f"{name}.{problem[0]}", problem[1])
     return replace(policy, signers=trainers_of(signers))
+
+
+def _approvers(o: JsonObject) -> dict[str, str]:
+    keys = {name: key for name, key in trainers_of(o).items() if isinstance(key, str)}
+    for name in o.raw.keys() - keys.keys():
+        raise o.fail(name, "found an identity of Sigstore, expected 64 hex digits (Ed25519)")
+    return keys
 
 
 def _no_empty(value: object, path: str, source: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -32,9 +33,13 @@ def gate(arguments: argparse.Namespace) -> int:
         path.unlink(missing_ok=True)  # of an earlier run, whatever comes of this one
     # Not what a running `provenance up` left: a checkout's folder must not name the nodes to ask.
     settings = load(arguments.config, arguments.base_dir, secrets=READERS)
+    policy = load_policy(Path(arguments.policy))
+    if arguments.approval and policy.approvals is None:
+        found = f"--approval {arguments.approval[0]}: {arguments.policy} has no approvals"
+        raise InputError(f"{found}, expected a policy that counts them, or no --approval")
     held = Gate(
         settings,
-        load_policy(Path(arguments.policy)),
+        policy,
         arguments.headers or (),
         arguments.quorum,
         [Path(path) for path in arguments.parent or ()],
@@ -54,6 +59,8 @@ def approve(arguments: argparse.Namespace) -> int:
     until = approvals.day(arguments.until or "")
     if arguments.until is not None and until is None:
         raise InputError(f"--until: found {arguments.until!r}, expected {approvals.DAY}")
+    if until is not None and until < datetime.now(UTC).date():
+        raise InputError(f"--until: found {until}, expected a day that has not passed")
     settings = settings_of(arguments, secrets=False)
     if arguments.bundle is not None:
         report = verify_path(settings, Path(arguments.bundle))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from base64 import b64decode, b64encode
 from datetime import UTC, datetime, timedelta
@@ -12,16 +13,18 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from provenance.app.verify import verify_run
 from provenance.cli import main
 from provenance.errors import FormatError
 from provenance.formats.dsse import Envelope, pae
-from provenance.gate.approvals import Approval
+from provenance.gate.approvals import Approval, approve
 from provenance.gate.decision import Gate
 from provenance.gate.policy import load_policy
 from provenance.settings import Settings
 from tests.support.model_world import deployment, real_story
 from tests.support.verify_world import RUN
 from tests.unit.gate.conftest import refused, write_policy
+from tests.unit.gate.test_decision import OTHER, also, changed
 
 KEYS = {name: bytes(range(at, at + 32)) for at, name in enumerate(("alice", "bob", "eve"))}
 
@@ -194,3 +197,41 @@ def test_a_file_that_is_no_approval_is_refused_by_its_field(
     world.file.write_text(json.dumps(json.loads(world.file.read_text()) | change))
     with pytest.raises(FormatError, match=message.replace("[", r"\[")):
         Approval.decode(Envelope.decode(world.file.read_bytes(), "file").payload, "file")
+
+
+def test_a_parent_that_must_pass_needs_approvals_of_its_own(tmp_path: Path, model: Path) -> None:
+    world = World(deployment(tmp_path / "artifacts"), model, tmp_path)
+    also(world.home, changed(parent={"run": str(RUN), "epoch": 3}))
+    policy = tmp_path / "policy.yaml"
+    rule = {"at_least": 1, "by": {"alice": BY["alice"].upper()}}
+    write_policy(policy, world.home, approvals=rule, parent={"passes": True})
+    files = {run: tmp_path / f"{run}.json" for run in (RUN, OTHER)}
+
+    def refusals() -> dict[str, str]:
+        given = [path for path in files.values() if path.exists()]
+        gate = Gate(world.home, load_policy(policy), approvals=given)
+        decision = gate.decide(model, str(OTHER))
+        return {} if decision.passed else refused(decision)
+
+    for run in (OTHER, RUN):
+        report, key = verify_run(world.home, str(run)), KEYS["alice"]
+        approve(report, Ed25519PrivateKey.from_private_bytes(key), None, files[run])
+        if run == OTHER:
+            line = refusals()["parent.passes"]
+            assert f"run {RUN}: approvals: found approved by nobody; " in line
+    assert refusals() == {}
+
+
+def test_what_is_no_use_is_said_before_anything_is_done(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert world.approve("alice", "--until", "2020-01-01") == 2
+    assert "found 2020-01-01, expected a day that has not passed" in capsys.readouterr().err
+    assert not world.file.exists()
+    policy = write_policy(world.folder / "policy.yaml", world.home)
+    command = ["gate", "--model", str(world.model), "--policy", str(policy), "--run", "latest"]
+    command += ["--base-dir", str(world.home.base_dir), "--approval", str(world.file)]
+    assert main(command) == 2
+    assert f"{policy} has no approvals, expected a policy that counts" in capsys.readouterr().err
+    os.mkfifo(world.file)
+    assert "not a regular file" in (world.refusal() or "")

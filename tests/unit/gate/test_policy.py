@@ -83,7 +83,7 @@ REFUSED = {
     "approvals: found 2, expected an object": {**BASE, "approvals": 2},
     "approvals.at_least: found 3, expected at most the 2": approved(3, alice="ab", bob="cd"),
     "approvals.by: found a key under two names": approved(1, alice="ab", bob="ab"),
-    "approvals.by: found": approved(1, alice="AB"),
+    "approvals.by.alice: found \"xy": approved(1, alice="xy"),
     "networks.lcal: unknown key, expected one of": {**BASE, "networks": {"lcal": {}}},
     "networks.bitcoin.depth: unknown key": {**BASE, "networks": {"bitcoin": {"depth": 6}}},
     "datasets.forbiden: unknown key": {**BASE, "datasets": {"forbiden": [DIGEST]}},
