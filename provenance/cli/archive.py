@@ -57,9 +57,8 @@ def archive(arguments: argparse.Namespace) -> int:
 def _lines(done: dict[str, Any]) -> list[str]:
     lines = list(done["stay"].values())
     for what, runs in ((word, done[word]) for word in ("archived", "restored") if done[word]):
-        lines.append(
-            f"{sum(r['records'] for r in runs.values())} records of {len(runs)} runs {what}"
-        )
+        records = sum(run["records"] for run in runs.values())
+        lines.append(f"{what}: runs {len(runs)}, records {records}")
     if done["freed"] is not None:
         lines.append(f"{done['freed']} bytes went back to the file system")
     return lines or ["no run is to be archived"]

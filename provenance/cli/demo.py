@@ -36,7 +36,8 @@ def demo(arguments: argparse.Namespace) -> int:
     else:
         _print(document)
         since = "".join(f" --since-block {name}={n}" for name, n in document["since_block"].items())
-        err.print(f"look again: provenance devnet up; provenance fsck --base-dir {base}{since}")
+        servers = "provenance devnet up; " if document["networks"].keys() - {"local"} else ""
+        err.print(f"look again: {servers}provenance fsck --base-dir {base}{since}")
     verified = all(n["status"] == "verified" for n in document["networks"].values())
     clean = not document["fsck"]["findings"] and not document["fsck"]["unchecked"]
     found = document["tamper"]["detected"]

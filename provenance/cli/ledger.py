@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from contextlib import closing, redirect_stdout
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -82,8 +82,12 @@ def recover(arguments: argparse.Namespace) -> int:
 
 
 def confirm(arguments: argparse.Namespace) -> int:
-    """A person's word that nothing is missing in a restored copy."""
+    """A person's word that nothing is missing in a restored copy; of no weight where it is known
+    what is."""
     settings = known_base(settings_of(arguments, secrets=False))
+    guard = replace(guarding.known_guard(settings), hold=None)
+    with reading.opened_store(settings, "ledger confirm") as store:
+        guard.compare(store)
     hold = settings.base_dir / guarding.RESTORED
     was = hold.exists()
     hold.unlink(missing_ok=True)

@@ -134,9 +134,12 @@ class Gate:
         now = time.time()
         try:
             folder, files = list_model(model, ()), read_model(model)
-            sources = [source] if source is not None else self._runs_with(files)
         except ProvenanceError as error:
             return self._unreadable(model, "model", error, now)
+        try:
+            sources = [source] if source is not None else self._runs_with(files)
+        except ProvenanceError as error:
+            return self._unreadable(model, "run", error, now)
         if not sources:
             found = "no run of the database with these weights under these names"
             none = result("model", False, found, "weights of a run (or name one: --run)")

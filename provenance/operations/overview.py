@@ -115,6 +115,9 @@ def overview(settings: Settings, wanted: Wanted, problems: Sequence[str] = ()) -
     made.pages = fleet.get("pages") or {}
     if fleet.get("flower_auth"):
         made.logins = {"Flower": "user and password: flower_auth in run/up.json"}
+    if "dashboard" in made.pages and (settings.base_dir / "tokens.json").exists():
+        word = "any user, a token of 'provenance token new' as password"
+        made.logins = {**made.logins, "dashboard": word}
     if settings.redis_url is not None:
         try:
             made.stream_entries = reading.stream_backlog(settings)

@@ -16,7 +16,7 @@ from typing import Final
 from provenance.anchor.outbox import IN_FLIGHT, ON_CHAIN
 from provenance.anchor.receipts import make_receipts
 from provenance.bundle.reader import read_bundle
-from provenance.errors import InputError, LedgerForkError
+from provenance.errors import FormatError, InputError, LedgerForkError
 from provenance.evidence.run_evidence import RunEvidence
 from provenance.formats.checkpoint import Head
 from provenance.formats.producers.batch import Batch
@@ -105,7 +105,11 @@ def recover(
 
 def _read(path: Path) -> RunEvidence:
     inner = path / "evidence"  # of a report
-    evidence = read_bundle(inner if inner.is_dir() else path)
+    try:
+        evidence = read_bundle(inner if inner.is_dir() else path)
+    except FormatError as error:
+        text = str(error)
+        raise InputError(text if str(path) in text else f"{path}: {text}") from error
     if evidence.problems:
         problem = evidence.problems[0]
         raise InputError(f"{path}: {problem.file}: {problem.message}")

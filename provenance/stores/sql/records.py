@@ -209,7 +209,7 @@ class RecordsPart(Session):
             row, found = self.archived(run), None
             if row is not None and self._archive is None:
                 problem = f"archived as {row.digest.hex()}, and no archive.folder is configured"
-                raise IntegrityError(f"run {run}: {problem}")
+                raise IntegrityError(f"run {run}: {problem}, expected it in --config")
             if row is not None and self._archive is not None:
                 records = self._archive.read(row)
                 found = {(record.producer, record.seq): record for record in records}

@@ -22,9 +22,9 @@ from provenance.gate.decision import Gate
 from provenance.gate.policy import load_policy
 from provenance.settings import Settings
 from tests.support.model_world import deployment, real_story
-from tests.support.verify_world import RUN
+from tests.support.verify_world import OTHER, RUN
 from tests.unit.gate.conftest import refused, write_policy
-from tests.unit.gate.test_decision import OTHER, also, changed
+from tests.unit.gate.test_decision import also, changed
 
 KEYS = {name: bytes(range(at, at + 32)) for at, name in enumerate(("alice", "bob", "eve"))}
 

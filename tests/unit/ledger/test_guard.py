@@ -164,6 +164,20 @@ def test_a_copy_from_a_backup_signs_once_somebody_says_that_it_is_whole(
     copy.check()
 
 
+def test_a_copy_that_is_known_to_be_behind_cannot_be_confirmed(
+    home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert home.run(capsys, "backup", str(tmp_path / "copy"))[0] == 0
+    home.seal(b"\7" * 32, 9)
+    copy = Home(tmp_path / "copy")
+    newest = (home.base / "ledger.key.head").read_bytes()
+    (copy.base / "ledger.key.head").write_bytes(newest)
+    code, told = copy.run(capsys, "ledger", "confirm")
+    assert code == 1
+    assert "behind: its ledger has 3 entries" in told["error"]
+    assert (copy.base / "ledger.restored").exists()
+
+
 def test_a_mistyped_folder_gets_no_key(
     home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -306,15 +306,20 @@ def test_pages_of_a_running_fleet_are_named(base: Path, capsys: pytest.CaptureFi
 
     with only_fleet(base):
         state = base / "run" / "up.json"
-        pages = '"pages": {"Flower": "http://127.0.0.1:5555"}, "flower_auth": "user:secret"'
+        both = '"Flower": "http://127.0.0.1:5555", "dashboard": "http://127.0.0.1:6666"'
+        pages = f'"pages": {{{both}}}, "flower_auth": "user:secret"'
+        (base / "tokens.json").touch()
         state.write_text(f'{{"redis_url": null, {pages}}}')
         state.chmod(0o600)
         assert cli.main(["status", "--base-dir", str(base)]) == 0
         login = "user and password: flower_auth in run/up.json"
-        assert f"Flower: http://127.0.0.1:5555, {login}" in lines_of(capsys)
+        token = "any user, a token of 'provenance token new' as password"
+        lines = lines_of(capsys)
+        assert f"Flower: http://127.0.0.1:5555, {login}" in lines
+        assert f"dashboard: http://127.0.0.1:6666, {token}" in lines
         assert cli.main(["status", "--json", "--base-dir", str(base)]) == 0
     said = capsys.readouterr().out
-    assert json.loads(said)["logins"] == {"Flower": login}
+    assert json.loads(said)["logins"] == {"Flower": login, "dashboard": token}
     assert "secret" not in said
 
 
