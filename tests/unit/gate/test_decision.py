@@ -174,7 +174,7 @@ def test_what_is_not_there_is_a_refusal_too(
     assert "there is no database yet" in refused(
         Gate(load(None, tmp_path / "no"), load_policy(write_policy(tmp_path / "p.yaml", home)))
         .decide(model, None)
-    )["model"]  # fmt: skip
+    )["run"]  # fmt: skip
 
 
 # --- the command -----------------------------------------------------------------------------
