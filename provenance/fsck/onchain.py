@@ -213,8 +213,11 @@ def _orphans(
             if height is not None and height < first:
                 older.append(transaction.id)
                 continue
-        what = f"anchors {name}" if name else f"carries {payload.hex()}, the root of no head"
-        yield FindingKind.CHAIN_ORPHAN(f"{network} {transaction.id}", f"{what}; no row knows it")
+        what = f"anchors {name}; no row knows it"
+        if name is None:
+            what = f"carries {payload.hex()}, the root of no head: another deployment uses the "
+            what += "key, or this database is older than what was signed (provenance ledger head)"
+        yield FindingKind.CHAIN_ORPHAN(f"{network} {transaction.id}", what)
     if older:
         more = f" and {len(older) - 1} more" if len(older) > 1 else ""
         yield FindingKind.CHAIN_ORPHAN(
