@@ -11,11 +11,11 @@ from provenance.settings import Settings
 
 def evidence_of(settings: Settings, run: str, team: str | None = None) -> RunEvidence:
     """What the database has about a run: an id, 8 or more of its first or last digits, ``latest``.
-    ``team``: whose runs alone the ledger's claim names; all where None.
+    ``team``: as :class:`~provenance.evidence.from_database.LedgerView` takes it.
 
     Raises UnknownRunError, StoreUnavailable; IntegrityError: a row of it is damaged."""
     with reading.opened_store(settings, f"run {run}") as store:
-        label = getattr(store, "label", "database")
+        label = getattr(store, "label", "database") if team is None else "database"
         key = reading.ledger_key(settings)
         try:
             named = from_database.find_run(store, run)

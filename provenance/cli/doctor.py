@@ -8,7 +8,7 @@ import base64
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -22,6 +22,7 @@ from provenance.app import health as marks
 from provenance.app.base_directory import known_base, running_fleet
 from provenance.app.processes import REDIS_BY_HAND, redis_server
 from provenance.bootstrap import guarding, reading, sending
+from provenance.bundle.archive import Archive
 from provenance.capture.ship.loop import MAX_BACKLOG
 from provenance.cli import DEVNET_INSTALL
 from provenance.cli.output import answer, err, print_json, print_table, settings_of
@@ -33,6 +34,7 @@ from provenance.errors import (
     UnavailableError,
 )
 from provenance.observe import readiness
+from provenance.ports.values import ArchivedRun
 from provenance.settings import Settings, stream_address
 
 _EXTRAS = {
@@ -134,6 +136,7 @@ def _services(arguments: argparse.Namespace, settings: Settings) -> Iterator[Fin
         yield _try("folder", name, partial(_folder, folder), "make room, or give this user rights")
     yield _try("database", "ledger", lambda: _database(settings), "start it or mend database_url")
     yield _try("database", "history", lambda: _history(settings), "see: provenance ledger head")
+    yield from _archive(settings)
     if settings.redis_url is None:
         embedded = redis_server(Path(".devnet").absolute()) is not None
         detail = "no redis_url: `provenance up` brings its own"
@@ -214,6 +217,40 @@ def _database(settings: Settings) -> str:
     commits = sending.require_commits(settings, "doctor")
     takes = "takes commits" if commits else "this user only reads it"
     return f"schema up to date, {runs} runs, {takes}"
+
+
+def _archive(settings: Settings) -> Iterator[Finding]:
+    """Where there is one, or should be."""
+    folder, rows = settings.archive_folder, list[ArchivedRun]()
+    with (
+        suppress(ProvenanceError),  # the database has its own line
+        reading.opened_store(settings, "doctor") as store,
+        store.snapshot() as tx,
+    ):
+        rows += tx.archived_runs()
+    if folder is not None or rows:
+        mend = "mount it, or put back what is missing (docs/backup.md)"
+        yield _try("folder", "archive", partial(_archive_files, folder, rows), mend)
+
+
+def _archive_files(folder: Path | None, rows: Sequence[ArchivedRun]) -> str:
+    """By existence and size alone: ``provenance fsck`` reads what they hold."""
+    if folder is None:
+        raise InputError(f"no archive.folder is configured; archived runs: {len(rows)}")
+    if not rows and not folder.exists():
+        return f"{folder}: none yet"
+    try:
+        os.listdir(folder)
+    except OSError as error:
+        problem = f"{folder}: cannot be read: {error.strerror}"
+        raise InputError(f"{problem}; archived runs: {len(rows)}") from error
+    archive = Archive(folder)
+    if missing := archive.missing(rows):
+        row = missing[0]
+        problem = f"{folder}: archived runs: {len(rows)}, files missing or of another size: "
+        first = f"{archive.path(row.digest)} of run {row.run}"
+        raise InputError(f"{problem}{len(missing)}, first {first}")
+    return f"{folder}: can be read; archived runs: {len(rows)}, all files are there"
 
 
 def _folder(folder: Path) -> str:

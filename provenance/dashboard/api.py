@@ -132,7 +132,7 @@ FAILURES: Final = {
     404: "no such run, or none of the token's team, or no database yet",
     422: "a parameter that is none",
     429: "too many requests; Retry-After says when",
-    500: "a deployment that cannot be read; the server's log says why",
+    500: "a deployment, or a run, that cannot be read; the server's log says why",
     503: "the database does not answer, or too much is asked; Retry-After says when",
 }
 router: Final = APIRouter(

@@ -91,7 +91,7 @@ def run(settings: Deployment, seen: Team, run_id: UUID, follow: bool = False) ->
     """A run, without verifying it."""
     detail = views.run(settings, run_id, seen)
     with heavy():
-        evidence = evidence_of(settings, str(run_id))
+        evidence = evidence_of(settings, str(run_id), seen)
         answer = page(
             "run.html.j2",
             detail=detail,
@@ -116,10 +116,12 @@ def verify(
 
 
 @router.get("/runs/{run_id}/tree")
-def tree(settings: Deployment, run_id: UUID, path: str = "", first: Index = 0) -> Response:
+def tree(
+    settings: Deployment, seen: Team, run_id: UUID, path: str = "", first: Index = 0
+) -> Response:
     """A node of the run tree, what is below it, and its way up to the run root."""
     with heavy():
-        evidence = evidence_of(settings, str(run_id))
+        evidence = evidence_of(settings, str(run_id), seen)
         whole = newest_tree(evidence)
     if whole is None:
         return page("tree.html.j2", run_id=run_id, node=None)
@@ -144,10 +146,10 @@ def tree(settings: Deployment, run_id: UUID, path: str = "", first: Index = 0) -
 
 
 @router.get("/runs/{run_id}/evidence/{file:path}")
-def evidence_file(settings: Deployment, run_id: UUID, file: str) -> Response:
+def evidence_file(settings: Deployment, seen: Team, run_id: UUID, file: str) -> Response:
     """A record's bytes, as the run's bundle has them; no path of this machine is opened."""
     with heavy():
-        records = evidence_of(settings, str(run_id)).records
+        records = evidence_of(settings, str(run_id), seen).records
     data = next((record.data for record in records if record.file == file), None)
     if data is None:
         raise InputError(f"run {run_id}: has no record {file[:200]}")
@@ -157,12 +159,13 @@ def evidence_file(settings: Deployment, run_id: UUID, file: str) -> Response:
 @router.get("/compare")
 def compare(
     settings: Deployment,
+    seen: Team,
     run: Annotated[list[UUID], Query(max_length=MAX_COMPARED)] = [],  # noqa: B006  FastAPI copies it
 ) -> Response:
     """Runs side by side: configurations, results, and metrics in one plot."""
     chosen = list(dict.fromkeys(run))
     with heavy():
-        evidences = [evidence_of(settings, str(run_id)) for run_id in chosen]
+        evidences = [evidence_of(settings, str(run_id), seen) for run_id in chosen]
         summaries = [summary_of(evidence) for evidence in evidences]
         names = _names(chosen, summaries)
         plots = _merged(names, [_plots(evidence) for evidence in evidences])

@@ -20,8 +20,8 @@ from provenance.dashboard import api, pages
 from provenance.dashboard.guard import API, HEADERS, MAX_HEADER_BYTES, Guard, is_loopback
 from provenance.dashboard.tokens import TokenFile
 from provenance.errors import (
-    ConfigError,
     InputError,
+    IntegrityError,
     ProvenanceError,
     StoreUnavailable,
     UnavailableError,
@@ -37,16 +37,15 @@ STALLED_S: Final = 60.0
 MAX_CONNECTIONS: Final = 128
 MAX_OF_CLIENT: Final = 32
 """Connections of one address."""
-_STATUS: Final = (
-    (UnknownRunError, 404),
-    (InputError, 404),
-    (UnavailableError, 503),
+_ANSWERS: Final = (
+    (UnknownRunError, 404, None),
+    (InputError, 404, None),
+    (StoreUnavailable, 503, "the database does not answer; ask again"),
+    (UnavailableError, 503, None),
+    (IntegrityError, 500, "evidence that is asked for cannot be read; the server's log says why"),
+    (ProvenanceError, 500, "this deployment cannot be read; the server's log says why"),
 )
-_TOLD: Final = (
-    (StoreUnavailable, "the database does not answer; ask again"),
-    (ConfigError, "this deployment cannot be read; the server's log says why"),
-)
-"""Instead of messages that name addresses and files, which the log has."""
+"""Status and, instead of a message that names addresses and files, which the log has, the words."""
 _log: Final = logging.getLogger("uvicorn.error")
 
 
@@ -66,8 +65,7 @@ def application(settings: Settings, tokens: TokenFile, names: Collection[str] = 
 
     @app.exception_handler(ProvenanceError)
     def known(request: Request, error: Exception) -> Response:
-        status = next((code for kind, code in _STATUS if isinstance(error, kind)), 500)
-        told = next((text for kind, text in _TOLD if isinstance(error, kind)), None)
+        status, told = next((c, text) for kind, c, text in _ANSWERS if isinstance(error, kind))
         if told is not None:
             _log.warning("%s", error)
         return _told(request, status, told or str(error))

@@ -60,6 +60,7 @@ from provenance.settings import Settings
 from provenance.verify.identity import check_identity
 
 MAX_ANCESTORS: Final = 20
+_WHY: Final = "an operator sees why: provenance ledger head"
 
 
 @contextmanager
@@ -137,7 +138,7 @@ def ledger(settings: Settings, end: int | None, limit: int, team: str | None = N
     vkey = None if key is None else key.vkey
     try:
         with reading.opened_store(settings, "ledger") as store:
-            refused, unchecked = _history(settings, store)
+            refused, unchecked = _history(settings, store, team)
             with store.snapshot() as tx:
                 size = tx.ledger_size()
                 stop = size if end is None else min(end, size)
@@ -163,14 +164,16 @@ def ledger(settings: Settings, end: int | None, limit: int, team: str | None = N
         return Ledger(settings.origin, vkey, 0, None, str(error), None, [], [], None)
 
 
-def _history(settings: Settings, store: LedgerStore) -> tuple[str | None, str | None]:
-    """`Ledger.refused` and `Ledger.unchecked`."""
+def _history(
+    settings: Settings, store: LedgerStore, team: str | None
+) -> tuple[str | None, str | None]:
+    """`Ledger.refused` and `Ledger.unchecked`; to a team without the reason, which names files."""
     try:
         guarding.known_guard(settings).compare(store)
     except LedgerForkError as error:
-        return str(error), None
+        return _WHY if team is not None else str(error), None
     except (ConfigError, UnavailableError) as error:
-        return None, str(error)
+        return None, _WHY if team is not None else str(error)
     return None, None
 
 

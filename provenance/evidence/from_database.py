@@ -14,7 +14,7 @@ from functools import cache, partial
 from itertools import pairwise
 from uuid import UUID
 
-from provenance.errors import FormatError, UnknownRunError
+from provenance.errors import FormatError, IntegrityError, UnknownRunError
 from provenance.evidence.ledger_claim import claim_of
 from provenance.evidence.lineage import parent_of
 from provenance.evidence.placement import newest_leaves, place_records
@@ -112,7 +112,8 @@ class LedgerView:
     Args:
         verifier_key: The ledger's key, which the database does not hold; None if unknown.
         where: How messages name the database.
-        team: Whose runs alone the ledger's claim counts and names; all where None.
+        team: Whose runs alone the ledger's claim counts and names, and are known as a run's parent;
+            all where None.
     """
 
     def __init__(
@@ -127,6 +128,7 @@ class LedgerView:
         self._source = Source("database", where)
         self._tree = KeptTree(tx.ledger_size(), self._subtrees)
         self._claim = claim_of(tx, self._tree.size, team)
+        self._team = team
         self._networks = tx.anchored_networks()
         self._anchor, self._head = cache(tx.anchor), cache(tx.head)
         self._fact = cache(partial(anchor_fact, tx))
@@ -205,7 +207,7 @@ class LedgerView:
             problems=tuple(problems),
             source=self._source,
             ledger=self._claim,
-            parent=parent_weights(tx, records),
+            parent=parent_weights(tx, records, self._team),
         )
 
     def _covering(
@@ -268,8 +270,10 @@ def _records(
     return tuple(sorted(placed, key=lambda file: (file.place != "tree", file.path)))
 
 
-def parent_weights(tx: LedgerTx, files: Iterable[RecordFile]) -> list[Record] | None:
-    """The weights of the run that these records say they continue, as far as they decode."""
+def parent_weights(
+    tx: LedgerTx, files: Iterable[RecordFile], team: str | None
+) -> list[Record] | str | None:
+    """As `RunEvidence.parent`: of the run that these records say they continue, what decodes."""
     configs = (file.decoded for file in files if file.kind is Kind.CONFIG)
     name = parent_of(record for record in configs if isinstance(record, Record))
     try:
@@ -278,10 +282,16 @@ def parent_weights(tx: LedgerTx, files: Iterable[RecordFile]) -> list[Record] | 
         return None
     if parent is None or tx.run(parent) is None:
         return None
+    if team is not None and team not in tx.teams_of([parent]).values():
+        return None
     decoded = []
-    for row in tx.records(parent, (Kind.WEIGHTS, Kind.STATE)):
-        with suppress(FormatError):
-            decoded.append(Record.decode(row.data))
+    try:
+        for row in tx.records(parent, (Kind.WEIGHTS, Kind.STATE)):
+            with suppress(FormatError):
+                decoded.append(Record.decode(row.data))
+    except (IntegrityError, *DAMAGED):
+        # Why has paths of this machine, and who reads this run may not see them.
+        return f"its records cannot be read; see: provenance verify {parent}"
     return decoded
 
 

@@ -36,13 +36,14 @@ class Lineage(NamedTuple):
 
 
 def lineage(
-    run: UUID, records: Collection[Record], parent: Collection[Record] | None
+    run: UUID, records: Collection[Record], parent: Collection[Record] | str | None
 ) -> Lineage | None:
     """What a run says that it continues; None where it says nothing.
 
     Args:
         records: The run's own, without late ones: a restart states initial weights of its own.
-        parent: The weights of the run that it names; None where they are not known here.
+        parent: The weights of the run that it names, or why they cannot be read; None where that
+            run is not known here.
     """
     named = _parents(records)
     if not named:
@@ -60,6 +61,8 @@ def lineage(
     says = f"says that it continues run {name}"
     if parent is None:
         return Lineage(name, None, f"{says}, which is not known here")
+    if isinstance(parent, str):
+        return Lineage(name, None, f"{says}; not checked: {parent}")
     if not parent:
         return Lineage(name, None, f"{says}, whose weights are not here")
     own = [record for record in records if record.kind is Kind.WEIGHTS]

@@ -219,7 +219,8 @@ class RunEvidence:
         attachments: What a bundle brings for other people's tools, by file: bytes that are
             derived from the rest (:mod:`provenance.bundle.attachments`).
         ledger: What the ledger says of all its runs; not evidence.
-        parent: Weights of the run that this one says it continues; None where nobody has them.
+        parent: Weights of the run that this one says it continues, or why they cannot be read; None
+            where nobody has them.
     """
 
     run: UUID
@@ -244,7 +245,7 @@ class RunEvidence:
     source: Source
     attachments: Mapping[str, bytes] = field(default_factory=dict)
     ledger: LedgerClaim = field(default_factory=LedgerClaim)
-    parent: Sequence[Record] | None = field(default=None, repr=False)
+    parent: Sequence[Record] | str | None = field(default=None, repr=False)
 
     @cached_property
     def digested(self) -> Sequence[DigestedRecord]:

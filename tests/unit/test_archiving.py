@@ -1,7 +1,11 @@
-"""Runs that leave the database for the archive, on real databases and real files."""
+"""Runs that leave the database for the archive, on real databases and real files.
+
+Over 400 lines: each damage of a file, and all who read it.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -25,11 +29,14 @@ from provenance.dashboard.tokens import TokenFile
 from provenance.errors import ConfigError, InputError, IntegrityError, UnknownRunError
 from provenance.evidence.from_database import from_store
 from provenance.evidence.run_evidence import RunEvidence
+from provenance.formats.record import Kind
 from provenance.fsck.findings import FindingKind as F
 from provenance.ports.store import LedgerStore
 from provenance.ports.values import Work
 from provenance.settings import Settings, load
+from provenance.settings.values import VerificationSettings
 from provenance.stores.sql.store import SqlTx
+from provenance.watch.again import verify_next
 from tests.benchmarks.worlds import local_world
 from tests.support.runs import run_of
 from tests.support.verify_world import KEY, OTHER, RUN, World, before, metrics, story
@@ -194,6 +201,7 @@ def test_a_file_that_is_not_the_one_that_was_written_is_named_by_every_reader(
     found: str,
     deployed: Deployed,
     capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     file = deployed.archive()
     damage(file, deployed)
@@ -212,8 +220,13 @@ def test_a_file_that_is_not_the_one_that_was_written_is_named_by_every_reader(
         assert f"expected SHA-256 {file.stem}" in line
     app = application(deployed.settings, TokenFile(deployed.folder / "tokens.json"))
     with TestClient(app, base_url="http://127.0.0.1") as browser:
-        page = browser.get(f"/runs/{RUN}")
-        assert (page.status_code, str(file) in page.text) == (500, True)
+        for path in (f"/runs/{RUN}", f"/api/v1/runs/{RUN}/bundle"):
+            answer = browser.get(path)
+            assert answer.status_code == 500
+            assert "evidence that is asked for cannot be read" in answer.text
+            assert str(deployed.folder) not in answer.text
+            assert file.stem not in answer.text
+            assert f"archive file {file}: " in caplog.messages[-1]
         assert browser.get(f"/runs/{OTHER}").status_code == 200
     assert deployed.provenance("verify", "--all", "--json") == 1
     assert '"verified": 1' in capsys.readouterr().out
@@ -223,6 +236,88 @@ def test_a_file_that_is_not_the_one_that_was_written_is_named_by_every_reader(
     without = msgspec.structs.replace(deployed.settings, archive=None)
     kinds = {each.kind for each in fsck(without, offline=True).findings}
     assert kinds == {F.ARCHIVE}, "a deployment that names no archive"
+
+
+def test_a_bundle_that_withholds_records_is_no_archive_file(
+    deployed: Deployed, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = deployed.folder / "out.zip"
+    assert deployed.provenance("bundle", str(RUN), "--disclose", "metrics", "-o", str(out)) == 0
+    deployed.archive()
+    data = out.read_bytes()
+    digest = hashlib.sha256(data).digest()
+    deployed.world.sql("UPDATE archived_runs SET digest = ?, size = ?", digest, len(data))
+    path = Archive(deployed.folder / "archive").path(digest)
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(data)
+    capsys.readouterr()
+    assert deployed.provenance("archive", "--restore", str(RUN)) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"archive file {path}: has {EVENTS} records of run {RUN}, " in line
+    assert " without content, expected " in line
+    with deployed.store.snapshot() as tx:
+        assert tx.archived(RUN) is not None
+    assert len(deployed.rows()) == EVENTS, "the other run's"
+
+
+@pytest.mark.parametrize("configured", [True, False])
+def test_a_child_is_as_it_was_where_its_parents_file_is_gone(
+    configured: bool, deployed: Deployed, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = {"parent": {"run": str(RUN), "epoch": None}}
+    events = [(k, at, f | named if k is Kind.CONFIG else f) for k, at, f in story()]
+    child, world = run_of(0x01890A5E0000, KEY), deployed.world
+    world.ingest(world.batch(events, run=child))
+    world.anchor()
+    file = deployed.archive()
+    every = VerificationSettings(86400.0)
+    settings = msgspec.structs.replace(deployed.settings, verification=every)
+    with deployed.store.transaction() as tx:
+        tx.add_work_of_sealed(Work.VERIFICATION, 86400.0, 4e9)
+    if configured:
+        file.unlink()
+    else:
+        settings = msgspec.structs.replace(settings, archive=None)
+        (deployed.folder / "config.json").write_text("{}")
+    out = str(deployed.folder / "out.zip")
+    assert deployed.provenance("bundle", str(child), "-o", out) == 0
+    assert deployed.provenance("report", str(child)) == 0
+    capsys.readouterr()
+    assert deployed.provenance("verify", str(child), "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    line = f"says that it continues run {RUN}; not checked: its records cannot be read; "
+    assert report["parent"]["line"] == f"{line}see: provenance verify {RUN}"
+    assert report["parent"]["matches"] is None
+    with closing(sending.open_store(settings)) as store:
+        looks = iter(lambda: verify_next(settings, store, lambda: 4e9), None)
+        after = {look.run: look.after for look in looks}
+    assert after == {RUN: "failed", OTHER: "verified", child: "verified"}
+
+
+def test_doctor_counts_the_archive_and_names_what_is_missing(
+    deployed: Deployed, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def told() -> tuple[bool, str]:
+        capsys.readouterr()
+        deployed.provenance("doctor", "--json")
+        findings = json.loads(capsys.readouterr().out)["findings"]
+        (found,) = (each for each in findings if each["name"] == "archive")
+        return found["works"], found["detail"]
+
+    folder = deployed.folder / "archive"
+    assert told() == (True, f"{folder}: none yet")
+    files = [deployed.archive(run) for run in (RUN, OTHER)]
+    assert told() == (True, f"{folder}: can be read; archived runs: 2, all files are there")
+    os.truncate(files[0], 100)
+    wrong = f"{folder}: archived runs: 2, files missing or of another size: "
+    assert told() == (False, f"{wrong}1, first {files[0]} of run {RUN}")
+    files[1].unlink()
+    assert told()[1].startswith(f"{wrong}2, ")
+    folder.rename(deployed.folder / "away")
+    problem = "cannot be read: No such file or directory"
+    assert told() == (False, f"{folder}: {problem}; archived runs: 2")
+    (deployed.folder / "config.json").write_text("{}")
+    assert told() == (False, "no archive.folder is configured; archived runs: 2")
 
 
 def test_events_that_come_again_change_nothing_and_others_are_kept(deployed: Deployed) -> None:

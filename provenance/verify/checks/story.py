@@ -132,7 +132,7 @@ def check_lineage(
             findings.unchecked(CONTENT, f"parent: {found.line}")
         elif (order := _sealed_before(evidence, parent.evidence, found.epoch)) is not None:
             findings.notice(CONTENT, "parent", order)
-    elif weights:
+    elif weights and not isinstance(weights, str):
         found = found._replace(line=f"{found.line} (that run was not verified here: --parent)")
     findings.notice(CONTENT, "parent", found.line)
     return found

@@ -37,9 +37,11 @@ class Deployment:
 
     Attributes:
         parents: Of the open ones.
+        base: Where the deployment lies on the server.
     """
 
     app: Guard
+    base: Path
     runs: dict[str | None, list[UUID]] = field(default_factory=dict)
     parents: dict[str | None, UUID] = field(default_factory=dict)
     tokens: dict[str, str] = field(default_factory=dict)
@@ -59,6 +61,7 @@ class Deployment:
         others = [team for team in TEAMS if team != who]
         ids = {str(run) for team in others for run in self.runs[team]}
         ids.discard(str(self.parents[who]))
+        ids |= {str(self.base)}
         return ids | {f"name of {team}" for team in others} | {f"lr of {team}" for team in others}
 
 
@@ -77,7 +80,7 @@ def train(base: Path, team: str | None, parent: UUID | None = None) -> UUID:
 def world(tmp_path_factory: pytest.TempPathFactory) -> Deployment:
     base = tmp_path_factory.mktemp("deployment") / "artifacts"
     tokens = TokenFile(tmp_path_factory.mktemp("tokens") / "tokens.json")
-    made = Deployment(application(load(None, base), tokens))
+    made = Deployment(application(load(None, base), tokens), base)
     made.tokens = {who: tokens.new(who, Scope.READ, 1.0) for who in ("vision", "speech", ALL)}
     before = None
     for team in TEAMS:
@@ -147,6 +150,30 @@ def test_no_answer_has_a_word_of_another_teams_run(world: Deployment, who: str) 
                 assert answer.status_code == 200, (asked, answer.text)
                 said = text_of(answer)
                 assert not [word for word in world.foreign(who) if word in said], asked
+
+
+@pytest.mark.parametrize("more", ["", "?parent=1"])
+def test_a_foreign_parent_is_an_unknown_one(world: Deployment, more: str) -> None:
+    def told(who: str, asking: str) -> str:
+        child, parent = world.runs[who][1], str(world.parents[who])
+        answer = world.get(f"/api/v1/runs/{child}/verify{more}", asking).json()
+        line: str = answer["parent"]["line"]
+        return line.replace(parent, "X")
+
+    assert told("speech", "speech") == "says that it continues run X, which is not known here"
+    assert "not known here" not in told("speech", ALL)
+    assert "not known here" not in told("vision", "vision"), "its own run"
+
+
+def test_why_a_history_is_not_compared_is_an_operators_to_know(world: Deployment) -> None:
+    key = world.base / "ledger.key"
+    key.rename(key.with_suffix(".away"))
+    try:
+        told = {who: world.get("/api/v1/ledger", who).json()["unchecked"] for who in world.tokens}
+    finally:
+        key.with_suffix(".away").rename(key)
+    assert str(key) in told[ALL]
+    assert told["vision"] == "an operator sees why: provenance ledger head"
 
 
 def test_counts_are_of_the_teams_runs(world: Deployment) -> None:
