@@ -37,11 +37,13 @@ def ring_all() -> None:
 
 
 @task_postrun.connect  # type: ignore[untyped-decorator]  # Celery has no types
-def ended(task: Any = None, retval: object = None, state: str = "SUCCESS", **_: object) -> None:
+def ended(
+    task: Any = None, retval: object = None, state: str | None = "SUCCESS", **_: object
+) -> None:
     """Note that a task ended, and why it could not do its work: the text that it returns, or the
-    error that ended it."""
+    error that ended it. One that was cut off has no state: it comes again."""
     queue = (task.request.delivery_info or {}).get("routing_key")
-    if queue not in health.queues(settings()):
+    if state is None or queue not in health.queues(settings()):
         return
     problem = retval if isinstance(retval, str) else None
     if state != "SUCCESS":

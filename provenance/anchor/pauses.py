@@ -101,7 +101,8 @@ def resume(store: LedgerStore, network: str, now: float) -> tuple[int, ...]:
         for row in tx.anchors(network, ACTIVE):
             if kind_of(row.reason) is Pause.SHARED_KEY and row.state in IN_FLIGHT:
                 failed.append(row.id)
-                row = advance(row, Trigger.FAIL, reason=f"given up after {row.reason}")
+                reason = f"given up, the next head covers it: {row.reason}"
+                row = advance(row, Trigger.FAIL, reason=reason)
             tx.save_anchor(replace(row, next_attempt_at=now, lease_owner=None, lease_until=None))
         tx.save_network(replace(known, paused=None))
     return tuple(failed)

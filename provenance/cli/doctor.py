@@ -56,10 +56,14 @@ _MENDS = (
     ("locked by another process", "end the process that holds it"),
     ("was not migrated", "provenance migrate"),
     ("there is no database, and", "put the database back (docs/backup.md)"),
+    ("is not there, and the ledger of", "it is lost: put its copy back, or begin a successor"),
     (
         "was changed or is of another key",
         "put the ledger's own back, or name another (blockchain.local.path)",
     ),
+    ("batches waits for", "start hashing workers, or see in their log why they do not get on"),
+    ("the oldest root waits for", "mend what it names; a pause: provenance networks resume"),
+    ("sweep", "start beat and a worker of the queue confirm"),
 )
 """What an error's words ask for, before what is wrong with such a thing in general."""
 
@@ -86,7 +90,7 @@ def doctor(arguments: argparse.Namespace) -> int:
     if os.path.lexists(settings.base_dir) or arguments.base_dir != Path("artifacts"):
         known_base(settings)  # nothing is there before the first start
     findings = [*_packages(settings), *_servers(), *_services(arguments, settings)]
-    findings += [*_queues(settings), *_pages(settings)]
+    findings += [*_queues(settings), *_work(settings, findings), *_pages(settings)]
     if arguments.json:
         print_json({"findings": [asdict(f) for f in findings]})
     else:
@@ -131,11 +135,12 @@ def _servers() -> Iterator[Finding]:
 
 
 def _services(arguments: argparse.Namespace, settings: Settings) -> Iterator[Finding]:
-    yield _try("key", "ledger key", lambda: _ledger_key(settings))
+    yield _try("key", "ledger key", lambda: _ledger_key(settings), ask=False)
     for name, folder in (("base_dir", settings.base_dir), ("spool", settings.base_dir / "spool")):
         yield _try("folder", name, partial(_folder, folder), "make room, or give this user rights")
     yield _try("database", "ledger", lambda: _database(settings), "start it or mend database_url")
-    yield _try("database", "history", lambda: _history(settings), "see: provenance ledger head")
+    mend = "as it says: provenance ledger recover, confirm or succeed (docs/backup.md)"
+    yield _try("database", "history", lambda: _history(settings), mend, ask=False)
     yield from _archive(settings)
     if settings.redis_url is None:
         embedded = redis_server(Path(".devnet").absolute()) is not None
@@ -167,6 +172,17 @@ def _queues(settings: Settings) -> Iterator[Finding]:
             yield Finding("queue", age.queue, mend is None, detail, mend)
 
 
+def _work(settings: Settings, known: Sequence[Finding]) -> Iterator[Finding]:
+    """What else ``provenance health`` fails on. That nothing ever swept is no fault where no worker
+    of this host was ever started."""
+    told = " ".join(finding.detail for finding in known if not finding.works)
+    served = any(age.age_s is not None for age in marks.ages(settings))
+    for problem in readiness.of_servers(settings) + readiness.of_networks(settings):
+        if problem not in told:
+            needed = served or problem != readiness.NO_SWEEP
+            yield Finding("work", "gets on", False, problem, _mend(problem), needed)
+
+
 def _pages(settings: Settings) -> Iterator[Finding]:
     """What a running ``provenance up`` serves; Flower with the password that it made."""
     fleet = running_fleet(settings.base_dir) or {}
@@ -188,17 +204,30 @@ def _pages(settings: Settings) -> Iterator[Finding]:
         yield Finding("page", name, works, detail, mend, needed=False)
 
 
-def _try(kind: str, name: str, look: Callable[[], str], mend: str | None = None) -> Finding:
+def _try(
+    kind: str, name: str, look: Callable[[], str], mend: str | None = None, ask: bool = True
+) -> Finding:
+    """``ask=False``: a server that gives no answer is no fault of it, and has its own line."""
     try:
         return Finding(kind, name, True, look())
     except ProvenanceError as error:
         said = str(error)
-        mend = next((better for words, better in _MENDS if words in said), mend)
-        return Finding(kind, name, False, said, mend)
+        if isinstance(error, UnavailableError) and not ask:
+            return Finding(kind, name, False, f"not checked: {said}", needed=False)
+        return Finding(kind, name, False, said, _mend(said) or mend)
+
+
+def _mend(said: str) -> str | None:
+    return next((mend for words, mend in _MENDS if words in said), None)
 
 
 def _ledger_key(settings: Settings) -> str:
+    """Which it is; one that is lost is no beginning."""
     key = reading.ledger_key(settings)
+    if key is None and settings.key_file.exists():
+        return f"{settings.key_file}: not this user's to read"
+    if key is None:
+        guarding.compare_history(settings)
     return f"{settings.key_file}: {key.vkey if key else _NOT_YET}"
 
 
@@ -295,7 +324,7 @@ def _network(settings: Settings, name: str) -> Finding:
     def look() -> str:
         nonlocal client
         if name == "local" and reading.ledger_key(settings) is None:
-            return "no key yet: the workers make it"
+            return _ledger_key(settings)
         # A sender's network, for its balance; the local file's would make the ledger's key.
         opener = reading if name == "local" else sending
         network = opener.open_network(settings, name)

@@ -33,7 +33,8 @@ from provenance.ports.store import LedgerStore, LedgerTx
 from provenance.ports.transport import EventTransport
 from provenance.ports.values import HeadRow
 
-GO_ON = "see: provenance ledger"
+SUCCEED = "begin a successor: provenance ledger succeed"
+RECOVER = f"bring back what is missing: provenance ledger recover; or {SUCCEED}"
 
 _log = structlog.get_logger("provenance.ledger")
 
@@ -85,13 +86,12 @@ class LedgerGuard:
             if last is not None and not known and self._read(last.note) is None:
                 raise LedgerForkError(
                     f"the ledger's newest head (size {last.size}) is not signed by the key "
-                    f"{self.signer.verifier.vkey}: put the ledger's own key back, or begin a "
-                    "successor: provenance ledger succeed"
+                    f"{self.signer.verifier.vkey}: put the ledger's own key back, or {SUCCEED}"
                 )
             for name in self.networks:
                 row = tx.network(name)
                 if row is not None and row.forked:
-                    raise LedgerForkError(f"{row.paused}; {GO_ON}")
+                    raise LedgerForkError(f"{row.paused}; else {RECOVER}")
         if self.hold is not None and self.hold.exists():
             raise LedgerForkError(
                 f"{self.hold}: this is a copy of a deployment, of {last.size if last else 0} "
@@ -158,7 +158,7 @@ class LedgerGuard:
         if head is None:
             raise LedgerForkError(
                 f"{self.path}: holds no head that the key {self.signer.verifier.vkey} signed; put "
-                "the ledger's own key back, or begin a successor: provenance ledger succeed"
+                f"the ledger's own key back, or {SUCCEED}"
             )
         return head
 
@@ -178,13 +178,14 @@ def _compare(tx: LedgerTx, known: Head, where: str) -> None:
     if size < known.size:
         raise LedgerForkError(
             f"the database is behind: its ledger has {size} entries, and this key signed a head of "
-            f"{known.size} ({where}). Nothing is signed until it is whole again: {GO_ON}"
+            f"{known.size} ({where}). Nothing is signed until it is whole again: {RECOVER}"
         )
     found = differing(tx, known)
     if found is not None:
         raise LedgerForkError(
             f"the database has another history: at size {known.size} it has {found}, and this key "
-            f"signed root {known.root.hex()} ({where}). Nothing is signed: {GO_ON}"
+            f"signed root {known.root.hex()} ({where}). Nothing is signed: put the "
+            f"ledger's own database back, or {SUCCEED}"
         )
 
 

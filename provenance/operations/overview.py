@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from provenance.app.base_directory import running_fleet
@@ -31,7 +31,8 @@ class NetworkStanding:
         tally: As the ledger has it.
         anchors: How many are in each state.
         eta_s: Seconds until the newest anchor is final, by the depth that is missing and the pace
-            of the blocks that took the anchors before; None where it is final, or not known.
+            of the blocks that took the anchors before; None where it is final, not known, or
+            ``stuck``.
     """
 
     tally: NetworkTally
@@ -141,11 +142,11 @@ def overview(settings: Settings, wanted: Wanted, problems: Sequence[str] = ()) -
 def _standing(tx: LedgerTx, settings: Settings, name: str) -> NetworkStanding:
     tally, remembered = tx.tally(name), tx.network(name)
     needed = getattr(getattr(settings.blockchain, name, None), "confirmations", 1)
-    newest, eta_s = tally.newest, None
-    if newest is not None and tally.block_s and newest.size > tally.final:
-        eta_s = max(1, needed - newest.depth) * tally.block_s
-    paused = remembered.paused if remembered else None
-    return NetworkStanding(tally, tx.anchor_counts(name), paused, eta_s)
+    newest, paused = tally.newest, remembered.paused if remembered else None
+    standing = NetworkStanding(tally, tx.anchor_counts(name), paused, None)
+    if standing.stuck or newest is None or not tally.block_s or newest.size <= tally.final:
+        return standing
+    return replace(standing, eta_s=max(1, needed - newest.depth) * tally.block_s)
 
 
 def cost(network: str, paid: float | None) -> str | None:

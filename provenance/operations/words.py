@@ -11,7 +11,8 @@ from provenance.ports.values import AnchorState
 from provenance.report.summary import size_of, spoken
 
 NETWORK_COLUMNS: Final = (
-    "network", "newest head", "state", "age", "final in", "waiting", "cost", "per run", "anchors",
+    "network", "newest head", "state", "final in", "waiting", "oldest", "cost", "per run",
+    "anchors",
 )  # fmt: skip
 _NOTHING_YET: Final = "nothing: there is no database yet"
 _IN_WORDS: Final = {
@@ -93,17 +94,17 @@ def team_line(name: str, team: TeamStanding) -> str:
 
 
 def network_row(name: str, network: NetworkStanding, now: float) -> tuple[Any, ...]:
-    """The cells of :data:`NETWORK_COLUMNS`."""
+    """The cells of :data:`NETWORK_COLUMNS`; the oldest is that of the roots that wait."""
     tally, newest = network.tally, network.tally.newest
     anchors = [f"{count} {_IN_WORDS[state]}" for state, count in network.anchors.items()]
-    stands: tuple[Any, ...] = (None, None, None)
+    stands: tuple[Any, ...] = (None, None)
     if newest is not None:
         depth = f", {newest.depth} deep" if newest.state is AnchorState.CONFIRMED else ""
-        head, state = _some(newest.size, "root"), f"{_IN_WORDS[newest.state]}{depth}"
-        stands = (head, state, age(now - newest.created_at))
+        stands = (_some(newest.size, "root"), f"{_IN_WORDS[newest.state]}{depth}")
     eta = None if network.eta_s is None else f"about {age(network.eta_s)}"
+    oldest = None if tally.waiting_since is None else age(now - tally.waiting_since)
     costs = (cost(name, tally.paid), cost(name, tally.paid_per_run))
-    return (name, *stands, eta, tally.waiting, *costs, ", ".join(anchors) or None)
+    return (name, *stands, eta, tally.waiting, oldest, *costs, ", ".join(anchors) or None)
 
 
 def age(seconds: float) -> str:

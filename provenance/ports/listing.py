@@ -119,7 +119,8 @@ class NetworkTally:
         waiting, waiting_since: Roots that ask for an anchor and are under no final head; when the
             oldest of them was made, Unix seconds.
         newest: The anchor of the newest head that is on its way or there.
-        problem: The reason of the newest anchor that does not get on.
+        problem: The reason of the newest anchor that does not get on; one that failed counts
+            while no later head covers it.
         block_s: Seconds from block to block, between those of its latest anchors.
         paid: What all anchors cost, in wei or satoshi; None where none is known.
         runs: Runs with a root under a head that is in a block.

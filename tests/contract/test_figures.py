@@ -27,6 +27,19 @@ def test_runs_by_state(run_tx: LedgerTx) -> None:
     assert run_tx.open_and_sealed() == {"open": 1, "sealed": 1}
 
 
+def test_a_failed_anchor_is_a_problem_until_a_later_head_covers_it(run_tx: LedgerTx) -> None:
+    for size in (1, 2):
+        run_tx.append_entry(RUN, Phase.CHECKPOINT, size, digest(str(size)), True, 10.0)
+        run_tx.add_head(HeadRow(size, digest(str(size)), "note", b"", 10.0))
+    failed = run_tx.add_anchor("ethereum", 1, 40.0)
+    run_tx.save_anchor(replace(failed, state=AnchorState.FAILED, reason="given up"))
+    assert run_tx.tally("ethereum").problem == "given up"
+    later = run_tx.add_anchor("ethereum", 2, 41.0)
+    assert run_tx.tally("ethereum").problem is None
+    run_tx.save_anchor(replace(later, state=AnchorState.SENT, reason="no answer"))
+    assert run_tx.tally("ethereum").problem == "no answer"
+
+
 def test_the_last_commit_of_a_writer_stands(tx: LedgerTx) -> None:
     tx.note_commit("sweep", 1.0)
     tx.note_commit("doctor", 2.0)

@@ -178,7 +178,9 @@ class ListingPart(RecordsPart, LedgerPart, OutboxPart):
             .where(
                 anchors.c.network == network,
                 anchors.c.size > final,
-                anchors.c.state.not_in([AnchorState.FINAL, AnchorState.REPLACED]),
+                anchors.c.state.in_(_LIVE)
+                | (anchors.c.state == AnchorState.FAILED)
+                & (anchors.c.size > (newest.size if newest else 0)),
                 anchors.c.reason.is_not(None),
             )
             .order_by(anchors.c.size.desc())

@@ -398,7 +398,7 @@ def test_a_nonce_that_somebody_else_used_halts_the_network(world: World) -> None
     world.now += 10
     assert pauses.resume(world.store, world.name, world.now) == (row.id,)
     assert world.rows()[0].state is AnchorState.FAILED
-    assert "given up after shared key" in (world.rows()[0].reason or "")
+    assert "given up, the next head covers it: shared key" in (world.rows()[0].reason or "")
     assert world.publish().having(Outcome.SENT)
     assert pauses.resume(world.store, world.name, world.now) == ()
 

@@ -503,9 +503,8 @@ def test_doctor_finds_another_deployment_on_the_same_redis(
 ) -> None:
     transport, own = MemoryTransport(), sending.ledger_signer(load(None, "artifacts"))
     monkeypatch.setenv("PROVENANCE_REDIS_URL", "redis://127.0.0.1:1/0")
-    monkeypatch.setattr(RedisBoard, "backlog", lambda board: 0)
+    answers(monkeypatch, waiting=0)
     monkeypatch.setattr(RedisBoard, "ledger", lambda board: transport.ledger())
-    monkeypatch.setattr(RedisBoard, "require_writes", lambda board: None)
     monkeypatch.setattr(redis_streams, "RedisStreams", lambda _: transport)
     assert transport.ledger(own.verifier.vkey)
     assert said("doctor")[0] == 0
@@ -519,6 +518,13 @@ def test_doctor_finds_another_deployment_on_the_same_redis(
     monkeypatch.setattr(RedisBoard, "require_writes", refuses("OutOfMemoryError: no memory"))
     transport.lose_everything()
     assert "maxmemory" in finding(said("doctor")[1], "server", "redis")["mend"]
+
+
+def answers(monkeypatch: pytest.MonkeyPatch, waiting: int) -> None:
+    """A Redis in which so many entries wait, none for long."""
+    told = {"ping": None, "backlog": waiting, "waiting": [], "require_writes": None}
+    for method, answer in told.items():
+        monkeypatch.setattr(RedisBoard, method, lambda board, answer=answer: answer)
 
 
 def refuses(problem: str) -> Callable[..., None]:
@@ -564,8 +570,7 @@ def test_doctor_says_when_shippers_hold_back(
     said: Any, monkeypatch: pytest.MonkeyPatch, waiting: int, code: int
 ) -> None:
     monkeypatch.setenv("PROVENANCE_REDIS_URL", "redis://127.0.0.1:1/0")
-    monkeypatch.setattr(RedisBoard, "backlog", lambda board: waiting)
-    monkeypatch.setattr(RedisBoard, "require_writes", lambda board: None)
+    answers(monkeypatch, waiting)
     found, document = said("doctor")
     redis = finding(document, "server", "redis")
     assert (found, redis["works"]) == (code, code == 0)

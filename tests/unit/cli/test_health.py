@@ -8,9 +8,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
+from redis import Redis
 from sqlalchemy import create_engine, make_url, text
 
 from provenance import cli
@@ -128,6 +130,62 @@ def test_a_database_that_takes_no_commit_is_told(
     (ledger,) = [found for found in findings if found["name"] == "ledger"]
     assert not ledger["works"]
     assert "read-only transaction" in ledger["detail"]
+
+
+@pytest.mark.nodes
+def test_doctor_fails_on_what_health_fails_on(
+    base: Path, redis_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROVENANCE_REDIS_URL", redis_url)
+    problem = "shard 3: the oldest of 1 batches waits for "
+    with Redis.from_url(redis_url) as client:
+        client.delete("prov:events:3")
+        client.xadd("prov:events:3", {"b": "x"}, id="1-1")
+        try:
+            assert health(base) == 1
+            said = capsys.readouterr().out
+            code = cli.main(["doctor", "--json", "--base-dir", str(base)])
+        finally:
+            client.delete("prov:events:3")
+    assert problem in said
+    findings = json.loads(capsys.readouterr().out)["findings"]
+    (work,) = [found for found in findings if found["kind"] == "work"]
+    assert code == 3
+    assert work["detail"].startswith(problem)
+    assert "hashing" in work["mend"]
+
+
+def test_a_database_that_nothing_ever_swept_fails_where_workers_ran(
+    base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sending.open_store(load(None, base)).close()
+
+    def sweep() -> dict[str, Any]:
+        cli.main(["doctor", "--json", "--base-dir", str(base)])
+        findings = json.loads(capsys.readouterr().out)["findings"]
+        return next(found for found in findings if found["kind"] == "work")
+
+    assert sweep()["detail"] == "no sweep has committed yet"
+    assert sweep()["needed"]
+    for path in (base / "run").iterdir():
+        path.unlink()
+    assert not sweep()["needed"], "before the first start"
+
+
+def test_a_server_that_is_away_is_no_damaged_history(
+    base: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = load(None, base)
+    sending.ledger_signer(settings)
+    sending.open_store(settings).close()
+    monkeypatch.setenv("PROVENANCE_REDIS_URL", "redis://127.0.0.1:1/0")
+    assert cli.main(["doctor", "--json", "--base-dir", str(base)]) == 3
+    findings = {found["name"]: found for found in json.loads(capsys.readouterr().out)["findings"]}
+    history = findings["history"]
+    assert history["detail"].startswith("not checked: Redis at 127.0.0.1:1/0: ")
+    assert (history["needed"], history["mend"]) == (False, None)
+    assert not findings["redis"]["works"]
+    assert findings["gets on"]["detail"] == "no sweep has committed yet", "Redis is told once"
 
 
 def alter(url: str, statement: str) -> None:

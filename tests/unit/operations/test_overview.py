@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sqlite3
 import uuid
@@ -20,7 +21,7 @@ from provenance.bootstrap import sending
 from provenance.operations import words
 from provenance.operations.overview import overview
 from provenance.ports.listing import RunSummary, Wanted
-from provenance.ports.values import AnchorState
+from provenance.ports.values import AnchorState, NetworkRow
 from provenance.settings import Settings, load
 from provenance.stores.sql import schema
 from provenance.stores.sql.session import fields_of
@@ -232,7 +233,8 @@ def test_a_network_that_does_not_get_on_is_named_and_is_1(
 def test_a_network_says_its_newest_head_when_it_will_be_final_and_what_it_cost(
     base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Two anchors in blocks that are 120 s and 10 blocks apart; the newer one is 4 of 12 deep."""
+    """Two anchors in blocks that are 120 s and 10 blocks apart; the newer one is 4 of 12 deep. Of a
+    network that is paused, or does not answer, nobody knows when."""
     config = tmp_path / "config.json"
     ethereum = {"url": "http://127.0.0.1:1", "confirmations": 12}
     config.write_text(json.dumps({"blockchain": {"networks": ["ethereum"], "ethereum": ethereum}}))
@@ -254,7 +256,15 @@ def test_a_network_says_its_newest_head_when_it_will_be_final_and_what_it_cost(
     assert cli.main(command) == 0
     (line,) = [line for line in lines_of(capsys) if line.startswith("ethereum ")]
     assert "6 roots      in a block, 4 deep" in line
-    assert "about 1 min 36 s  4        0.006 ETH  0.002 ETH" in line
+    assert re.search(r" about 1 min 36 s  4        \d+ d \d+ h +0.006 ETH  0.002 ETH", line)
+    with closing(sending.open_store(settings)) as store:
+        for paused, reason in (("balance: too low", None), (None, "no answer")):
+            with store.transaction() as tx:
+                tx.save_network(NetworkRow("ethereum", {}, paused, NOW))
+                tx.save_anchor(replace(tx.anchors("ethereum")[-1], reason=reason))
+            assert cli.main(command) == 1
+            (line,) = [line for line in lines_of(capsys) if line.startswith("ethereum  ")]
+            assert re.search(r" in a block, 4 deep  - +4 +\d+ d \d+ h ", line)
 
 
 def test_status_writes_nothing(base: Path, capsys: pytest.CaptureFixture[str]) -> None:

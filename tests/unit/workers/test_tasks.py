@@ -14,7 +14,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from uuid import UUID
 
 import pytest
 from celery.app.task import Task
+from celery.app.trace import build_tracer
 from celery.exceptions import SoftTimeLimitExceeded
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
@@ -118,6 +119,26 @@ PUBLISH = ("workers.anchoring.publish", "anchor.local", ("local",))
 CONFIRM = ("workers.confirming.confirm", "anchor.local", ("local",))
 VERIFY = ("workers.verifying.verify", "verify", ())
 DRAIN = ("workers.hashing.drain", "hashing", ())
+
+
+def test_a_task_that_is_cut_off_says_nothing_of_its_queue(
+    work: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As all are whose worker lost its broker; one that fails is told."""
+    run = work.base / "run"
+    run.mkdir(parents=True)
+    trace = build_tracer(hashing.drain.name, hashing.drain, app=app_module.app)
+    told = []
+    for ending in (SystemExit(), RuntimeError("no room")):
+
+        def drain(ending: BaseException = ending) -> None:
+            raise ending
+
+        monkeypatch.setattr(hashing, "_drain", drain)
+        with suppress(SystemExit):
+            trace("id", (), {}, {"delivery_info": {"routing_key": "hashing"}})
+        told.append({path.name: path.read_text() for path in run.iterdir()})
+    assert told == [{}, {"hashing.failed": "RuntimeError: no room", "hashing.alive": ""}]
 
 
 # --- one worker rings the next -----------------------------------------------------------
