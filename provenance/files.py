@@ -218,6 +218,19 @@ def locked(path: Path, *, shared: bool = False, wait_s: float | None = None) -> 
         yield descriptor
 
 
+def is_locked(path: Path) -> bool:
+    """Whether somebody holds :func:`lock` on a file, not shared; False where there is none."""
+    try:
+        with opened(path, os.O_RDONLY) as descriptor:
+            lock(descriptor, shared=True, wait_s=0)
+            fcntl.flock(descriptor, fcntl.LOCK_UN)  # closing is not enough: a fork may have a copy
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
 def is_at(descriptor: int, path: Path) -> bool:
     """Whether an open file still lies under its name."""
     try:

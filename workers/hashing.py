@@ -27,7 +27,7 @@ WAIT_S = 1.0
 AGAIN_S = (0.1, 1.0)
 """Pause before the watch rings again, where a drain ended here meanwhile, and at most."""
 
-_drained = threading.Event()
+_draining, _drained = threading.Lock(), threading.Event()
 
 
 def hint() -> None:
@@ -39,6 +39,8 @@ def watch(stop: threading.Event) -> None:
     """Ring where entries wait. Redis away: once a second it is asked whether it is back."""
     pause, away = AGAIN_S[0], False
     while not stop.is_set():
+        with _draining:  # what waits is read there: a hint would only expire in the queue
+            pass
         try:
             waiting = resources.transport().wait(WAIT_S)
         except ProvenanceError as error:
@@ -68,10 +70,11 @@ def begin_watch(**_: object) -> None:
 @app.task(name="workers.hashing.drain")  # type: ignore[untyped-decorator]  # Celery has no types
 def drain() -> str | None:
     """Ingest all that waits in the stream, seal what is ready, ring the networks."""
-    try:
-        return _drain()
-    finally:
-        _drained.set()
+    with _draining:
+        try:
+            return _drain()
+        finally:
+            _drained.set()
 
 
 @reporting("hashing")

@@ -107,7 +107,8 @@ def reporting(
 
 
 class Once(logging.Filter):
-    """An outage is a line: Celery and kombu tell of the broker's at each try, with a traceback."""
+    """An outage is a line: Celery and kombu tell of the broker's at each try, with a traceback and
+    how long they wait for the next."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -128,7 +129,7 @@ class Once(logging.Filter):
         if isinstance(said, dict):  # a line of our own
             said = {key: said[key] for key in said.keys() - {"timestamp", "trace_id"}}
             said = sorted(said.items())
-        key, now = f"{said} {record.args}", time.monotonic()
+        key, now = f"{said} {record.args}".partition("Trying again")[0], time.monotonic()
         self._told = {each: at for each, at in self._told.items() if now - at < REPEAT_S}
         if key in self._told:
             return False
@@ -171,9 +172,9 @@ def configure(loglevel: int | str = logging.INFO, **_: object) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(loglevel or logging.INFO)
-    logging.getLogger("celery.worker.strategy").setLevel(logging.WARNING)
-    logging.getLogger("celery.app.trace").setLevel(logging.WARNING)
-    logging.getLogger("celery.beat").setLevel(logging.WARNING)
+    # worker.request: a line for each hint that expired in its queue, as hints may.
+    for name in ("worker.strategy", "worker.request", "app.trace", "beat"):
+        logging.getLogger(f"celery.{name}").setLevel(logging.WARNING)
 
 
 @worker_process_init.connect  # type: ignore[untyped-decorator]  # Celery has no types

@@ -34,6 +34,7 @@ from provenance.errors import (
 from provenance.formats.event import FRAME_HEADER, MAX_FRAME_BYTES, Event, SegmentHeader, read_frame
 from provenance.formats.record import Kind
 
+LOCK_FILE = "shipper.lock"
 _NAME = re.compile(r"r(\d{1,9})-([0-9a-f]{32})-(\d{8})\.seg")
 
 # What an event's payload starts with: an array of six, a non-negative integer (seq), and
@@ -83,14 +84,7 @@ class Segment:
 
         Ask before reading: what is read after a False is all that there will be.
         """
-        try:
-            with files.opened(self.path, os.O_RDONLY) as descriptor:
-                files.lock(descriptor, shared=True, wait_s=0)
-        except FileNotFoundError:
-            return False
-        except BlockingIOError:
-            return True
-        return False
+        return files.is_locked(self.path)
 
     def event_at(self, offset: int) -> Event:
         """The event whose frame begins there. Raises FormatError: there is no whole one;

@@ -72,8 +72,8 @@ class EventTransport(Protocol):
         They are delivered again as they would be, by :meth:`claim_stale`; what was acknowledged
         or is of a former generation is passed over."""
 
-    def backlog(self) -> int:
-        """Entries in the stream, read or not."""
+    def backlog(self, run: UUID | None = None) -> int:
+        """Entries, read or not: all, or those in the stream that carries a run, others' too."""
 
     def acknowledged(self, run: UUID) -> Mapping[bytes, bytes]:
         """Per producer the last acknowledgement, not verified: anybody may have put it there

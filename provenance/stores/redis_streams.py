@@ -29,6 +29,7 @@ Over 400 lines: the scripts, and the one class that runs them.
 
 from __future__ import annotations
 
+import random
 import re
 import secrets
 import time
@@ -216,7 +217,8 @@ class RedisStreams:
         self._streams = [f"{key_prefix}events:{shard}" for shard in range(shards)]
         self._hold_ms = int(hold_s * 1000)
         self._grouped = False
-        self._turn = 0
+        # A process that is replaced after a few reads begins elsewhere than the one before it.
+        self._order = random.sample(range(shards), shards)
 
     def __repr__(self) -> str:
         return f"RedisStreams({self._address})"
@@ -238,7 +240,7 @@ class RedisStreams:
             pipe = self._redis.pipeline(transaction=False)
             pipe.set(self._generation, secrets.token_hex(16), nx=True)
             for payload in payloads:
-                pipe.xadd(self._stream_of(payload), {_FIELD: payload})
+                pipe.xadd(self._stream_of(batch_run(payload)), {_FIELD: payload})
             execute(pipe)
 
     def generation(self) -> str | None:
@@ -316,10 +318,10 @@ class RedisStreams:
 
     # --- either -----------------------------------------------------------------------
 
-    def backlog(self) -> int:
+    def backlog(self, run: UUID | None = None) -> int:
         with self._translated():
             pipe = self._redis.pipeline(transaction=False)
-            for stream in self._streams:
+            for stream in self._streams if run is None else [self._stream_of(run.bytes)]:
                 pipe.xlen(stream)
             return sum(execute(pipe))
 
@@ -341,20 +343,18 @@ class RedisStreams:
     def _acked(self, run: UUID) -> str:
         return f"{self._prefix}acked:{run}"
 
-    def _stream_of(self, payload: bytes) -> str:
-        return self._streams[zlib.crc32(batch_run(payload)) % len(self._streams)]
+    def _stream_of(self, run: bytes) -> str:
+        return self._streams[zlib.crc32(run) % len(self._streams)]
 
     def _given(self, script: str, consumer: str, count: int, milliseconds: int) -> list[Delivery]:
         """Run a script that gives out entries of one stream, another one first each time, so that
         none starves. The groups are in place: a server that was emptied has lost them."""
-        number = len(self._streams)
-        self._turn = (self._turn + 1) % number
-        shards = [(self._turn + step) % number for step in range(number)]
+        self._order = shards = [*self._order[1:], self._order[0]]
         words: list[str | int] = [self._generation, *(self._streams[shard] for shard in shards)]
         words += [self._group, consumer, count, READ_BYTES, MAX_ENTRY_BYTES, CLIPPED_BYTES]
 
         def call() -> Any:
-            return self._redis.eval(script, number + 1, *words, milliseconds)
+            return self._redis.eval(script, len(shards) + 1, *words, milliseconds)
 
         with self._translated():
             if not self._grouped:

@@ -18,7 +18,7 @@ import redis
 
 from provenance.capture.keys import new_run_keys
 from provenance.errors import ConfigError, ProvenanceError, TransportUnavailable
-from provenance.formats.producers.batch import sign_batch
+from provenance.formats.producers.batch import batch_run, sign_batch
 from provenance.formats.producers.statement import chain_start
 from provenance.ports.transport import (
     CLIPPED_BYTES,
@@ -388,6 +388,25 @@ def test_no_shard_starves(streams: RedisStreams) -> None:
     assert len(shards) == 4
 
 
+def test_no_shard_starves_where_a_worker_is_replaced_after_each_read(
+    streams: RedisStreams, redis_url: str
+) -> None:
+    streams.append([bytes(8) + secrets.token_bytes(16) for _ in range(400)])
+    shards = set()
+    for _ in range(80):
+        worker = RedisStreams(redis_url, key_prefix=streams._prefix, shards=4)
+        shards.add(worker.read("a", 1)[0].id.partition("/")[0])
+        worker.close()
+    assert len(shards) == 4
+
+
+def test_the_backlog_of_a_run_is_that_of_its_stream(streams: RedisStreams) -> None:
+    runs = [UUID(bytes=secrets.token_bytes(16)) for _ in range(40)]
+    streams.append([bytes(8) + run.bytes for run in runs])
+    read = {UUID(bytes=batch_run(each.payload)) for each in streams.read("a", 100)}
+    assert (streams.backlog(), {streams.backlog(run) for run in read}) == (40, {len(read)})
+
+
 def test_acknowledgements_expire(streams: RedisStreams, redis_url: str) -> None:
     streams.publish_acknowledged(RUN, {FIRST: b"1"}, None)
     with redis.Redis.from_url(redis_url, protocol=2) as client:
@@ -414,7 +433,7 @@ def test_a_server_emptied_during_an_acknowledgement(
     """In the last moment: what compares the generation writes in the same script."""
     streams.append(payloads(1))
     (lost,) = streams.read("a", 1)
-    stream, entry = streams._stream_of(payloads(1)[0]), lost.id.partition("/")[2]
+    stream, entry = streams._stream_of(batch_run(payloads(1)[0])), lost.id.partition("/")[2]
     real = redis.Redis.eval
     with redis.Redis.from_url(redis_url, protocol=2) as client:
 
@@ -581,5 +600,5 @@ def test_an_entry_that_was_deleted_while_it_was_given_out_is_passed_over(
     streams.append(payloads(1, 2))
     first, second = streams.read("dead", 2)
     with redis.Redis.from_url(redis_url, protocol=2) as client:
-        client.xdel(streams._stream_of(payloads(1)[0]), first.id.partition("/")[2])
+        client.xdel(streams._stream_of(batch_run(payloads(1)[0])), first.id.partition("/")[2])
     assert streams.claim_stale("a", 0.0, 5) == [second]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import signal
 import stat
@@ -357,3 +358,27 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
     assert done.returncode == -signal.SIGKILL
     with files.locked(path, wait_s=0):
         pass
+
+
+def test_a_process_forked_during_a_look_keeps_no_lock(tmp_path: Path) -> None:
+    ours, theirs = os.pipe()
+    real, child = fcntl.flock, 0
+
+    def forked(descriptor: int, kind: int) -> None:
+        nonlocal child
+        real(descriptor, kind)
+        if kind & fcntl.LOCK_SH and not (child := os.fork()):
+            os.read(ours, 1)
+            os._exit(0)
+
+    path = tmp_path / "lock"
+    path.touch()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fcntl, "flock", forked)
+        assert not files.is_locked(path)
+    try:
+        with files.locked(path, wait_s=0):
+            """The child has a copy of the descriptor, and no lock."""
+    finally:
+        os.write(theirs, b"x")
+        os.waitpid(child, 0)

@@ -135,7 +135,8 @@ class Stall:
         Args:
             committed: Events of the run that are in the database.
             waits: Some were shipped and are not.
-            backlog: Entries in the stream, asked before ``committed`` and after the shipping.
+            backlog: Entries in the run's own stream, asked before ``committed`` and after the
+                shipping.
         """
         now = time.monotonic()
         if committed != self._committed or not waits:

@@ -26,7 +26,7 @@ from uuid import UUID
 from provenance import files
 from provenance.capture.ship.reader import written_next
 from provenance.capture.ship.shipment import Contact, LedgerKeys, Shipment, Shipped
-from provenance.capture.spool import refused, scan
+from provenance.capture.spool import LOCK_FILE, refused, scan
 from provenance.errors import (
     ConfigError,
     InputError,
@@ -37,7 +37,8 @@ from provenance.errors import (
 from provenance.log import get_logger
 from provenance.ports.transport import EventTransport
 
-LOCK_FILE = "shipper.lock"
+LOOK_S = 0.1
+"""Wait for the spool's lock: a tracker that looks whether somebody has it holds it for a moment."""
 REPORT_S = 15.0
 Report = Callable[[dict[str, float]], None]
 MAX_BACKLOG = 4096
@@ -209,8 +210,8 @@ class Shipper:
         """Time to go, unless a trainer is there.
 
         With ``total``, what a trainer wrote in its last moment is shipped first. A trainer
-        opens its segment first and starts a shipper then, which ends at once where the lock
-        is held: so the lock is given back before the last look, and taken again.
+        opens its segment first and starts a shipper then, unless the lock is held: so the lock
+        is given back before the last look, and taken again.
         """
         if limit_s is None or elapsed_s < limit_s or self.trainers_alive():
             return False
@@ -239,7 +240,7 @@ def _take_lock(spool_dir: Path) -> int:
     except OSError as error:
         raise refused(f"{path}: cannot lock the spool", error) from error
     try:
-        files.lock(descriptor, wait_s=0)
+        files.lock(descriptor, wait_s=LOOK_S)
     except OSError as error:
         holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
         os.close(descriptor)

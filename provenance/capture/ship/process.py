@@ -6,7 +6,6 @@ travels in the environment, never as an argument.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
 import sys
@@ -14,8 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from provenance import files
 from provenance.capture.keys import keep_run_keys
 from provenance.capture.membership import RUN_SEED
+from provenance.capture.spool import LOCK_FILE
 from provenance.errors import ProvenanceError
 from provenance.log import get_logger
 
@@ -48,10 +49,11 @@ def spawn_shipper(
     idle_exit_s: float = IDLE_EXIT_S,
     give_up_s: float = GIVE_UP_S,
 ) -> None:
-    """Start a shipper that outlives this process; it ends by itself where one runs already.
+    """Start a shipper that outlives this process, unless one holds the spool.
 
-    Call it with a segment of the spool open (after making an Emitter): a shipper stays while
-    somebody holds one. Returns at once; its log is ``<spool>/shipper.log``.
+    Call it with a segment of the spool open (after making an Emitter): a shipper that leaves gives
+    the lock back first and looks for such a segment then, so one that is seen here stays. Returns
+    at once; its log is ``<spool>/shipper.log``.
 
     Args:
         ledger_key_file: Where the ledger's key lies, or will lie, if it is on this machine.
@@ -64,10 +66,11 @@ def spawn_shipper(
     """
     spool_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     log_file = (spool_dir / LOG_FILE).absolute()
-    with contextlib.suppress(FileNotFoundError):
-        if log_file.stat().st_size > _MAX_LOG_BYTES:
-            log_file.unlink()  # overgrown: it starts anew
-    os.close(os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600))
+    with files.opened(log_file, os.O_WRONLY | os.O_CREAT) as descriptor:
+        if os.fstat(descriptor).st_size > _MAX_LOG_BYTES:
+            os.ftruncate(descriptor, 0)  # in place: a shipper that runs appends to this file
+    if files.is_locked(spool_dir / LOCK_FILE):
+        return
     command = [
         "/bin/sh", "-c", _DETACH, "shipper", sys.executable, "-P", "-m", "provenance.app.ship",
         "--spool", str(spool_dir.absolute()), "--background",

@@ -107,7 +107,7 @@ class Contact:
 
     @cached_property
     def backlog(self) -> int:
-        """Entries in the stream at the first question."""
+        """Entries in all streams at the first question."""
         return self.transport.backlog()
 
 
@@ -191,7 +191,7 @@ class Shipment:
     def _compare(self, spool: RunSpool, contact: Contact, total: Shipped) -> None:
         """What has been committed, and does the transport still have the rest?"""
         cursors, generation = self.cursors, contact.generation
-        changed, backlog = False, contact.backlog
+        changed, backlog = False, contact.transport.backlog(spool.run)
         self._read_acknowledgements(spool, contact)
         for producer, said in self._acknowledged.items():
             cursor, group = cursors.producers.get(producer), spool.producers.get(producer, ())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -17,19 +19,23 @@ import psutil
 import pytest
 import redis
 
+from provenance import files
 from provenance.app import ship
 from provenance.bootstrap import sending
 from provenance.capture.emitter import Emitter
 from provenance.capture.keys import keep_run_keys, new_run_keys
-from provenance.capture.ship.loop import LOCK_FILE, Shipper
+from provenance.capture.ship import loop
+from provenance.capture.ship.loop import Shipper
 from provenance.capture.ship.process import LOG_FILE, REDIS_URL_ENV, spawn_shipper
+from provenance.capture.spool import LOCK_FILE
 from provenance.errors import ConfigError, InputError, TransportUnavailable
-from provenance.formats.producers.batch import open_batch
+from provenance.formats.producers.batch import batch_run, open_batch
 from provenance.formats.record import Kind
 from provenance.ledger.ingest import drain
 from provenance.ports.transport import EventTransport
 from provenance.settings import Settings
 from provenance.stores.memory_transport import MemoryTransport
+from provenance.stores.redis_streams import RedisStreams
 from provenance.stores.sql import SqlStore
 from tests.support.runs import POLICY
 
@@ -230,12 +236,57 @@ def test_an_unreachable_redis_never_shows_its_password(spool: Path) -> None:
     assert "hunter2-pass" not in log_file.read_text()
 
 
-def test_an_overgrown_log_starts_anew(spool: Path, url: str) -> None:
+def test_an_overgrown_log_is_cut_and_a_shipper_that_runs_writes_on_in_it(
+    spool: Path, url: str
+) -> None:
     spool.mkdir()
     (spool / LOG_FILE).write_bytes(bytes(5 * 1024 * 1024))
-    spawn_shipper(spool, url, spool / "none.key", idle_exit_s=0.0)
-    eventually(lambda: holder(spool) is None and (spool / LOCK_FILE).exists())
-    assert (spool / LOG_FILE).stat().st_size < 1_000_000
+    with Shipper(spool, MemoryTransport()), (spool / LOG_FILE).open("ab", buffering=0) as its_log:
+        spawn_shipper(spool, url, spool / "none.key", idle_exit_s=0.0)
+        its_log.write(b"a line")
+    assert (spool / LOG_FILE).read_bytes() == b"a line"
+
+
+def test_no_process_is_started_where_a_shipper_runs(
+    spool: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = list[object]()
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: started.append(command))
+    with Shipper(spool, MemoryTransport()):
+        spawn_shipper(spool, url, spool / "none.key")
+        assert started == []
+    spawn_shipper(spool, url, spool / "none.key")
+    assert len(started) == 1
+    with Shipper(spool, MemoryTransport()):
+        """The look has left no lock behind."""
+
+
+def test_who_looks_for_a_shipper_keeps_none_away(
+    spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "LOOK_S", 60.0)
+    spool.mkdir()
+    with files.opened(spool / LOCK_FILE, os.O_RDWR | os.O_CREAT) as looking:
+        files.lock(looking, shared=True)
+        threading.Timer(0.1, fcntl.flock, (looking, fcntl.LOCK_UN)).start()
+        Shipper(spool, MemoryTransport()).close()
+
+
+def test_others_whose_stream_is_worked_off_are_no_sign_of_a_loss(spool: Path, url: str) -> None:
+    trainer, streams = emitter(spool), RedisStreams(url)
+    trainer.emit(Kind.METRICS, 1, {"x": 1})
+    foreign = bytes(8) + trainer.run.bytes
+    while streams._stream_of(batch_run(foreign)) == streams._stream_of(trainer.run.bytes):
+        foreign = bytes(8) + secrets.token_bytes(16)
+    with Shipper(spool, streams, stall_s=0.0) as shipper:
+        shipper.run_once()
+        for _ in range(6):
+            streams.append([foreign] * 9)
+            assert shipper.run_once().rewound == 0
+            streams.ack([d for d in streams.read("worker", 99) if d.payload == foreign])
+            assert shipper.run_once().rewound == 0
+        assert streams.backlog(trainer.run) > 0, "nobody has worked on its own"
+    streams.close()
 
 
 def test_an_empty_database_is_given_a_live_run_from_its_beginning(spool: Path, url: str) -> None:

@@ -36,6 +36,7 @@ from provenance.errors import StoreUnavailable, TransportUnavailable
 from provenance.formats.note import SignerKey
 from provenance.formats.producers.acknowledgement import NOBODY
 from provenance.formats.record import Kind
+from provenance.ledger import ingest
 from provenance.ports.network import Network
 from provenance.ports.store import LedgerStore, LedgerTx
 from provenance.ports.transport import EventTransport
@@ -224,6 +225,31 @@ def test_the_watch_rings_for_what_nobody_was_given_and_outlives_an_outage(
     assert work.take()
     time.sleep(0.3)
     assert work.take() == [], "nothing waits"
+    stop.set()
+    watch.join(10)
+
+
+def test_the_watch_rings_nobody_during_a_drain(
+    work: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hashing, "WAIT_S", 0.01)
+    monkeypatch.setattr(hashing, "AGAIN_S", (0.01, 0.01))
+    stop = threading.Event()
+    watch = threading.Thread(target=hashing.watch, args=(stop,), daemon=True)
+    work.deliver(complete_run())
+    during, real = list[list[Hint]](), ingest.drain
+
+    def slow(*arguments: Any, **named: Any) -> Any:
+        watch.start()
+        time.sleep(0.3)
+        during.append(work.take())
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(hashing, "drain_stream", slow)
+    hashing.drain()
+    assert during == [[]]
+    work.deliver(complete_run())
+    assert until(lambda: DRAIN in work.hints, 10)
     stop.set()
     watch.join(10)
 
@@ -901,13 +927,40 @@ def test_an_outage_of_the_broker_is_one_line(monkeypatch: pytest.MonkeyPatch) ->
     assert told == [line, "hint.lost"] * 2, "once a minute"
 
 
+def test_how_long_until_the_next_try_makes_no_other_line() -> None:
+    lines = [
+        (
+            "consumer: Cannot connect to %s: %s.\n%s\n",
+            "redis://h",
+            "refused",
+            "{} seconds... (1/0)",
+        ),
+        (
+            "consumer: Cannot connect to %s: %s.\n%s\n",
+            "redis://h",
+            "timeout",
+            "{} seconds... (1/0)",
+        ),
+        ("beat: Connection error: %s. Trying again in %s seconds...", "refused", "{}"),
+    ]
+    once, told = telemetry.Once(), list[str]()
+    for wait in ("2.00", "4.00", "6.00", "8.00"):
+        for text, *values, rest in lines:
+            last = rest.format(wait if text.startswith("beat") else f"Trying again in {wait}")
+            record = logging.LogRecord("celery", logging.ERROR, "", 0, text, (*values, last), None)
+            if once.filter(record):
+                told.append(record.getMessage())
+    assert len(told) == len(lines)
+
+
 @pytest.mark.slow
 def test_logs_are_one_json_object_per_line() -> None:
     code = (
         "import logging; from workers import telemetry; telemetry.configure(logging.INFO);"
         "telemetry.log.info('hashing.drained', new=3);"
         "logging.getLogger('celery.worker').warning('theirs %s', 'too');"
-        "logging.getLogger('celery.beat').info('silent')"
+        "logging.getLogger('celery.beat').info('silent');"
+        "logging.getLogger('celery.worker.request').info('Discarding revoked task: %s', 'a hint')"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
