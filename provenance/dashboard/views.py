@@ -56,7 +56,7 @@ from provenance.ports.values import (
     HeadRow,
     LedgerEntry,
 )
-from provenance.settings import Settings
+from provenance.settings import Settings, TeamSettings
 from provenance.verify.identity import check_identity
 
 MAX_ANCESTORS: Final = 20
@@ -109,6 +109,7 @@ def run(settings: Settings, run_id: UUID, team: str | None = None) -> RunDetail:
                 problem = standing.unchecked
             except (FormatError, BadSignatureError) as error:
                 problem = str(error)
+        known = {trainer, *settings.teams.get(team or "", TeamSettings()).trainers}
         return RunDetail(
             run=_run(item),
             public_key=row.public_key.hex(),
@@ -118,7 +119,7 @@ def run(settings: Settings, run_id: UUID, team: str | None = None) -> RunDetail:
             pinned=[
                 *(f"ledger key {pin.key.vkey}: {pin.by}" for pin in trust.ledger_keys),
                 *(f"{pin.network} {pin.id or ''}".strip() + f": {pin.by}" for pin in trust.chains),
-                *(f"trainer {name}" for name in trust.trainers),
+                *(f"trainer {name}" for name in trust.trainers if team is None or name in known),
                 *(f"witness {key.vkey}" for key in trust.witnesses),
             ],
             created_at=row.created_at,
@@ -215,10 +216,12 @@ def health(settings: Settings, team: str | None = None) -> Health:
     if team is None:
         return found
     own = [f"{count} {state}" for state, count in seen.states.items()]
+    if team in seen.teams:  # not why some are held back: that names trainers, and other teams
+        own.insert(0, team_line(team, replace(seen.teams[team], reason=None)))
     return replace(
         found,
         anchored=None,
-        notes=[team_line(team, each) for name, each in seen.teams.items() if name == team] + own,
+        notes=own,
         spool_bytes=None,
         stream_entries=None,
         parked=None,

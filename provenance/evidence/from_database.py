@@ -39,6 +39,7 @@ from provenance.formats.merkle import KeptTree, Subtree
 from provenance.formats.note import VerifierKey
 from provenance.formats.producers.statement import Statement
 from provenance.formats.record import Kind, Record
+from provenance.ports.listing import MAX_HELD_RUNS
 from provenance.ports.store import LedgerStore, LedgerTx
 from provenance.ports.values import (
     AnchorRow,
@@ -90,7 +91,8 @@ def find_run(store: LedgerStore, text: str) -> UUID:
             f"{MIN_DIGITS}, of one: {named}"
         )
     if not runs:
-        raise _unknown_run(text, rows)
+        with store.snapshot() as tx:
+            raise _unknown_run(tx, text, rows)
     return runs[0]
 
 
@@ -152,7 +154,7 @@ class LedgerView:
         tx, tree = self._tx, self._tree
         row = tx.run(run)
         if row is None:
-            raise _unknown_run(str(run), tx.runs())
+            raise _unknown_run(tx, str(run), tx.runs())
         entries = tuple(tx.entries(run))
         receipts = tx.receipts(run)
         anchors = self._covering(entries, {receipt.anchor_id for receipt in receipts})
@@ -304,8 +306,15 @@ def _unplaced(row: StoredRecord) -> RecordFile:
     return file.filed("", ts if isinstance(ts, str) else "")
 
 
-def _unknown_run(text: str, rows: Sequence[RunRow]) -> UnknownRunError:
-    """The error for a run that is not there; it says which are."""
+def _unknown_run(tx: LedgerTx, text: str, rows: Sequence[RunRow]) -> UnknownRunError:
+    """The error for a run that is not there: why it is held back, or which are there."""
+    digits = text.lower().replace("-", "")
+    for team, trainer in tx.held_counts():
+        for held in tx.held_runs(team, trainer, MAX_HELD_RUNS):
+            if digits in (held.run.hex[: len(digits)], held.run.hex[-len(digits) :]):
+                return UnknownRunError(
+                    f"run {held.run}: not in the database; held back: {held.reason}"
+                )
     newest = f", newest {max(rows, key=_age).run}" if rows else ""
     many = "1 run" if len(rows) == 1 else f"{len(rows)} runs"
     return UnknownRunError(f"run {text}: not in the database; known: {many}{newest}")

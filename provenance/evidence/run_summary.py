@@ -14,7 +14,7 @@ from typing import Final
 
 from provenance.evidence.lineage import parent_of
 from provenance.formats.record import MAX_SAFE_INTEGER, Json, Kind, Record
-from provenance.ports.listing import RunSummary
+from provenance.ports.listing import LABEL_CHARS, RunSummary
 
 SUMMARISED: Final = (Kind.CONFIG, Kind.NOTE, Kind.RESULTS, Kind.GAP)
 """Kinds of which every record counts; of metrics and steps the newest of a batch does."""
@@ -22,11 +22,11 @@ ENDING: Final = (Kind.CONFIG, Kind.SEAL, Kind.RUN_END)
 """Kinds that say how a run ended."""
 _NUMBERS: Final = 3
 _TAGS: Final = 100
-_CHARS: Final = 200
 
 
 def moved_on(summary: RunSummary, records: Iterable[Record], times: Sequence[str]) -> RunSummary:
-    """The summary with new records of a run; labels and parent stay once they are stated.
+    """The summary with new records of a run; name, group and parent stay once they are
+    stated; what team it is of is not for the records alone to say.
 
     Args:
         times: ``ts`` of all that came, the summarised ones among them.
@@ -37,7 +37,6 @@ def moved_on(summary: RunSummary, records: Iterable[Record], times: Sequence[str
             summary = replace(
                 summary,
                 name=summary.name or _text(body.get("name")),
-                team=summary.team or _text(body.get("team")),
                 group=summary.group or _text(body.get("group")),
                 parent=summary.parent or parent_of([record]),
             )
@@ -56,7 +55,7 @@ def moved_on(summary: RunSummary, records: Iterable[Record], times: Sequence[str
         elif record.kind is Kind.RESULTS and (results := body.get("results")):
             summary = replace(summary, numbers=_few(results), has_results=True)
         if record.kind is not Kind.METRICS and (tags := tags_of(record)):
-            known = {*summary.tags, *(tag[:_CHARS] for tag in tags)}
+            known = {*summary.tags, *(tag[:LABEL_CHARS] for tag in tags)}
             summary = replace(summary, tags=tuple(sorted(known)[:_TAGS]))
     moments = [each for each in (summary.begun, summary.seen) if each is not None]
     for ts in (min(times), max(times)) if times else ():
@@ -75,13 +74,15 @@ def _with_metrics(summary: RunSummary, record: Record) -> RunSummary:
 def _few(value: Json) -> dict[str, Json]:
     named = islice(leaves(value), _NUMBERS) if isinstance(value, dict) else ()
     return {
-        name[:_CHARS]: leaf if isinstance(leaf, int | float | None) else str(leaf)[:_CHARS]
+        name[:LABEL_CHARS]: leaf
+        if isinstance(leaf, int | float | None)
+        else str(leaf)[:LABEL_CHARS]
         for name, leaf in named
     }
 
 
 def _text(value: Json) -> str | None:
-    return value[:_CHARS] if isinstance(value, str) and value else None
+    return value[:LABEL_CHARS] if isinstance(value, str) and value else None
 
 
 def tags_of(record: Record) -> list[str]:

@@ -155,7 +155,9 @@ def _ingest_run(
         total.add(done)
         for held in writer.gate.held.values():
             _log.warning("run held back", run=str(held.run), problem=held.reason)
-        _acknowledge(transport, policy, writer.producers.values(), sealed, writer.gate.held, taken)
+        _acknowledge(
+            transport, policy, writer.producers.values(), sealed, writer.gate.waiting, taken
+        )
         if time.monotonic() > until or len(done.entries) >= SEALS_AT_ONCE:
             for run in writer.touched:
                 total.entries.extend(seal_due(store, run, policy, clock, bool(waiting)))

@@ -1,10 +1,14 @@
 """Teams: whose run a batch is of, and whether it may come in now.
 
-A run is of the team that its configuration record names. That is its trainer's word, but where the
-deployment says which trainers a team has: then one of them must have signed the run, and runs of
-theirs must name the team. What may not come in is held back, not lost: its batch leaves the stream
-uncommitted, and the ledger tells the run's shipper to keep it in the spool. The sweep lets it go on
-as soon as nothing stands against it.
+A run is of the team that the first configuration record names that is let in, or of none where
+that names none: later ones change nothing. That is its trainer's word, but where the deployment
+says which trainers a team has: then one of them must have signed the run, and runs of theirs must
+name the team. What may not come in is held back, not lost: its batch leaves the stream uncommitted,
+and the ledger tells the run's shipper to keep it in the spool. The sweep lets it go on as soon as
+nothing stands against it.
+
+What comes before the configuration counts when that comes, and more than :data:`EARLY_BYTES` of it
+are held back: a leader's digests of data and model, and what other ranks record meanwhile.
 
 Use counts by UTC days. A quota that is reached lets nothing more in: it is overstepped by what was
 under way, a batch or a run of each hashing worker.
@@ -19,15 +23,21 @@ from typing import Any, Final
 from uuid import UUID
 
 from provenance.errors import FormatError
-from provenance.formats.producers.batch import Batch
+from provenance.formats.producers.batch import MAX_BATCH_BYTES, Batch
 from provenance.formats.record import Kind, Record
-from provenance.ports.listing import HeldRun, TeamUse
+from provenance.ports.listing import LABEL_CHARS, HeldRun, TeamUse
 from provenance.ports.store import LedgerTx
 from provenance.settings import TeamSettings
 
 DAY_S: Final = 86400
 RELEASED_AT_ONCE: Final = 100
 """Of a team, at a sweep."""
+EARLY_BYTES: Final = MAX_BATCH_BYTES
+"""Of records that a run may send before its configuration: one batch always comes in."""
+EARLY_RETRY_S: Final = 60.0
+"""A run held back for want of its configuration is asked for it so often."""
+UNSTATED: Final = ""
+"""In place of a team: the run's configuration has not come."""
 _CONFIG: Final = f'"kind":"{Kind.CONFIG}"'.encode()
 TrainerOf = Callable[[bytes, UUID, bytes], str | None]
 """Asked with an identity's bytes, run and run's key: the name of the trainer that it is; None where
@@ -74,46 +84,57 @@ NO_TEAMS: Final = Teams()
 
 
 class Admission:
-    """Decides over the batches of one transaction.
+    """Decides over the batches of one transaction, and of which team each run is.
 
     Attributes:
         held: The runs that it held back.
+        waiting: Those of them that a sweep lets go on; of others the batches come again.
     """
 
     def __init__(self, teams: Teams, tx: LedgerTx, now: float) -> None:
         self._teams, self._tx, self._now = teams, tx, now
         self.held: dict[UUID, HeldRun] = {}
+        self.waiting: set[UUID] = set()
+        self._early: dict[UUID, int] = {}
         self._named: dict[UUID, str | None] = {}
         self._use: dict[str, TeamUse] = {}
 
     def holds(self, batch: Batch) -> bool:
         """Whether a batch, whose signatures hold, stays outside; what is let in counts."""
-        if not self._teams.settings:
-            return False
-        run = batch.certificate.run
-        if run in self.held:
+        run, config = batch.certificate.run, _config(batch)
+        if run in self.held and (config is None or self.held[run].team != UNSTATED):
             return True
+        if config is None and not self._teams.settings:
+            return False
         if run not in self._named:
             self._named.update(self._tx.teams_of([run]))
-        known = run in self._named
+        known, early, nbytes = run in self._named, 0, sum(map(len, batch.records))
+        reason = None
         if known:
-            team, reason = self._named[run], None
+            team = self._named[run]
         else:
-            before, config = self._tx.held(run), _config(batch)
-            if before is None and config is None:
-                return False  # until its configuration comes
-            team = _team(config) if config else before.team if before else None
-            reason = self._teams.refusal(team, self._trainer(batch))
+            before = self._tx.held(run)
+            team = _team(config) if config else before.team if before else UNSTATED
+            early = self._early[run] if run in self._early else self._tx.early_bytes(run)
+            if team != UNSTATED:
+                reason = self._teams.refusal(team, self._trainer(batch))
+            elif early + nbytes > EARLY_BYTES:
+                reason = f"no configuration record within {EARLY_BYTES} bytes"
         use = self._used(team)
         reason = reason or self._teams.over(team, use, begins=not known)
         if reason is not None:
             self.held[run] = HeldRun(run, team, self._trainer(batch), reason, self._now)
-            self._tx.hold(self.held[run])
+            if self._tx.hold(self.held[run]):
+                self.waiting.add(run)
             return True
-        self._named[run] = team
+        if team == UNSTATED:
+            self._early[run] = early + nbytes
+            return False
+        if not known:
+            self._named[run] = team
+            self._tx.join(run, team, int(self._now // DAY_S))
         if team is not None:
-            nbytes = use.nbytes + sum(map(len, batch.records))
-            self._use[team] = TeamUse(use.runs + (not known), nbytes)
+            self._use[team] = TeamUse(use.runs + (not known), use.nbytes + early + nbytes)
         return False
 
     def _trainer(self, batch: Batch) -> str | None:
@@ -123,7 +144,7 @@ class Admission:
         return None if identity is None else self._teams.trainer_of(identity, run, key)
 
     def _used(self, team: str | None) -> TeamUse:
-        if team is not None and team not in self._use:
+        if team in self._teams.settings and team not in self._use:
             self._use |= self._tx.team_use(int(self._now // DAY_S), team)
         return self._use.get(team or "", TeamUse())
 
@@ -133,7 +154,7 @@ def admissible(tx: LedgerTx, teams: Teams, now: float) -> list[HeldRun]:
     more than its quota has room for."""
     found, use = list[HeldRun](), dict[str | None, TeamUse]()
     for team, trainer in tx.held_counts():
-        if teams.refusal(team, trainer) is not None:
+        if team != UNSTATED and teams.refusal(team, trainer) is not None:
             continue
         if team is not None and team not in use:
             use[team] = tx.team_use(int(now // DAY_S), team).get(team, TeamUse())
@@ -141,6 +162,8 @@ def admissible(tx: LedgerTx, teams: Teams, now: float) -> list[HeldRun]:
         known = tx.teams_of([row.run for row in rows])
         for row in rows:
             own, begins = use.get(team, TeamUse()), row.run not in known
+            if team == UNSTATED and begins and now - row.at < EARLY_RETRY_S:
+                continue
             if teams.over(team, own, begins) is None:
                 found.append(row)
                 use[team] = replace(own, runs=own.runs + begins)
@@ -207,4 +230,4 @@ def _config(batch: Batch) -> Record | None:
 
 def _team(config: Record) -> str | None:
     team = config.body.get("team")
-    return team if isinstance(team, str) and team else None
+    return team[:LABEL_CHARS] if isinstance(team, str) and team else None

@@ -89,7 +89,8 @@ def team_line(name: str, team: TeamStanding) -> str:
     for at, limit in enumerate((quota.runs_per_day, quota.bytes_per_day)):
         if limit is not None:
             parts[at] += f" of {size_of(float(limit)) if at else limit}"
-    held = f"; {_some(team.held, 'run')} held back: {team.reason}" if team.held else ""
+    reason = f": {team.reason}" if team.reason else ""
+    held = f"; {_some(team.held, 'run')} held back{reason}" if team.held else ""
     return f"team {name or 'none'}: {', '.join(parts)} today{held}"
 
 

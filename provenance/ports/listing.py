@@ -11,6 +11,11 @@ from uuid import UUID
 from provenance.formats.record import Json
 from provenance.ports.values import AnchorRow
 
+LABEL_CHARS: Final = 200
+"""Of a name, team, group or tag that is kept, at most."""
+MAX_HELD_RUNS: Final = 10_000
+"""Of which it is known that they are held back; what more there are only come again."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunSummary:
@@ -25,8 +30,9 @@ class RunSummary:
         parent: The run that it says it continues.
         numbers: Of the results (``has_results``), or of the newest metrics; a few.
         dropped: Events that its trainers say they had to drop.
-        joined: The day (UTC, since 1970) on which its team became known.
-        day, day_bytes: The day on which records came last, and their bytes on it.
+        joined: The day (UTC, since 1970) on which its configuration came, which says its team.
+        day, day_bytes: The day on which records came last, and their bytes on it; with those of
+            days before it until the configuration comes.
     """
 
     run: UUID
@@ -55,7 +61,7 @@ class HeldRun:
     """A run whose batches do not come in for now: they are in its spool.
 
     Attributes:
-        team: As its configuration names it.
+        team: As its configuration names it; empty where that has not come.
         trainer: The name of who signed it, where a team has trainers.
         at: When a batch of it was held back last, Unix seconds.
     """

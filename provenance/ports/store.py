@@ -245,14 +245,20 @@ class LedgerTx(Protocol):
     ) -> Sequence[tuple[UUID, str, tuple[int, ...]]]:
         """The newest runs that were not, newest first: id, state, indexes of their entries."""
 
-    def teams_of(self, of: Collection[UUID]) -> Mapping[UUID, str]:
-        """The team of each of these runs that names one."""
+    def join(self, run: UUID, team: str | None, day: int) -> None:
+        """A run is of that team, or of none, since that day (UTC, since 1970): once and for all."""
+
+    def teams_of(self, of: Collection[UUID]) -> Mapping[UUID, str | None]:
+        """Of each of these runs that joined one, or none, which."""
+
+    def early_bytes(self, run: UUID) -> int:
+        """Of the records of a run that has not joined."""
 
     def team_use(self, day: int, team: str | None = None) -> Mapping[str, TeamUse]:
         """What came on a day (UTC, since 1970) of each team, or of the one that is named."""
 
-    def hold(self, row: HeldRun) -> None:
-        """Insert, or replace that of the run."""
+    def hold(self, row: HeldRun) -> bool:
+        """Insert, or replace that of the run; False where there are so many that it is not kept."""
 
     def held(self, run: UUID) -> HeldRun | None:
         """Why a run is held back; None where it is not."""

@@ -191,8 +191,11 @@ def _teams(o: JsonObject, trainers: Collection[str]) -> dict[str, TeamSettings]:
     """By name; of their trainers each is pinned."""
     teams: dict[str, TeamSettings] = {}
     for name, raw in o.raw.items():
-        if not name.strip() or not name.isprintable() or len(name) > 100:
-            raise o.fail(ascii(name)[:100], "expected a name of up to 100 characters")
+        if not name.strip() or not name.isprintable() or len(name) > 100 or name == "all":
+            raise o.fail(
+                ascii(name)[:100],
+                "expected a name of up to 100 characters, not all (a token's for every team)",
+            )
         own = JsonObject(raw, o.key(name), o.source)
         team = own.read(TeamSettings)
         for trainer in team.trainers:

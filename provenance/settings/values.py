@@ -30,7 +30,12 @@ def _bounds(low: float, high: float, what: str) -> Meta:
 Count = Annotated[int, _bounds(1, 10_000, "a whole number")]
 Text = Annotated[str, Meta(pattern=r"\S", description="a non-empty string")]
 TeamName = Annotated[
-    str, Meta(pattern=r"\S", max_length=100, description="a name of up to 100 characters")
+    str,
+    Meta(
+        pattern=r"^(?!all$).*\S",
+        max_length=100,
+        description="a name of up to 100 characters, not all (a token's for every team)",
+    ),
 ]
 Bytes = (
     Annotated[int, Meta(ge=0, description="a number of bytes")]

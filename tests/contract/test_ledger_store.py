@@ -25,7 +25,7 @@ from provenance.formats.note import encode_base64
 from provenance.formats.record import Kind, Phase
 from provenance.formats.run_tree.selection import SealMark
 from provenance.ledger.ingest import ingest
-from provenance.ports.listing import HeldRun
+from provenance.ports.listing import HeldRun, TeamUse
 from provenance.ports.store import LedgerStore, LedgerTx
 from provenance.ports.values import (
     Equivocation,
@@ -561,7 +561,7 @@ def test_what_came_of_a_team_counts_by_days(store: LedgerStore) -> None:
         )
         assert tx.team_use(6, "a")["a"].runs == 1
         assert tx.team_use(6, "b") == tx.team_use(7) == {}
-        assert tx.teams_of(runs) == {runs[0]: "a", runs[1]: "a", runs[2]: "b", runs[4]: "a"}
+        assert tx.teams_of([*runs, RUN]) == dict(zip(runs, ("a", "a", "b", None, "a"), strict=True))
         assert (tx.run_counts("a"), tx.run_counts()) == ((3, 0), (5, 0))
         assert {run for run, _, _ in tx.unfinished(9, "a")} == {runs[0], runs[1], runs[4]}
 
@@ -580,6 +580,32 @@ def test_a_run_is_held_back_until_it_is_released(tx: LedgerTx) -> None:
     tx.release(rows, 7.0)
     assert tx.held_counts() == {("a", None): 1}, "it was held back again since"
     assert tx.last_ingest(RUN) == 7.0
+
+
+def test_a_run_joins_a_team_once_and_what_came_before_counts(store: LedgerStore) -> None:
+    for at, teams in ((1, ()), (2, ()), (3, ("a", "b")), (4, ("b",)), (4, (None,))):
+        with store.transaction() as tx:
+            tx.add_run(RUN, KEY, 1.0)
+            tx.insert_records([record(at)], at * 86400.0)
+            for team in teams[:1]:
+                tx.join(RUN, team, at)
+    with store.snapshot() as tx:
+        assert tx.teams_of([RUN]) == {RUN: "a"}
+        sizes = [len(row.data) for row in tx.records(RUN)]
+        assert (tx.early_bytes(RUN), tx.early_bytes(OTHER)) == (0, 0)
+        assert tx.team_use(4) == {"a": TeamUse(0, sizes[3])}
+
+
+def test_of_too_many_runs_held_back_no_more_are_kept(
+    tx: LedgerTx, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records_part, "MAX_HELD_RUNS", 2)
+    rows = [HeldRun(run_of(at), "a", None, "why", float(at)) for at in range(3)]
+    assert [tx.hold(row) for row in rows] == [True, True, False]
+    assert tx.hold(replace(rows[0], at=9.0)), "one that is here moves on"
+    assert tx.held_counts() == {("a", None): 2}
+    tx.release(rows[1:], 9.0)
+    assert tx.hold(rows[2])
 
 
 def test_a_note_only_grows(store: LedgerStore) -> None:

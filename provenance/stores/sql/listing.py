@@ -68,7 +68,9 @@ class ListingPart(RecordsPart, LedgerPart, OutboxPart):
 
     def settle(self) -> None:
         """At the end of a transaction: the summaries of the runs whose records it brought."""
-        arrived: dict[UUID, list[StoredRecord]] = {run: [] for run in self._sealed}
+        arrived: dict[UUID, list[StoredRecord]] = {
+            run: [] for run in (*self._sealed, *self._joined)
+        }
         for record in self._arrived:
             arrived.setdefault(record.run, []).append(record)
         for run, own in arrived.items():
@@ -89,6 +91,9 @@ class ListingPart(RecordsPart, LedgerPart, OutboxPart):
         summary = moved_on(known, _decoded(told), [row.ts for row in new])
         if new:
             summary = _counted(summary, sum(len(row.data) for row in new), self._arrived_at)
+        if run in self._joined and summary.joined is None:
+            team, joined = self._joined[run]
+            summary = replace(summary, team=team, joined=joined)
         starts = any(row.kind in _STARTS for row in new)
         again = known.state != "running" and any(row.seq == 0 for row in new)
         if not (starts or again or run in self._sealed):
@@ -117,10 +122,17 @@ class ListingPart(RecordsPart, LedgerPart, OutboxPart):
         count = select(func.count()).select_from(runs.outerjoin(summaries)).where(*matching)
         return found, self._read(count).scalar_one()
 
-    def teams_of(self, of: Collection[UUID]) -> Mapping[UUID, str]:
-        own = (summaries.c.run.in_(list(of)), summaries.c.team.is_not(None))
+    def join(self, run: UUID, team: str | None, day: int) -> None:
+        self._joined[run] = team, day
+
+    def teams_of(self, of: Collection[UUID]) -> Mapping[UUID, str | None]:
+        own = (summaries.c.run.in_(list(of)), summaries.c.joined.is_not(None))
         query = select(summaries.c.run, summaries.c.team).where(*own)
         return {row.run: row.team for row in self._read(query)}
+
+    def early_bytes(self, run: UUID) -> int:
+        own = (summaries.c.run == run, summaries.c.joined.is_(None))
+        return self._read(select(summaries.c.day_bytes).where(*own)).scalar_one_or_none() or 0
 
     def team_use(self, day: int, team: str | None = None) -> Mapping[str, TeamUse]:
         began = func.count(case((summaries.c.joined == day, 1)))
@@ -228,9 +240,8 @@ class ListingPart(RecordsPart, LedgerPart, OutboxPart):
 def _counted(summary: RunSummary, nbytes: int, now: float) -> RunSummary:
     """With bytes that came now."""
     today = int(now // DAY_S)
-    before = summary.day_bytes if summary.day == today else 0
-    joined = today if summary.joined is None and summary.team else summary.joined
-    return replace(summary, joined=joined, day=today, day_bytes=before + nbytes)
+    before = summary.day_bytes if summary.day == today or summary.joined is None else 0
+    return replace(summary, day=today, day_bytes=before + nbytes)
 
 
 def _state(wanted: Wanted) -> ColumnElement[str]:

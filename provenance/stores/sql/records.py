@@ -25,7 +25,7 @@ from sqlalchemy import (
 from provenance.bundle.archive import Archive
 from provenance.errors import InputError, IntegrityError, UnknownRunError
 from provenance.formats.record import MAX_SAFE_INTEGER, Kind
-from provenance.ports.listing import HeldRun
+from provenance.ports.listing import MAX_HELD_RUNS, HeldRun
 from provenance.ports.values import (
     ArchivedRun,
     Equivocation,
@@ -71,6 +71,7 @@ class RecordsPart(Session):
         self._arrived: list[StoredRecord] = []
         self._sealed: set[UUID] = set()
         self._arrived_at = 0.0
+        self._joined: dict[UUID, tuple[str | None, int]] = {}
 
     def run(self, run: UUID) -> RunRow | None:
         return self._one(RunRow, _RUNS.where(schema.runs.c.run == run))
@@ -319,8 +320,12 @@ class RecordsPart(Session):
         )
         self._add_once(schema.parked, fields_of(row))
 
-    def hold(self, row: HeldRun) -> None:
+    def hold(self, row: HeldRun) -> bool:
+        number = select(func.count()).select_from(schema.held_runs)
+        if self.held(row.run) is None and self._read(number).scalar_one() >= MAX_HELD_RUNS:
+            return False
         self._replace(schema.held_runs, [fields_of(row)])
+        return True
 
     def held(self, run: UUID) -> HeldRun | None:
         return self._one(HeldRun, _HELD.where(schema.held_runs.c.run == run))

@@ -6,7 +6,9 @@ import asyncio
 import io
 import json
 import zipfile
+from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -17,11 +19,14 @@ import pytest
 from fastapi import FastAPI
 
 from provenance import ProvenanceTracker, cli
+from provenance.bootstrap import sending
 from provenance.dashboard.guard import Guard
 from provenance.dashboard.server import application
 from provenance.dashboard.tokens import ALL, Scope, TokenFile
+from provenance.ports.listing import HeldRun
 from provenance.settings import load
 from tests.support.home import brought_home
+from tests.support.ledger_values import digest
 from tests.support.runs import run_of
 
 pytestmark = pytest.mark.slow
@@ -62,7 +67,7 @@ class Deployment:
         ids = {str(run) for team in others for run in self.runs[team]}
         ids.discard(str(self.parents[who]))
         ids |= {str(self.base)}
-        return ids | {f"name of {team}" for team in others} | {f"lr of {team}" for team in others}
+        return ids | {f"{what} of {team}" for what in ("name", "lr", "trainer") for team in others}
 
 
 def train(base: Path, team: str | None, parent: UUID | None = None) -> UUID:
@@ -80,7 +85,13 @@ def train(base: Path, team: str | None, parent: UUID | None = None) -> UUID:
 def world(tmp_path_factory: pytest.TempPathFactory) -> Deployment:
     base = tmp_path_factory.mktemp("deployment") / "artifacts"
     tokens = TokenFile(tmp_path_factory.mktemp("tokens") / "tokens.json")
-    made = Deployment(application(load(None, base), tokens), base)
+    named = [team for team in TEAMS if team]
+    config = {
+        "trust": {"trainers": {f"trainer of {name}": digest(name).hex() for name in named}},
+        "teams": {name: {"trainers": [f"trainer of {name}"]} for name in named},
+    }
+    settings = load(config, base)
+    made = Deployment(application(settings, tokens), base)
     made.tokens = {who: tokens.new(who, Scope.READ, 1.0) for who in ("vision", "speech", ALL)}
     before = None
     for team in TEAMS:
@@ -89,6 +100,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Deployment:
         made.runs[team] = [done, train(base, team, made.parents[team])]
         before = done
     brought_home(base)
+    with closing(sending.open_store(settings)) as store, store.transaction() as tx:
+        for at, (name, other) in enumerate(permutations(named)):
+            reason = f"team {name}: trainer trainer of {other} is of team {other}"
+            tx.hold(HeldRun(run_of(800 + at), name, f"trainer of {other}", reason, 1.0))
     return made
 
 
@@ -177,11 +192,16 @@ def test_why_a_history_is_not_compared_is_an_operators_to_know(world: Deployment
 
 
 def test_counts_are_of_the_teams_runs(world: Deployment) -> None:
+    seen = {"vision": ["vision"], "speech": [], ALL: ["vision", "speech"]}
     for who, runs in (("vision", 2), ("speech", 2), (ALL, 6)):
         assert world.get("/api/v1/runs", who).json()["total"] == runs
         health = world.get("/api/v1/health", who).json()
         assert sum(health["runs"].values()) == runs
         assert (health["parked"] is None) == (who != ALL)
+        assert any("1 run held back" in note for note in health["notes"])
+        pinned = world.get(f"/api/v1/runs/{world.runs['vision'][0]}", who).json().get("pinned", [])
+        trainers = [line for line in pinned if "trainer" in line]
+        assert trainers == [f"trainer trainer of {team}" for team in seen[who]]
     assert world.get("/api/v1/runs?team=speech", "vision").json()["total"] == 0
     assert world.get("/api/v1/runs?team=speech", ALL).json()["total"] == 2
     named = [entry["run_id"] for entry in world.get("/api/v1/ledger", "vision").json()["entries"]]

@@ -10,6 +10,7 @@ from uuid import UUID
 
 import pytest
 import redis
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from prometheus_client import CollectorRegistry
 
 from provenance import ProvenanceTracker, cli
@@ -17,8 +18,12 @@ from provenance.app.run_list import list_runs
 from provenance.bootstrap import sending
 from provenance.capture.ship.loop import Shipper
 from provenance.formats.note import SignerKey
+from provenance.formats.producers.acknowledgement import GATE
+from provenance.formats.producers.certificate import sign_identity
+from provenance.formats.record import Kind
+from provenance.ledger import teams as teams_module
 from provenance.ledger.ingest import drain, release_held
-from provenance.ledger.teams import DAY_S
+from provenance.ledger.teams import DAY_S, EARLY_RETRY_S
 from provenance.observe.collector import Figures
 from provenance.operations import words
 from provenance.operations.overview import overview
@@ -29,6 +34,7 @@ from provenance.settings.key_files import read_or_create_seed
 from provenance.stores.memory_transport import MemoryTransport
 from provenance.stores.redis_streams import RedisStreams
 from tests.faults.support.by_hand import anchor
+from tests.support.runs import Producer, run_of
 
 NOW = 20_000.0 * DAY_S + 3600
 
@@ -67,6 +73,11 @@ class Deployment:
             self.shipper.run_once()
             drain(self.transport, self.store, self.policy, "one", lambda: self.now)
             release_held(self.transport, self.store, self.policy, self.now)
+
+    def send(self, *batches: bytes) -> None:
+        """Made by hand, without a shipper."""
+        self.transport.append(batches)
+        drain(self.transport, self.store, self.policy, "one", lambda: self.now)
 
     def sealed(self) -> set[UUID]:
         with self.store.snapshot() as tx:
@@ -223,3 +234,132 @@ def test_a_run_of_a_team_with_trainers_is_signed_by_one_of_them(
     deployment.configure(**own, teams={"vision": {"trainers": ["ann", "bob"]}})
     deployment.turn(6)
     assert signed["vision", "bob"] in deployment.sealed()
+
+
+def configured(producer: Producer, team: str | None, **fields: Any) -> None:
+    own = {"public_key": producer.public_key.hex(), "world_size": producer.world_size, "team": team}
+    producer.add(Kind.CONFIG, **own | fields)
+
+
+@pytest.mark.parametrize("ends", [[[2]], [[1, 2]], [[1], [2]]])
+@pytest.mark.parametrize("first", [{}, {"public_key": "0" * 64}])
+def test_a_run_is_of_the_team_that_its_first_configuration_names(
+    deployment: Deployment, ends: list[list[int]], first: dict[str, str]
+) -> None:
+    """In a batch, in two of one transaction, and in two transactions; the first parked, or not."""
+    deployment.configure(
+        trust={"trainers": {"ann": "a" * 64}}, teams={"vision": {"trainers": ["ann"]}}
+    )
+    producer = Producer(run_of(1))
+    configured(producer, None, **first)
+    configured(producer, "vision")
+    begin = 0
+    for own in ends:
+        batches = []
+        for end in own:
+            batches.append(producer.batch(begin, end))
+            begin = end
+        deployment.send(*batches)
+    with deployment.store.snapshot() as tx:
+        assert {record.seq for record in tx.records(producer.run)} == ({1} if first else {0, 1})
+        assert tx.teams_of([producer.run]) == {producer.run: None}
+        assert tx.team_use(int(NOW // DAY_S)) == {}
+        assert list_runs(tx, Wanted(NOW, among="vision")) == ([], 0)
+    assert deployment.reasons() == {}
+
+
+def test_what_comes_before_a_configuration_counts_with_it_and_is_no_more_than_so_much(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(teams_module, "EARLY_BYTES", 3000)
+    deployment.configure(teams={"vision": {"bytes_per_day": "1MB"}})
+    other = Producer(run_of(2), rank=1, world_size=2, name=b"\2" * 16)
+    for epoch in range(20):
+        other.epoch(epoch)
+    deployment.send(*(each.payload for each in other.deliveries(4)))
+    with deployment.store.snapshot() as tx:
+        early = tx.early_bytes(other.run)
+        assert 0 < early <= 3000
+        assert early == sum(len(row.data) for row in tx.records(other.run))
+        assert tx.teams_of([other.run]) == {}
+    assert deployment.reasons() == {other.run: "no configuration record within 3000 bytes"}
+    gate = deployment.transport.acknowledged(other.run)[GATE]
+    release_held(deployment.transport, deployment.store, deployment.policy, deployment.now)
+    assert deployment.reasons(), "it is not asked at every sweep"
+
+    leader = Producer(other.run, world_size=2)
+    leader.begin()
+    leader.events[4].fields["team"] = "vision"
+    deployment.now += DAY_S
+    more = other.deliveries(4)[-1].payload
+    deployment.send(more, leader.batch(0, 4), leader.batch(4, 6), more)
+    release_held(deployment.transport, deployment.store, deployment.policy, deployment.now)
+    assert deployment.reasons() == {}
+    assert deployment.transport.acknowledged(other.run)[GATE] != gate
+    deployment.send(leader.batch(0, 4), *(each.payload for each in other.deliveries(4)))
+    with deployment.store.snapshot() as tx:
+        assert tx.teams_of([other.run]) == {other.run: "vision"}
+        records = tx.records(other.run)
+        assert len(records) == len(other.events) + len(leader.events), "nothing is lost"
+        (use,) = tx.team_use(int(deployment.now // DAY_S)).values()
+        assert use.nbytes == sum(len(row.data) for row in records)
+
+
+def test_a_run_that_brings_no_configuration_is_asked_again_and_stops_nobody(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(teams_module, "EARLY_BYTES", 1000)
+    silent = Producer(run_of(3))
+    for epoch in range(9):
+        silent.epoch(epoch)
+    deployment.send(silent.batch(0, 1), silent.batch(1), silent.batch(1))
+    done = deployment.finish(deployment.begin("vision"))
+    deployment.turn()
+    assert deployment.sealed() == {done}
+    for _ in range(2):
+        assert deployment.reasons().keys() == {silent.run}
+        deployment.now += EARLY_RETRY_S
+        deployment.turn(1)
+        assert deployment.reasons() == {}
+        deployment.send(silent.batch(1))
+
+
+def test_status_of_a_run_says_why_it_is_held_back(
+    deployment: Deployment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    deployment.configure(teams={"vision": {"runs_per_day": 0}})
+    producer = Producer(run_of(4))
+    configured(producer, "vision")
+    deployment.send(producer.batch())
+    for text in (str(producer.run), producer.run.hex[:12], producer.run.hex[-12:]):
+        assert cli.main(["status", text, "--base-dir", str(deployment.base)]) == 2
+        assert (
+            capsys.readouterr()
+            .err.replace("\n", " ")
+            .endswith(
+                f"run {producer.run}: not in the database; held back: team vision: 0 runs today, "
+                "quota 0 "
+            )
+        )
+
+
+def test_a_long_name_of_a_team_is_cut(deployment: Deployment) -> None:
+    key = Ed25519PrivateKey.generate()
+    deployment.configure(
+        trust={"trainers": {"ann": key.public_key().public_bytes_raw().hex()}},
+        teams={"vision": {"trainers": ["ann"]}},
+    )
+    runs = []
+    for signed in (False, True):
+        producer = Producer(run_of(5 + signed))
+        if signed:
+            producer.identity = sign_identity(producer.run, producer.public_key, key)
+        configured(producer, "x" * 500_000)
+        deployment.send(producer.batch())
+        runs.append(producer.run)
+    with deployment.store.snapshot() as tx:
+        assert tx.teams_of(runs) == {runs[0]: "x" * 200}
+        held = tx.held(runs[1])
+        assert held is not None
+        assert held.team == "x" * 200
+        assert held.reason == f"team {'x' * 200}: trainer ann is of team vision"

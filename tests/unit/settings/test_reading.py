@@ -619,8 +619,9 @@ def test_yaml_without_its_package_says_what_to_do(
 
 def test_a_team_is_a_name_and_the_environment_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load({"epochs": 3}).team is None
-    assert load({"team": "vision", "epochs": 3}).team == "vision"
-    for found in ("", " ", "y" * 101, 7, ["vision"]):
+    for name in ("vision", "allied", "a  b"):
+        assert load({"team": name, "epochs": 3}).team == name
+    for found in ("", " ", "y" * 101, "all", 7, ["vision"]):
         with pytest.raises(ConfigError, match="^team: found .*expected a name of up to 100"):
             load({"team": found})
     monkeypatch.setenv("PROVENANCE_TEAM", "speech")
@@ -647,6 +648,7 @@ def test_what_teams_may_send_is_read_by_name_and_refused_by_name() -> None:
         ({"vision": {"bytes_per_day": "20G"}}, 'found "20G", expected a number of bytes or such'),
         ({"vision": {"trainers": ["bob"]}}, 'trainers: found "bob", expected names of trust'),
         ({" ": {}}, "expected a name"),
+        ({"all": {}}, "expected a name of up to 100 characters, not all"),
     ):
         with pytest.raises(ConfigError) as refused:
             load({"trust": trust, "teams": teams})
