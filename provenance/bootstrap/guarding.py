@@ -52,10 +52,14 @@ def known_guard(settings: Settings) -> LedgerGuard:
 
     Raises:
         ConfigError: There is none, or it is not this user's to read.
+        StoreUnavailable
     """
     from provenance.formats.note import SignerKey
     from provenance.settings.key_files import read_seed
 
+    if not settings.key_file.exists() and (store := reading.open_store(settings)) is not None:
+        with closing(store):
+            require_key(settings, store)
     seed = read_seed(settings.key_file)
     return ledger_guard(settings, SignerKey.from_private_bytes(settings.origin, seed))
 

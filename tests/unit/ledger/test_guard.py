@@ -118,7 +118,7 @@ def test_a_lost_key_is_not_made_anew(home: Home, capsys: pytest.CaptureFixture[s
     assert not key.exists()
     code, told = home.run(capsys, "ledger", "head")
     assert code == 2
-    assert "ledger.key" in told["error"]
+    assert "put its copy back, or begin a successor" in told["error"]
     code, told = home.run(capsys, "doctor")
     assert code == 3
     for name in ("ledger key", "history", "local"):
