@@ -522,16 +522,12 @@ def test_doctor_finds_another_deployment_on_the_same_redis(
 
 def answers(monkeypatch: pytest.MonkeyPatch, waiting: int) -> None:
     """A Redis in which so many entries wait, none for long."""
-<<<<<<< HEAD
     told: dict[str, object] = {
         "ping": None,
         "backlog": waiting,
         "waiting": [],
         "require_writes": None,
     }
-=======
-    told: dict[str, Any] = {"ping": None, "backlog": waiting, "waiting": [], "require_writes": None}
->>>>>>> op3
     for method, answer in told.items():
         monkeypatch.setattr(RedisBoard, method, lambda board, answer=answer: answer)
 
