@@ -204,6 +204,9 @@ class Shipper:
         spools = scan(self.spool_dir)
         return any(g[-1].is_live() for spool in spools for g in spool.producers.values())
 
+    def _sizes(self) -> dict[Path, int]:
+        return {each.path: each.size() for run in scan(self.spool_dir) for each in run.segments}
+
     def _may_leave(
         self, limit_s: float | None, elapsed_s: float, total: Shipped | None = None
     ) -> bool:
@@ -211,9 +214,13 @@ class Shipper:
 
         With ``total``, what a trainer wrote in its last moment is shipped first. A trainer
         opens its segment first and starts a shipper then, unless the lock is held: so the lock
-        is given back before the last look, and taken again.
+        is given back before the last look, and taken again. One that came and ended meanwhile
+        has left bytes.
         """
-        if limit_s is None or elapsed_s < limit_s or self.trainers_alive():
+        if limit_s is None or elapsed_s < limit_s:
+            return False
+        before = self._sizes()
+        if self.trainers_alive():
             return False
         if total is not None:
             try:
@@ -224,7 +231,7 @@ class Shipper:
             if last.events or last.waiting:
                 return False
         self.close()
-        if not self.trainers_alive():
+        if not self.trainers_alive() and self._sizes().items() <= before.items():
             return True
         self._shipments.clear()
         with contextlib.suppress(InputError, SpoolUnavailable):

@@ -1316,6 +1316,28 @@ def test_a_trainer_that_comes_in_the_last_moment_is_served(
         other.close()
 
 
+def test_a_trainer_that_came_and_ended_in_the_last_moment_is_served(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the last pass, and before the lock was given back: it started no shipper."""
+    with world.shipper() as shipper:
+        last_pass = shipper.run_once
+
+        def run_once() -> shipment.Shipped:
+            shipped = last_pass()
+            emitter = world.emitter()
+            emit(emitter, 1)
+            emitter.close()
+            return shipped
+
+        monkeypatch.setattr(shipper, "run_once", run_once)
+        assert not shipper._may_leave(0.0, 1.0, shipment.Shipped())
+        monkeypatch.undo()
+        shipper.run(threading.Event(), idle_exit_s=0.0)
+    world.database.drain()
+    assert world.epochs() == [1]
+
+
 def test_cursor_file_is_replaced_not_rewritten(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

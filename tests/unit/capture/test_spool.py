@@ -228,7 +228,7 @@ def test_a_spool_that_is_deleted_under_the_training_is_written_again(
     assert writer.finish(2 * LOOK_NS, "completed")
     last = events(tmp_path, run)
     assert (last[-1].kind, last[-1].fields["events"]) == (Kind.RUN_END, last[-1].seq)
-    said = capsys.readouterr().out.splitlines()
+    said = capsys.readouterr().err.splitlines()
     assert len(said) == len(restored) == 4
     assert all("the spool was deleted while the run goes on; its segment is" in s for s in said)
     unless = "what came before it is lost unless it was shipped"
@@ -247,7 +247,7 @@ def test_a_spool_that_cannot_be_made_again_is_tried_again(
     folder.unlink()
     writer.append(Kind.METRICS, 4, 4 * LOOK_NS, {"n": 4})
     assert [e.epoch for e in events(tmp_path, run)] == [0, 1, 2, 3, 4]
-    first, second = capsys.readouterr().out.splitlines()
+    first, second = capsys.readouterr().err.splitlines()
     assert "its segment cannot be written: spool: " in first
     assert "its segment is written again" in second
 
