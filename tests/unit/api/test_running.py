@@ -209,7 +209,7 @@ def test_what_comes_after_the_end_is_said_in_one_way(
     run.log({"loss": 1})
     run.log({"loss": 1}, epoch=1)
     run.note("x")
-    assert capsys.readouterr().out.count(f"{over}: not recorded") == 3
+    assert capsys.readouterr().err.count(f"{over}: not recorded") == 3
 
 
 def test_epochs_are_whole_numbers_of_any_kind(tmp_path: Path) -> None:

@@ -428,7 +428,7 @@ def test_a_spool_that_is_deleted_under_a_training_comes_home_whole(
     shutil.rmtree(tmp_path / "spool")
     tracker.track_epoch(2, {"loss": 1})
     tracker.store_merkle_on_blockchain_after_training({})
-    assert "the spool was deleted while the run goes on" in capsys.readouterr().out
+    assert "the spool was deleted while the run goes on" in capsys.readouterr().err
     home.bring()
     report = home.verify()
     assert (report.state.state, report.findings) == ("finished", ())

@@ -216,7 +216,7 @@ def test_recording_that_fails_ends_no_training(
     monkeypatch.setattr(integration, "Recorder", fails)
     monkeypatch.setattr("provenance.autologging.Recorder", fails)
     assert hasattr(LogisticRegression().fit(X, Y), "coef_")
-    assert "no record" in capsys.readouterr().out
+    assert "no record" in capsys.readouterr().err
 
 
 def test_twice_is_once_and_disabled_is_as_it_was(base: Path, tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def test_watching_a_loop_adds_what_it_yields(
     assert [digest.root for digest in recorded] == [dataset_digest(ITEMS).root]
     for _ in DataStream(recorded.append, HashFactory()).watch(ITEMS):
         break
-    assert "its loop ended before its items, not recorded" in capsys.readouterr().out
+    assert "its loop ended before its items, not recorded" in capsys.readouterr().err
     with DataStream(recorded.append, HashFactory()) as add:
         for item, _ in zip(add.watch(ITEMS), range(2), strict=False):
             assert item[1] < 2
@@ -66,7 +66,7 @@ def test_mistakes_of_a_stream_are_named(tmp_path: Path, capsys: pytest.CaptureFi
     with tracker.data_stream("train") as add:
         add(1)
         tracker.track_epoch(1, {"loss": 1})
-    assert "ended after training began, recorded late" in capsys.readouterr().out
+    assert "ended after training began, recorded late" in capsys.readouterr().err
     with pytest.raises(InputError, match="an item after its end"):
         add(2)
     with pytest.raises(
@@ -83,7 +83,7 @@ def test_a_watched_loop_is_not_ended_by_its_items(
 ) -> None:
     tracker = ProvenanceTracker(tmp_path)
     assert list(tracker.data_stream("train").watch(items * 2)) == items * 2
-    assert capsys.readouterr().out.count("data.train not recorded") == 1
+    assert capsys.readouterr().err.count("data.train not recorded") == 1
     (gap,) = bodies(spooled(tmp_path), Kind.GAP)
     assert (gap["what"], problem in gap["reason"]) == ("data.train", True)
     assert kinds(spooled(tmp_path)) == ["gap"]

@@ -147,7 +147,7 @@ def test_what_no_record_carries_is_named_and_refused_where_that_is_asked(
     (gap,) = only(tmp_path)
     reason = f"metrics not recorded: TooLargeError: {said}"
     assert gap.fields == {"dropped": 1, "reason": reason, "what": "metrics"}
-    assert capsys.readouterr().out.count(said) == 1
+    assert capsys.readouterr().err.count(said) == 1
 
 
 def test_an_epoch_of_numpy_is_an_epoch(tmp_path: Path, run: UUID) -> None:

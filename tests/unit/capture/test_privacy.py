@@ -84,7 +84,7 @@ def test_a_doubtful_budget_is_stated_as_given_and_said_once(
 ) -> None:
     _warn.cache_clear()
     assert privacy_fields(given) == privacy_fields(given) == normalise(given)
-    lines = capsys.readouterr().out.splitlines()
+    lines = capsys.readouterr().err.splitlines()
     assert len(lines) == len(doubts)
     assert all(doubt in line for doubt, line in zip(doubts, lines, strict=True))
 

@@ -212,7 +212,7 @@ def test_a_logger_that_is_not_shown_its_trainer_says_so_once(
     logger = ProvenanceLogger(base_dir=world.base)
     world.trainer(logger=logger, enable_autolog_hparams=False).fit(world.module(), *world.loaders)
     assert spooled(world.base) == []
-    assert capsys.readouterr().out.count("give it a ProvenanceCallback") == 1
+    assert capsys.readouterr().err.count("give it a ProvenanceCallback") == 1
 
 
 def test_a_checkpoint_that_was_only_validated_is_no_parent(world: World) -> None:

@@ -119,7 +119,7 @@ def trained(folder: Path, source: str, *arguments: str, by: tuple[str, ...] = ()
         timeout=240, env={**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "warning" not in done.stdout, done.stdout
+    assert "[warning" not in done.stderr, done.stderr
     for report in brought_home(folder / "artifacts").values():
         assert report.outcome == "verified", report.findings
     events = spooled(folder / "artifacts")

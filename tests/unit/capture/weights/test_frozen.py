@@ -421,7 +421,7 @@ def test_with_share_1_a_write_past_autograd_is_found_in_its_epoch(
     }  # fmt: skip
     assert "reused" not in found[3]
     assert not any(marks(fields) for fields in found.values())
-    said = [line for line in capsys.readouterr().out.splitlines() if "past autograd" in line]
+    said = [line for line in capsys.readouterr().err.splitlines() if "past autograd" in line]
     assert len(said) == 1
     assert "epoch=2" in said[0]
 
