@@ -116,6 +116,19 @@ def compare_history(settings: Settings, store: LedgerStore | None = None) -> int
         return None
 
 
+def unknown_past(settings: Settings) -> str | None:
+    """What to tell of a key that is there although nothing is known to be signed with it: where
+    another deployment signs with it, there is nothing here to compare with. None for any other.
+
+    Raises as :func:`compare_history`."""
+    if not settings.key_file.exists() or compare_history(settings) is not None:
+        return None
+    return (
+        f"{settings.key_file} was here before, and nothing tells what it signed: if it is a copy "
+        "of another deployment's, stop, and take another key (provenance ledger succeed)"
+    )
+
+
 def find_strangers(settings: Settings, name: str, store: LedgerStore, now: float) -> str | None:
     """Look on a network for roots under our key that no head of the database has, from the newest
     anchor that it knows on, and on the local file for that anchor; where they contradict, the

@@ -234,7 +234,9 @@ def _ledger_key(settings: Settings) -> str:
 def _history(settings: Settings) -> str:
     """Whether workers would sign: the database has all that its key signed."""
     size = guarding.compare_history(settings)
-    return _NOT_YET if size is None else f"one history, signed at {size} entries"
+    if size is not None:
+        return f"one history, signed at {size} entries"
+    return guarding.unknown_past(settings) or _NOT_YET
 
 
 def _database(settings: Settings) -> str:

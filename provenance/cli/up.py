@@ -57,6 +57,7 @@ def _up(arguments: argparse.Namespace, settings: Settings, stopping: Callable[[]
         own_redis, url = fleet.embedded_redis(settings)
         settings = replace(settings, redis_url=url)
     broker_address(settings).broker()  # or refused
+    had_key = settings.key_file.exists()
     policy = sending.seal_policy(settings)
 
     def say(name: str, line: str) -> None:
@@ -82,6 +83,8 @@ def _up(arguments: argparse.Namespace, settings: Settings, stopping: Callable[[]
         fleet.wait_until(transport.ping)
         reading.require_ledger(transport.ledger(), policy.signer.verifier)
         _guard(settings, policy, say)
+        if had_key and (unknown := guarding.unknown_past(settings)):
+            say("ledger", unknown)
         runs.start(fleet.services(settings, port, auth or "", metrics))
         if dashboard_port is not None:
             runs.start([fleet.dashboard(dashboard_port)])

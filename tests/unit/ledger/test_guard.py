@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from provenance.bootstrap import reading, sending
+from provenance.bootstrap import guarding, reading, sending
 from provenance.cli import main
 from provenance.errors import ConfigError, LedgerForkError
 from provenance.formats.record import Phase
@@ -128,6 +128,26 @@ def test_a_lost_key_is_not_made_anew(home: Home, capsys: pytest.CaptureFixture[s
         assert found["mend"].startswith("it is lost: put its copy back")
     kept.rename(key)
     home.check()
+
+
+def test_a_copied_key_without_what_it_signed_is_told(
+    home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = Home(tmp_path / "other")
+    assert guarding.unknown_past(other.settings) is None
+    other.base.mkdir()
+    copied = other.base / "ledger.key"
+    copied.write_bytes((home.base / "ledger.key").read_bytes())
+    copied.chmod(0o600)
+    sending.open_store(other.settings).close()
+    told = guarding.unknown_past(other.settings)
+    assert told is not None
+    assert f"{copied} was here before, and nothing tells what it signed" in told
+    findings = other.run(capsys, "doctor")[1]["findings"]
+    assert told in [each["detail"] for each in findings if each["name"] == "history"]
+    assert guarding.unknown_past(home.settings) is None
+    other.seal(b"\7" * 32, 1)
+    assert guarding.unknown_past(other.settings) is None
 
 
 def test_an_empty_database_is_a_beginning_and_gets_its_key(tmp_path: Path) -> None:
