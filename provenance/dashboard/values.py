@@ -108,6 +108,7 @@ class RunDetail:
         pinned: What this deployment's verdicts rest on.
         seals: At most `MAX_SEALS` of ``seals_total``, the first and the newest.
         ancestors: The runs that it says it continues, nearest first.
+        archived: SHA-256, as hex, of the file in the archive that has its records.
         bundles: CIDs of its bundles on IPFS.
     """
 
@@ -119,6 +120,7 @@ class RunDetail:
     pinned: list[str]
     created_at: float
     sealed_at: float | None
+    archived: str | None
     waits_for: list[str]
     seals: list[Seal]
     seals_total: int

@@ -124,6 +124,7 @@ def run(settings: Settings, run_id: UUID, team: str | None = None) -> RunDetail:
             ],
             created_at=row.created_at,
             sealed_at=row.sealed_at,
+            archived=kept.digest.hex() if (kept := tx.archived(run_id)) else None,
             waits_for=waits_for(tx, run_id),
             seals=_seals(tx, settings, shown),
             seals_total=len(entries),

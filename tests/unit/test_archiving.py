@@ -126,6 +126,10 @@ def test_an_archived_run_is_what_it_was_and_comes_back_as_it_was(
     capsys.readouterr()
     assert deployed.provenance("status", str(RUN), "--json") == 0
     assert json.loads(capsys.readouterr().out) == told | {"archived": file.stem}
+    app = application(deployed.settings, TokenFile(deployed.folder / "tokens.json"))
+    with TestClient(app, base_url="http://127.0.0.1") as browser:
+        assert f"<code>{file.stem[:16]}....zip</code>" in browser.get(f"/runs/{RUN}").text
+        assert browser.get(f"/api/v1/runs/{OTHER}").json()["archived"] is None
     with deployed.store.snapshot() as tx:
         row = tx.archived(RUN)
         assert row is not None
