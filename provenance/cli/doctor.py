@@ -173,13 +173,12 @@ def _queues(settings: Settings) -> Iterator[Finding]:
 
 
 def _work(settings: Settings, known: Sequence[Finding]) -> Iterator[Finding]:
-    """What else ``provenance health`` fails on. That nothing ever swept is no fault where no worker
-    of this host was ever started."""
+    """What else ``provenance health`` fails on. That nothing swept yet is no fault: a fleet that
+    has just started has not, and one that never does has a stale queue."""
     told = " ".join(finding.detail for finding in known if not finding.works)
-    served = any(age.age_s is not None for age in marks.ages(settings))
     for problem in readiness.of_servers(settings) + readiness.of_networks(settings):
         if problem not in told:
-            needed = served or problem != readiness.NO_SWEEP
+            needed = problem != readiness.NO_SWEEP
             yield Finding("work", "gets on", False, problem, _mend(problem), needed)
 
 

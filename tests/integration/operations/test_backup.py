@@ -71,6 +71,8 @@ def test_what_was_backed_up_while_all_ran_is_there_after_the_restore(
         run(f'psql -qc "CREATE DATABASE {name}" "$PROVENANCE_DATABASE_URL"', tmp_path, **variables)
         monkeypatch.setenv("PROVENANCE_DATABASE_URL", restored)
     run(blocks(engine)[1], tmp_path, **variables)
+    if engine == "PostgreSQL":
+        variables["PROVENANCE_DATABASE_URL"] = restored
     assert (base / "ledger.key").stat().st_mode & 0o777 == 0o600
     assert cli.main(["ledger", "head"]) == 1
     run(blocks("After a restore")[0], tmp_path, **variables)
@@ -80,8 +82,7 @@ def test_what_was_backed_up_while_all_ran_is_there_after_the_restore(
         assert cli.main(["verify", known, "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["outcome"] == "verified"
     if engine == "PostgreSQL":
-        drop = f'psql -qc "DROP DATABASE {name}" "$PROVENANCE_DATABASE_URL"'
-        run(drop, tmp_path, **variables)
+        run(f'psql -qc "DROP DATABASE {name}" "{url}"', tmp_path)
 
 
 def test_an_archive_is_copied_beside_the_database_and_restored_with_it(tmp_path: Path) -> None:
@@ -122,7 +123,8 @@ def test_the_upgrade_s_commands_run(tmp_path: Path) -> None:
     from tests.benchmarks.worlds import database
 
     database(tmp_path, 1, 1)
-    said = run(blocks("Upgrade")[0], tmp_path, BACKUP=str(tmp_path / "kept"))
+    kept = str(tmp_path / "kept")
+    said = run(f'provenance backup "$BACKUP"\n{blocks("Upgrade")[0]}', tmp_path, BACKUP=kept)
     assert "ledger.db, ledger.key, anchors.jsonl" in said
     assert (tmp_path / "kept").stat().st_mode & 0o777 == 0o700
     assert {path.stat().st_mode & 0o777 for path in (tmp_path / "kept").iterdir()} == {0o600}

@@ -17,6 +17,11 @@ FIGURES = [
     "the same: lag 0 after the last event",
     "the same: all anchored after it",
     "the same: all reports after it",
+    "24 runs: database, a run",
+    "24 runs: report, a run",
+    "then `provenance status`",
+    "then `provenance fsck`",
+    "then `provenance verify --all`",
 ]
 
 
