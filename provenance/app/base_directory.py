@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from provenance.settings import Settings
 
 
+TOKENS_FILE = "tokens.json"
+"""Who may read the dashboard, where nothing else is named."""
 LOOK_S = 0.2
 """Longer than :func:`running_redis` holds a fleet's lock."""
 

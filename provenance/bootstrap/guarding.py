@@ -116,12 +116,14 @@ def compare_history(settings: Settings, store: LedgerStore | None = None) -> int
         return None
 
 
-def unknown_past(settings: Settings) -> str | None:
+def unknown_past(settings: Settings, signed: int | None) -> str | None:
     """What to tell of a key that is there although nothing is known to be signed with it: where
     another deployment signs with it, there is nothing here to compare with. None for any other.
 
-    Raises as :func:`compare_history`."""
-    if not settings.key_file.exists() or compare_history(settings) is not None:
+    Args:
+        signed: As :func:`compare_history` returned it.
+    """
+    if signed is not None or not settings.key_file.exists():
         return None
     return (
         f"{settings.key_file} was here before, and nothing tells what it signed: if it is a copy "

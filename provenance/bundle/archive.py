@@ -41,13 +41,11 @@ class Archive:
         data = packed.getvalue()
         digest = hashlib.sha256(data).digest()
         path = self.path(digest)
-        try:
+        with files.errors_of(path, "written"):
             files.make_folders(path.parent, files.PRIVATE)
             files.replace(path, data)
             files.sync_directory(self.folder)
             files.sync_directory(self.folder.parent)
-        except OSError as error:
-            raise InputError(f"{path}: cannot be written: {error.strerror}") from error
         return ArchivedRun(evidence.run, digest, len(data), len(evidence.records), now)
 
     def read(self, row: ArchivedRun) -> list[StoredRecord]:

@@ -62,14 +62,12 @@ def write_zip(files: Mapping[str, bytes], path: Path, mode: int = whole_files.PU
     same: sorted names, the date 1980-01-01, no attributes but mode 0644."""
     if (path.exists() or path.is_symlink()) and not is_zipped_bundle(path):
         raise InputError(f"{path}: is no bundle; nothing was overwritten")
-    try:
+    with whole_files.errors_of(path, "written"):
         whole_files.make_folders(path.parent, mode)
         with whole_files.replacing(path, mode) as output:
             pack(files, output)
             if output.seek(0, os.SEEK_END) > MAX_ARCHIVE_BYTES:
                 raise InputError(f"{path}: larger than 4 GiB; write a folder instead")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def pack(files: Mapping[str, bytes], output: IO[bytes]) -> None:
@@ -111,10 +109,8 @@ class ZipSource:
     def __init__(self, path: Path) -> None:
         self.where = str(path)
         self._label = path.name
-        try:
+        with whole_files.errors_of(path, "read"):
             self._file = path.open("rb")
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read: {error.strerror}") from error
         try:
             status = os.fstat(self._file.fileno())
             if not stat.S_ISREG(status.st_mode):

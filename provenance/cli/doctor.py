@@ -235,7 +235,7 @@ def _history(settings: Settings) -> str:
     size = guarding.compare_history(settings)
     if size is not None:
         return f"one history, signed at {size} entries"
-    return guarding.unknown_past(settings) or _NOT_YET
+    return guarding.unknown_past(settings, size) or _NOT_YET
 
 
 def _database(settings: Settings) -> str:

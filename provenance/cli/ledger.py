@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import provenance
+from provenance import files
 from provenance.app.base_directory import known_base
 from provenance.app.log import recover as recovering
 from provenance.bootstrap import guarding, reading, sending
@@ -100,11 +101,10 @@ def succeed(arguments: argparse.Namespace) -> int:
     its configuration states that head, and the signed note is its artifact."""
     settings = settings_of(arguments, secrets=False)
     path = Path(arguments.note)
-    try:
+    with files.errors_of(path, "read"):
         note = path.read_bytes()
+    try:
         old = open_head(note.decode("utf-8"), VerifierKey.from_vkey(arguments.ledger_key))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, FormatError, BadSignatureError) as error:
         raise InputError(f"{path}: no head of {arguments.ledger_key}: {error}") from error
     if old.origin == settings.origin:

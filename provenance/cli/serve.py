@@ -6,7 +6,7 @@ import argparse
 import time
 from pathlib import Path
 
-from provenance.app.base_directory import known_base
+from provenance.app.base_directory import TOKENS_FILE, known_base
 from provenance.cli.output import answer, err, print_json, print_table, settings_of, when
 from provenance.dashboard.tokens import Scope, TokenFile
 from provenance.errors import MissingExtraError
@@ -59,5 +59,5 @@ def revoke_token(arguments: argparse.Namespace) -> int:
 
 def _tokens(arguments: argparse.Namespace) -> TokenFile:
     named = arguments.tokens is not None
-    path = Path(arguments.tokens) if named else arguments.base_dir / "tokens.json"
+    path = Path(arguments.tokens) if named else arguments.base_dir / TOKENS_FILE
     return TokenFile(path, named=named)

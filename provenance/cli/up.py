@@ -82,9 +82,7 @@ def _up(arguments: argparse.Namespace, settings: Settings, stopping: Callable[[]
         transport = sending.open_transport(settings)
         fleet.wait_until(transport.ping)
         reading.require_ledger(transport.ledger(), policy.signer.verifier)
-        _guard(settings, policy, say)
-        if had_key and (unknown := guarding.unknown_past(settings)):
-            say("ledger", unknown)
+        _guard(settings, policy, say, had_key)
         runs.start(fleet.services(settings, port, auth or "", metrics))
         if dashboard_port is not None:
             runs.start([fleet.dashboard(dashboard_port)])
@@ -137,8 +135,13 @@ def _up(arguments: argparse.Namespace, settings: Settings, stopping: Callable[[]
     return 0
 
 
-def _guard(settings: Settings, policy: SealPolicy, say: Callable[[str, str], None]) -> None:
+def _guard(
+    settings: Settings, policy: SealPolicy, say: Callable[[str, str], None], had_key: bool
+) -> None:
     """Nothing is started on a database that lacks what its key has signed.
+
+    Args:
+        had_key: The key was not made just now.
 
     Raises:
         LedgerForkError
@@ -150,6 +153,9 @@ def _guard(settings: Settings, policy: SealPolicy, say: Callable[[str, str], Non
             except (NetworkUnavailable, LyingNodeError, ConfigError, MissingExtraError) as error:
                 say(name, f"not compared with the ledger yet: {error}")
         policy.check(store)
+        signed = guarding.compare_history(settings, store) if had_key else None
+        if had_key and (unknown := guarding.unknown_past(settings, signed)):
+            say("ledger", unknown)
 
 
 def _port(arguments: argparse.Namespace, name: str) -> int | None:

@@ -121,13 +121,11 @@ class TokenFile:
         self._change(left)
 
     def _change(self, change: Callable[[list[Token]], list[Token]]) -> None:
-        try:
+        with files.errors_of(self.path, "written"):
             files.make_folders(self.path.parent, files.PRIVATE)
             with files.locked(self.path.parent):
                 data = msgspec.json.encode(change(self.read()))
                 files.replace(self.path, msgspec.json.format(data) + b"\n")
-        except OSError as error:
-            raise InputError(f"{self.path}: cannot be written: {error.strerror}") from error
 
 
 def _digest(text: str) -> str:

@@ -76,13 +76,11 @@ def day(text: str) -> date | None:
 
 def read(path: Path) -> Envelope:
     """An approval's file; ``InputError``, ``FormatError``."""
-    try:
+    with files.errors_of(path, "read"):
         if not stat.S_ISREG(path.stat().st_mode):
             raise InputError(f"{path}: not a regular file, expected an approval")
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     if len(data) > MAX_BYTES:
         raise FormatError(f"{path}: more than {MAX_BYTES} bytes, expected an approval")
     return Envelope.decode(data, str(path))

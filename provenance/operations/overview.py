@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from provenance.app.base_directory import running_fleet
+from provenance.app.base_directory import TOKENS_FILE, running_fleet
 from provenance.app.run_list import ListedRun, list_runs
 from provenance.bootstrap import reading
 from provenance.capture.ship.keyless import unsigned_runs
@@ -116,7 +116,7 @@ def overview(settings: Settings, wanted: Wanted, problems: Sequence[str] = ()) -
     made.pages = fleet.get("pages") or {}
     if fleet.get("flower_auth"):
         made.logins = {"Flower": "user and password: flower_auth in run/up.json"}
-    if "dashboard" in made.pages and (settings.base_dir / "tokens.json").exists():
+    if "dashboard" in made.pages and (settings.base_dir / TOKENS_FILE).exists():
         word = "any user, a token of 'provenance token new' as password"
         made.logins = {**made.logins, "dashboard": word}
     if settings.redis_url is not None:

@@ -104,16 +104,17 @@ def deployed(deploy: Callable[..., Deployed]) -> Deployed:
     return deploy()
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def anywhere(request: pytest.FixtureRequest, deploy: Callable[..., Deployed]) -> Deployed:
+    on_file = request.param == "sqlite"
+    return deploy(None if on_file else request.getfixturevalue("postgres_url"))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
 def test_an_archived_run_is_what_it_was_and_comes_back_as_it_was(
-    engine: str,
-    deploy: Callable[..., Deployed],
-    request: pytest.FixtureRequest,
-    capsys: pytest.CaptureFixture[str],
+    anywhere: Deployed, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    url = request.getfixturevalue("postgres_url") if engine == "postgresql" else None
-    deployed = deploy(url)
+    deployed = anywhere
     assert deployed.provenance("status", str(RUN), "--json") == 0
     told = json.loads(capsys.readouterr().out)
     evidence, rows = deployed.evidence(), deployed.rows()
@@ -432,15 +433,10 @@ def test_what_is_old_is_archived_by_itself_and_what_was_restored_left_alone(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
 def test_the_command_moves_what_is_old_and_gives_the_space_back(
-    engine: str,
-    deploy: Callable[..., Deployed],
-    request: pytest.FixtureRequest,
-    capsys: pytest.CaptureFixture[str],
+    anywhere: Deployed, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    url = request.getfixturevalue("postgres_url") if engine == "postgresql" else None
-    deployed = deploy(url)
+    deployed = anywhere
 
     def told(*words: str, code: int = 0) -> Any:
         assert deployed.provenance("archive", *words, "--json") == code

@@ -38,6 +38,9 @@ class Home:
         with closing(sending.open_store(self.settings)) as store:
             policy.guard.check(store)
 
+    def unknown_past(self) -> str | None:
+        return guarding.unknown_past(self.settings, guarding.compare_history(self.settings))
+
     def run(self, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, Any]:
         capsys.readouterr()
         flags = ["--config", str(self.config), "--base-dir", str(self.base), "--json"]
@@ -134,20 +137,20 @@ def test_a_copied_key_without_what_it_signed_is_told(
     home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = Home(tmp_path / "other")
-    assert guarding.unknown_past(other.settings) is None
+    assert other.unknown_past() is None
     other.base.mkdir()
     copied = other.base / "ledger.key"
     copied.write_bytes((home.base / "ledger.key").read_bytes())
     copied.chmod(0o600)
     sending.open_store(other.settings).close()
-    told = guarding.unknown_past(other.settings)
+    told = other.unknown_past()
     assert told is not None
     assert f"{copied} was here before, and nothing tells what it signed" in told
     findings = other.run(capsys, "doctor")[1]["findings"]
     assert told in [each["detail"] for each in findings if each["name"] == "history"]
-    assert guarding.unknown_past(home.settings) is None
+    assert home.unknown_past() is None
     other.seal(b"\7" * 32, 1)
-    assert guarding.unknown_past(other.settings) is None
+    assert other.unknown_past() is None
 
 
 def test_an_empty_database_is_a_beginning_and_gets_its_key(tmp_path: Path) -> None:
