@@ -360,6 +360,14 @@ class Place(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Quorum:
+    """``threshold`` of ``owners``: addresses or public keys, lower-case, ascending."""
+
+    threshold: int
+    owners: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Observation:
     """What a node says of a transaction, already validated against the request.
 
@@ -381,6 +389,8 @@ class Observation:
     our_code: bool | None = None
     paid: int | None = None
     """What it cost its sender, in wei; None where the network does not say."""
+    quorum: Quorum | None = None
+    """Who must sign there, by the contract's code and storage; None where it is not several."""
 
 
 CHAIN_FIELDS = ("chain_id", "chain", "genesis")

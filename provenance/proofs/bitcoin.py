@@ -93,12 +93,15 @@ class Output(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
-    """A parsed transaction. ``stripped`` is the serialisation without witness."""
+    """A parsed transaction. ``stripped`` is the serialisation without witness; ``sequences`` and,
+    where there is one, ``witness`` are by input."""
 
     inputs: tuple[OutPoint, ...]
     outputs: tuple[Output, ...]
     stripped: bytes
     size: int
+    sequences: tuple[bytes, ...]
+    witness: tuple[tuple[bytes, ...], ...]
 
     @property
     def txid(self) -> bytes:
@@ -160,25 +163,31 @@ def parse_transaction(raw: bytes) -> Transaction:
     if segwit:
         reader.take(2)
     body = reader.at
-    inputs = []
+    inputs, sequences = [], []
     for _ in range(reader.size(MAX_TRANSACTION_BYTES)):
         inputs.append(OutPoint(reader.take(32), reader.u32()))
         reader.take(reader.size(MAX_TRANSACTION_BYTES))
-        reader.u32()
+        sequences.append(reader.take(4))
     outputs = []
     for _ in range(reader.size(MAX_TRANSACTION_BYTES)):
         value = int.from_bytes(reader.take(8), "little", signed=True)
         outputs.append(Output(value, reader.take(reader.size(MAX_TRANSACTION_BYTES))))
     core = raw[body : reader.at]
-    if segwit:
-        for _ in inputs:
-            for _ in range(reader.size(MAX_TRANSACTION_BYTES)):
-                reader.take(reader.size(MAX_TRANSACTION_BYTES))
+    witness = [
+        tuple(
+            reader.take(reader.size(MAX_TRANSACTION_BYTES))
+            for _ in range(reader.size(MAX_TRANSACTION_BYTES))
+        )
+        for _ in (inputs if segwit else ())
+    ]
     locktime = reader.take(4)
     reader.end()
     if not inputs or not outputs:
         raise FormatError("transaction: no inputs or no outputs")
-    return Transaction(tuple(inputs), tuple(outputs), version + core + locktime, len(raw))
+    return Transaction(
+        tuple(inputs), tuple(outputs), version + core + locktime, len(raw), tuple(sequences),
+        tuple(witness),
+    )  # fmt: skip
 
 
 def _pushed(script: bytes) -> bytes | None:

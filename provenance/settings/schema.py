@@ -16,7 +16,9 @@ from msgspec.json import schema_components
 from provenance.settings.reading import NOT_IN_JSON, SECTIONS, TABLE
 from provenance.settings.values import (
     ArchiveSettings,
+    BitcoinMultisig,
     BlockchainSettings,
+    EthereumMultisig,
     IdentitySettings,
     Section,
     Settings,
@@ -24,6 +26,7 @@ from provenance.settings.values import (
     TrustedChains,
     TrustedContract,
     TrustedIdentity,
+    TrustedMultisig,
     TrustedWitnesses,
     TrustSettings,
     VerificationSettings,
@@ -36,7 +39,10 @@ TRUST: tuple[type[Section], ...] = (
     TrustedContract,
     TrustedChains,
     TrustedIdentity,
+    TrustedMultisig,
     TrustedWitnesses,
+    EthereumMultisig,
+    BitcoinMultisig,
 )
 
 

@@ -89,6 +89,23 @@ class NodeSettings(Section, frozen=True):
         return RetrySettings(self.retry_base, self.retry_cap, self.retry_attempts)
 
 
+class EthereumMultisig(Section, frozen=True):
+    """Owners of an ``MLProvenanceMultisig`` contract, of whom ``threshold`` sign each head."""
+
+    owners: Annotated[tuple[Address, ...], Meta(description="a list of 1 to 16 addresses")]
+    threshold: Annotated[int, _bounds(1, 16, "a whole number")]
+
+
+class BitcoinMultisig(Section, frozen=True):
+    """Keys of a ``wsh(sortedmulti(...))`` output, ``threshold`` of which sign each head."""
+
+    owners: Annotated[
+        tuple[Annotated[str, Meta(pattern="^0[23][0-9a-f]{64}$")], ...],
+        Meta(description="a list of 1 to 16 compressed public keys, 66 lower-case hex digits"),
+    ]
+    threshold: Annotated[int, _bounds(1, 16, "a whole number")]
+
+
 class EthereumSettings(NodeSettings, frozen=True):
     """One Ethereum network."""
 
@@ -114,6 +131,8 @@ class EthereumSettings(NodeSettings, frozen=True):
     gas_price: Literal["auto"] | Annotated[float, _bounds(1e-9, 1e6, "gwei")] = "auto"
     """Another name for ``max_fee_gwei``, in gwei; ``auto`` leaves the cap at its default."""
     priority_fee_gwei: Annotated[float, _bounds(0, 1e6, "gwei")] | None = None
+    multisig: EthereumMultisig | None = None
+    """Where ``contract_address`` is an ``MLProvenanceMultisig``: its owners."""
 
 
 BitcoinNetwork = Literal["main", "test", "testnet4", "signet", "regtest", "mainnet", "testnet"]
@@ -137,6 +156,8 @@ class BitcoinSettings(NodeSettings, frozen=True):
     confirmations: Count = 6
     max_fee_rate: Annotated[float, _bounds(0.1, 100_000, "sat/vB")] = 200.0
     """Cap, sat/vB."""
+    multisig: BitcoinMultisig | None = None
+    """Where ``wallet`` only watches a k-of-n output: its keys."""
 
 
 class IPFSSettings(NodeSettings, frozen=True):
@@ -211,6 +232,13 @@ class TrustedChains(Section, frozen=True):
     ] = ()
 
 
+class TrustedMultisig(Section, frozen=True):
+    """Whose signatures every anchor must have, where the network is named here."""
+
+    ethereum: EthereumMultisig | None = None
+    bitcoin: BitcoinMultisig | None = None
+
+
 class TrustedWitnesses(Section, frozen=True):
     """Witnesses of the ledger, and how many of them must have cosigned; all where None."""
 
@@ -240,6 +268,7 @@ class TrustSettings(Section, frozen=True):
     """Whether a run must be of one of them; where JSON says nothing, if any is named."""
     witnesses: TrustedWitnesses = TrustedWitnesses()
     chains: TrustedChains = TrustedChains()
+    multisig: TrustedMultisig = TrustedMultisig()
 
 
 class IdentitySettings(Section, frozen=True):

@@ -16,6 +16,7 @@ from provenance.evidence.story import OPEN, RunState
 from provenance.formats.fields import as_json
 from provenance.formats.record import Json, Kind, Record
 from provenance.verify.catalogue import RECORDS, Check, Status
+from provenance.verify.cosigners import Cosigners
 from provenance.verify.identity import Standing
 from provenance.verify.trust import Chain
 
@@ -89,6 +90,7 @@ class NetworkCheck:
         pinned_by: Who pinned that chain and its contract.
         shown_by: Who showed the block: ``by a node``, ``by headers``, ``by a block hash``.
         submitter: The address that signed the transaction, Ethereum's.
+        cosigners: The owners that signed the anchor; None where one key did.
         size: The anchored head's size.
         depth: As the node or the headers show it; 0 where nobody did.
         time: The block's, in Unix seconds.
@@ -102,6 +104,7 @@ class NetworkCheck:
     pinned_by: str | None = None
     shown_by: str | None = None
     submitter: str | None = None
+    cosigners: Cosigners | None = None
     transaction_id: str | None = None
     size: int | None = None
     root: bytes | None = None
@@ -123,6 +126,7 @@ class NetworkCheck:
             "network": chain.id if self.network == "bitcoin" else None,
             "contract": chain.contract,
             "work": None if chain.work is None else round(chain.work, 2),
+            "cosigners": self.cosigners and self.cosigners.as_json(),
         }
 
 

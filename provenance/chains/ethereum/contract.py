@@ -1,8 +1,8 @@
-"""The ``MLProvenance`` contract: its code, and its calls, events and answers as bytes
-(Solidity ABI).
+"""The contracts: their code, and the calls, events and answers of ``MLProvenance``, which
+``MLProvenanceMultisig`` shares, as bytes (Solidity ABI).
 
-``contracts/MLProvenance.json`` is what ``provenance_devnet.contract`` makes of
-``contracts/MLProvenance.sol``; a test compiles it again and compares.
+``contracts/*.json`` are what ``provenance_devnet.contract`` makes of ``contracts/*.sol``; a test
+compiles them again and compares.
 """
 
 from __future__ import annotations
@@ -21,14 +21,27 @@ from eth_utils.crypto import keccak
 
 from provenance.errors import InputError, LyingNodeError
 from provenance.proofs.ethereum import Log
+from provenance.proofs.multisig.ethereum import STORE_SIGNED
 
 MAX_METADATA_BYTES = 256
-ARTIFACT: dict[str, Any] = json.loads(
-    (files("provenance.chains.ethereum") / "contracts" / "MLProvenance.json").read_text("utf-8")
-)
+
+
+def _artifact(name: str) -> dict[str, Any]:
+    folder = files("provenance.chains.ethereum") / "contracts"
+    artifact: dict[str, Any] = json.loads((folder / f"{name}.json").read_text("utf-8"))
+    return artifact
+
+
+ARTIFACT, MULTISIG = _artifact("MLProvenance"), _artifact("MLProvenanceMultisig")
 BYTECODE = bytes.fromhex(ARTIFACT["bytecode"][2:])
 DEPLOYED_BYTECODE = bytes.fromhex(ARTIFACT["deployedBytecode"][2:])
 """What lies at the contract's address."""
+MULTISIG_BYTECODE = bytes.fromhex(MULTISIG["bytecode"][2:])
+"""In front of the constructor's arguments."""
+MULTISIG_DEPLOYED = bytes.fromhex(MULTISIG["deployedBytecode"][2:])
+"""The same for any owners: they are in the contract's storage."""
+REGISTERS = frozenset((DEPLOYED_BYTECODE, MULTISIG_DEPLOYED))
+"""The code of contracts that are this project's."""
 _ABI = {item["name"]: item for item in ARTIFACT["abi"] if item["type"] in ("function", "event")}
 HASH_STORED = keccak(text=abi_to_signature(_ABI["HashStored"]))
 
@@ -74,8 +87,10 @@ def store_call(root: bytes, metadata: str) -> bytes:
 
 
 def stored_root(calldata: bytes) -> bytes | None:
-    """The hash in calldata of ``storeHash``; None for any other call."""
-    return calldata[4:36] if calldata[:4] == _STORE and len(calldata) >= 36 else None
+    """The hash in calldata of ``storeHash``, with or without signatures; None for any other
+    call."""
+    stores = calldata[:4] in (_STORE, STORE_SIGNED)
+    return calldata[4:36] if stores and len(calldata) >= 36 else None
 
 
 def inclusion_call(
@@ -119,6 +134,23 @@ def stored_event(log: Log, contract: bytes, root: bytes) -> tuple[bytes, int] | 
         return None
     timestamp, _ = _decode(["uint64", "bytes"], log.data, "HashStored")
     return log.topics[2][-20:], int(str(timestamp))
+
+
+def creation_call(owners: Sequence[bytes], threshold: int) -> bytes:
+    """What creates an ``MLProvenanceMultisig``: its code and the constructor's arguments."""
+    return MULTISIG_BYTECODE + encode(["address[]", "uint256"], [sorted(owners), threshold])
+
+
+OWNERS_CALL = bytes(function_signature_to_4byte_selector("owners()"))
+THRESHOLD_CALL = bytes(function_signature_to_4byte_selector("threshold()"))
+
+
+def read_owners(owners: bytes, threshold: bytes) -> tuple[tuple[bytes, ...], int]:
+    """The answers of ``owners`` and ``threshold``. Raises LyingNodeError: not in their form."""
+    (listed,) = _decode(["address[]"], owners, "owners")
+    (count,) = _decode(["uint256"], threshold, "threshold")
+    addresses = cast(Sequence[str], listed)
+    return tuple(bytes.fromhex(address[2:]) for address in addresses), int(str(count))
 
 
 def _decode(types: list[str], answer: bytes, what: str) -> tuple[object, ...]:

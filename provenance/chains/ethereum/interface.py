@@ -305,7 +305,7 @@ class EthereumInterface(Network):
         Raises:
             LyingNodeError: Other code than ours lies at the new address.
         """
-        return self._sender.deploy(deadline_s)
+        return self._sender.deploy(self._abi.BYTECODE, self._abi.DEPLOYED_BYTECODE, deadline_s)
 
 
 def deploy(settings: EthereumSettings, deadline_s: float = 180.0) -> tuple[str, str]:

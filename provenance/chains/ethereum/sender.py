@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
-from provenance.chains.ethereum.contract import BYTECODE, DEPLOYED_BYTECODE
 from provenance.chains.ethereum.errors import AlreadyKnownError
 from provenance.chains.ethereum.fees import Fees, bump, offer, plain, wei
 from provenance.chains.ethereum.libs import Account
@@ -37,6 +36,8 @@ NETWORK = "ethereum"
 STORE_GAS_FLOOR = 80_000
 """A store costs about 47,500 gas, but is estimated at half of that where the root is there
 already; a reorg that takes the other store away must not make ours run out of gas."""
+SIGNED_BYTE_GAS = 100
+"""Per byte of the call, on top: a signature of an owner takes 128 bytes and 9,000 gas."""
 
 _KEY = re.compile(r"(?:0x)?[0-9a-fA-F]{64}")
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
@@ -114,7 +115,8 @@ class Sender:
             fees = bump(old, head.base_fee, tip, cap)
         gas = self._settings.gas_limit
         if gas is None:
-            gas = max(node.gas(sender, to, calldata), STORE_GAS_FLOOR if to_contract else 0)
+            floor = STORE_GAS_FLOOR + SIGNED_BYTE_GAS * len(calldata)
+            gas = max(node.gas(sender, to, calldata), floor if to_contract else 0)
         price, balance = gas * fees.max_fee, node.balance(sender)
         if balance < price:
             raise InsufficientFundsError(
@@ -217,13 +219,17 @@ class Sender:
             raise RejectedError(f"ethereum: {version.transaction_id} was mined and failed")
         return receipt
 
-    def deploy(self, deadline_s: float) -> tuple[str, str]:
-        """Create an MLProvenance contract: ``(checksummed address, transaction id)``."""
-        receipt = self.transact(None, BYTECODE, deadline_s)
+    def deploy(self, code: bytes, deployed: bytes, deadline_s: float) -> tuple[str, str]:
+        """Create a contract: ``(checksummed address, transaction id)``.
+
+        Args:
+            code: With the constructor's arguments. deployed: What must lie at its address then.
+        """
+        receipt = self.transact(None, code, deadline_s)
         if receipt.contract is None:
             raise LyingNodeError(f"ethereum node: the receipt of {receipt.id} names no contract")
         address = str(to_checksum_address(receipt.contract))
-        if self.node.code(address) != DEPLOYED_BYTECODE:
+        if self.node.code(address) != deployed:
             raise LyingNodeError(f"ethereum node: other code than ours lies at {address}")
         return address, receipt.id
 
