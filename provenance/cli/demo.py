@@ -72,5 +72,5 @@ def _print(document: dict[str, Any]) -> None:
         out.print(f"  rests on: {line}")
     out.print(f"report: {document['report_path']}")
     if document["beyond"]:
-        rows = [(name, walk["status"], walk["line"]) for name, walk in document["beyond"].items()]
-        print_table(("capability", "status", "evidence"), rows)
+        for name, walk in document["beyond"].items():
+            out.print(f"{name}: {walk['status']}: {walk['line']}")
