@@ -17,6 +17,7 @@ NETWORK_COLUMNS: Final = (
 _NOTHING_YET: Final = "nothing: there is no database yet"
 _IN_WORDS: Final = {
     AnchorState.DUE: "due",
+    AnchorState.HELD: "held back",
     AnchorState.SIGNED: "signed",
     AnchorState.SENT: "sent, in no block",
     AnchorState.CONFIRMED: "in a block",

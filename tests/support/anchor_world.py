@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from uuid import UUID
 
+from provenance.anchor.conditions import Condition
 from provenance.anchor.confirm import confirm
 from provenance.anchor.delivery import AnchorDelivery, Pass
 from provenance.anchor.publish import publish
@@ -48,6 +49,7 @@ class World:
     rng: Callable[[], float] = lambda: 0.5
     retry: RetrySettings = RETRY
     max_in_flight: int | None = None
+    conditions: tuple[Condition, ...] = ()
 
     def __post_init__(self) -> None:
         self.store = empty_store()
@@ -84,7 +86,8 @@ class World:
     def delivery(self, node: MemoryNetwork | None = None) -> AnchorDelivery:
         owner = f"owner-{next(self.owners)}"
         node = node or self.node
-        return AnchorDelivery(self.store, node, self.clock, owner, LEASE_S, self.retry, self.rng)
+        common = (owner, LEASE_S, self.retry, self.rng, self.conditions)
+        return AnchorDelivery(self.store, node, self.clock, *common)
 
     def sent(self) -> AnchorRow:
         """A head that the network has accepted."""
