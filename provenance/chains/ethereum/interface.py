@@ -299,20 +299,24 @@ class EthereumInterface(Network):
             raise RejectedError(f"ethereum: the contract at {address} {problem}")
         return self._abi.read_flag(answer, "verifyInclusion")
 
-    def deploy_contract(self, deadline_s: float = 180.0) -> tuple[str, str]:
-        """Create an MLProvenance contract: ``(checksummed address, transaction id)``.
+    def deploy_contract(
+        self, name: str = "MLProvenance", deadline_s: float = 180.0
+    ) -> tuple[str, str]:
+        """Create one of this project's contracts: ``(checksummed address, transaction id)``.
 
         Raises:
             LyingNodeError: Other code than ours lies at the new address.
         """
-        return self._sender.deploy(self._abi.BYTECODE, self._abi.DEPLOYED_BYTECODE, deadline_s)
+        return self._sender.deploy(self._abi.Contract.read(name), deadline_s)
 
 
-def deploy(settings: EthereumSettings, deadline_s: float = 180.0) -> tuple[str, str]:
+def deploy(
+    settings: EthereumSettings, name: str = "MLProvenance", deadline_s: float = 180.0
+) -> tuple[str, str]:
     """:meth:`EthereumInterface.deploy_contract` with the settings' key; their
     ``contract_address`` is not looked at."""
     network = EthereumInterface(settings)
     try:
-        return network.deploy_contract(deadline_s)
+        return network.deploy_contract(name, deadline_s)
     finally:
         network.close()

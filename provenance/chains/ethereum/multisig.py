@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from eth_abi.abi import encode
 from eth_utils.address import to_checksum_address
 
 from provenance.chains.ethereum import contract as abi
@@ -38,8 +39,8 @@ def deploy_multisig(
         raise InputError(f"--threshold: found {threshold}, expected 1 to {len(addresses)}")
     sender = Sender(settings)
     try:
-        code = abi.creation_call(addresses, threshold)
-        return sender.deploy(code, abi.MULTISIG_DEPLOYED, deadline_s)
+        arguments = encode(["address[]", "uint256"], [addresses, threshold])
+        return sender.deploy(abi.MULTISIG, deadline_s, bytes(arguments))
     finally:
         sender.node.close()
 

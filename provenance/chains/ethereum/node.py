@@ -155,11 +155,9 @@ class EthereumNode:
         ``MLProvenanceMultisig``. Asked once: neither its code nor its owners can change."""
         if address not in self._quorums:
             known = None
-            if self.code(address) == abi.MULTISIG_DEPLOYED:
-                answers = (
-                    self.view(address, call) for call in (abi.OWNERS_CALL, abi.THRESHOLD_CALL)
-                )
-                owners, threshold = abi.read_owners(*answers)
+            if self.code(address) == abi.MULTISIG.deployed:
+                calls = (abi.MULTISIG.call_of(name) for name in ("owners", "threshold"))
+                owners, threshold = abi.read_owners(*(self.view(address, call) for call in calls))
                 known = Quorum(threshold, tuple("0x" + owner.hex() for owner in owners))
             self._quorums[address] = known
         return self._quorums[address]

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
+from provenance.chains.ethereum.contract import Contract
 from provenance.chains.ethereum.errors import AlreadyKnownError
 from provenance.chains.ethereum.fees import Fees, bump, offer, plain, wei
 from provenance.chains.ethereum.libs import Account
@@ -219,17 +220,16 @@ class Sender:
             raise RejectedError(f"ethereum: {version.transaction_id} was mined and failed")
         return receipt
 
-    def deploy(self, code: bytes, deployed: bytes, deadline_s: float) -> tuple[str, str]:
-        """Create a contract: ``(checksummed address, transaction id)``.
-
-        Args:
-            code: With the constructor's arguments. deployed: What must lie at its address then.
-        """
-        receipt = self.transact(None, code, deadline_s)
+    def deploy(
+        self, contract: Contract, deadline_s: float, arguments: bytes = b""
+    ) -> tuple[str, str]:
+        """Create a contract: ``(checksummed address, transaction id)``. ``arguments`` are its
+        constructor's, encoded."""
+        receipt = self.transact(None, contract.creation + arguments, deadline_s)
         if receipt.contract is None:
             raise LyingNodeError(f"ethereum node: the receipt of {receipt.id} names no contract")
         address = str(to_checksum_address(receipt.contract))
-        if self.node.code(address) != deployed:
+        if self.node.code(address) != contract.deployed:
             raise LyingNodeError(f"ethereum node: other code than ours lies at {address}")
         return address, receipt.id
 

@@ -38,7 +38,7 @@ OWNERS = tuple(f"{number:064x}" for number in (0xA11CE, 0xB0B, 0xCA401))
 STRANGER = f"{0x5EED:064x}"
 ERRORS = {
     "0x" + function_signature_to_4byte_selector(abi_to_signature(item)).hex(): item["name"]
-    for item in MULTISIG["abi"]
+    for item in MULTISIG.artifact["abi"]
     if item["type"] == "error"
 }
 
