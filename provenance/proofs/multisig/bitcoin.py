@@ -110,11 +110,13 @@ def _signers(
         raise ProofError(f"{where}: the output it spends is of another script than its witness")
     if len(stack) != 2 + script.threshold:
         raise ProofError(f"{where}: {len(stack) - 2} signatures, expected {script.threshold}")
-    digest, signers, keys = _digest(transaction, at, script, output.value), [], list(script.keys)
+    digest, signers, keys = (
+        spend_digest(transaction, at, script, output.value),
+        [],
+        list(script.keys),
+    )
     for signature in stack[1:-1]:
-        if signature[-1:] != bytes([_SIGHASH_ALL]):
-            raise ProofError(f"{where}: a signature that is not over all inputs and outputs")
-        while keys and not _holds(keys[0], signature[:-1], digest):
+        while keys and not holds(keys[0], signature, digest):
             keys.pop(0)
         if not keys:
             raise ProofError(f"{where}: a signature is of none of the script's keys, in order")
@@ -122,11 +124,11 @@ def _signers(
     return script, tuple(signers)
 
 
-def _digest(transaction: Transaction, at: int, script: Script, value: int) -> bytes:
-    """What an input's signatures are over (BIP 143)."""
+def spend_digest(transaction: Transaction, at: int, script: Script, value: int) -> bytes:
+    """What the signatures of input ``at`` are over (BIP 143), which spends ``value`` satoshi."""
     points = [point.txid + point.vout.to_bytes(4, "little") for point in transaction.inputs]
     outputs = b"".join(
-        each.value.to_bytes(8, "little", signed=True) + _sized(each.script)
+        each.value.to_bytes(8, "little", signed=True) + sized(each.script)
         for each in transaction.outputs
     )
     return double_sha256(
@@ -134,7 +136,7 @@ def _digest(transaction: Transaction, at: int, script: Script, value: int) -> by
         + double_sha256(b"".join(points))
         + double_sha256(b"".join(transaction.sequences))
         + points[at]
-        + _sized(script.raw)
+        + sized(script.raw)
         + value.to_bytes(8, "little", signed=True)
         + transaction.sequences[at]
         + double_sha256(outputs)
@@ -143,7 +145,7 @@ def _digest(transaction: Transaction, at: int, script: Script, value: int) -> by
     )
 
 
-def _sized(data: bytes) -> bytes:
+def sized(data: bytes) -> bytes:
     """With its CompactSize."""
     size = len(data)
     if size < 0xFD:
@@ -152,10 +154,14 @@ def _sized(data: bytes) -> bytes:
     return bytes([{2: 0xFD, 4: 0xFE}[width]]) + size.to_bytes(width, "little") + data
 
 
-def _holds(key: bytes, signature: bytes, digest: bytes) -> bool:
+def holds(key: bytes, signature: bytes, digest: bytes) -> bool:
+    """Whether a compressed key signed a digest, all inputs and outputs of it: DER (BIP 66), then
+    the hash type."""
+    if signature[-1:] != bytes([_SIGHASH_ALL]):
+        return False
     try:
         public = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256K1(), key)
-        public.verify(signature, digest, ec.ECDSA(Prehashed(SHA256())))
+        public.verify(signature[:-1], digest, ec.ECDSA(Prehashed(SHA256())))
     except (ValueError, InvalidSignature):
         return False
     return True

@@ -14,7 +14,7 @@ from provenance.chains.ethereum.contract import ARTIFACT, BYTECODE, DEPLOYED_BYT
 from provenance.errors import IntegrityError, ServerMissingError
 from provenance_devnet import contract as compiling
 
-SOURCE = compiling.SOURCES[0]
+SOURCE = compiling.SOURCES[0].with_name("MLProvenance.sol")
 """Of ``MLProvenance``."""
 CI = os.environ.get("CI", "").lower() == "true"
 
