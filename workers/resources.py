@@ -49,7 +49,7 @@ def policy() -> SealPolicy:
 @cache
 def network(name: str) -> Network:
     """A configured network, with its own secrets and nobody else's."""
-    return counts.measured(sending.open_network(settings_of((name,)), name))
+    return counts.measured(sending.open_network(settings_of((name,)), name, store()))
 
 
 @cache
@@ -73,6 +73,7 @@ def lease_owner() -> str:
 def delivery(name: str) -> AnchorDelivery:
     """One pass over a network."""
     lease_s, retry = settings().lease_s, sending.retry_settings(settings(), name)
+    conditions = sending.conditions(settings(), name)
     return AnchorDelivery(
-        store(), network(name), time.time, lease_owner(), lease_s, retry, random.random
+        store(), network(name), time.time, lease_owner(), lease_s, retry, random.random, conditions
     )

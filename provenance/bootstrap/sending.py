@@ -5,18 +5,22 @@ from __future__ import annotations
 import os
 import time
 from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from provenance.errors import MissingExtraError, StoreUnavailable
+from provenance.proofs.multisig import Quorum
 from provenance.settings import RetrySettings, Settings, stream_address
 from provenance.settings.urls import sqlite_path
 
 if TYPE_CHECKING:
+    from provenance.anchor.conditions import Condition
     from provenance.formats.note import SignerKey
     from provenance.ledger.seal import SealPolicy
     from provenance.ports.network import Network
     from provenance.ports.store import LedgerStore
     from provenance.ports.transport import EventTransport
+    from provenance.proofs.multisig.request import SigningRequest
 
 
 COMMIT_S: Final = 5.0
@@ -105,13 +109,35 @@ def seal_policy(settings: Settings) -> SealPolicy:
     )
 
 
-def open_network(settings: Settings, name: str) -> Network:
-    """One configured network. Raises ConfigError: it is not configured; MissingExtraError: its
-    client library is not installed."""
+def open_network(settings: Settings, name: str, store: LedgerStore | None = None) -> Network:
+    """One configured network; where it has several owners, their signatures are in ``store``.
+    Raises ConfigError: it is not configured; MissingExtraError: its client library is not
+    installed."""
     from provenance.chains.manager import build_network
 
     seed = ledger_seed(settings) if name == "local" else None
-    return build_network(settings.blockchain, name, seed)
+    requests = None if store is None else partial(_signing_request, store, name)
+    return build_network(settings.blockchain, name, seed, requests=requests)
+
+
+def _signing_request(store: LedgerStore, network: str, root: bytes) -> SigningRequest | None:
+    from provenance.proofs.multisig.request import decode_request
+
+    with store.snapshot() as tx:
+        document = tx.signing_request(network, root)
+    return None if document is None else decode_request(document, f"{network} signing request")
+
+
+def conditions(settings: Settings, name: str) -> tuple[Condition, ...]:
+    """What each head of a network must meet before it is signed."""
+    from provenance.anchor.owners import OwnersSign
+
+    section = getattr(settings.blockchain, name, None)
+    multisig = getattr(section, "multisig", None)
+    if multisig is None:
+        return ()
+    rate = getattr(section, "max_fee_rate", 0.0)
+    return (OwnersSign(Quorum(multisig.threshold, multisig.owners), rate, time.time),)
 
 
 def open_networks(settings: Settings) -> dict[str, Network]:

@@ -11,6 +11,7 @@ from enum import StrEnum
 from uuid import UUID
 
 from provenance.formats.record import Json, Kind, Phase
+from provenance.proofs.multisig import Quorum
 
 PAYLOAD_TAG = b"MLP1"
 PAYLOAD_BYTES = 36
@@ -358,14 +359,6 @@ class Place(StrEnum):
     """In a block, and it did not do its work (reverted)."""
     CONFLICTED = "conflicted"
     """Another transaction spent its nonce or inputs in a block."""
-
-
-@dataclass(frozen=True, slots=True)
-class Quorum:
-    """``threshold`` of ``owners``: addresses or public keys, lower-case, ascending."""
-
-    threshold: int
-    owners: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,8 @@ from functools import lru_cache
 from provenance.errors import ProofError
 from provenance.formats.fields import Fields
 from provenance.formats.record import Json
-from provenance.ports.values import Quorum
 from provenance.proofs.ethereum import parse_transaction
-from provenance.proofs.multisig import bitcoin, ethereum
+from provenance.proofs.multisig import Quorum, bitcoin, ethereum
 from provenance.verify.trust import PinnedOwners
 
 SPENT = "spent"

@@ -23,8 +23,8 @@ from provenance.errors import FormatError, InputError
 from provenance.formats.cosignature import WitnessKey
 from provenance.formats.note import VerifierKey
 from provenance.formats.record import Json
-from provenance.ports.values import Quorum
 from provenance.proofs.bitcoin import CHAINS
+from provenance.proofs.multisig import Quorum
 from provenance.settings import Settings, TrustedIdentity
 
 KNOWN: Final = "known to this program"

@@ -19,9 +19,21 @@ from provenance.chains.bitcoin.rpc import (
     as_object,
     as_text,
 )
-from provenance.errors import LyingNodeError, NetworkUnavailable, ProvenanceError
+from provenance.chains.bitcoin.wallet import Wallet
+from provenance.errors import (
+    FeeTooLowError,
+    FormatError,
+    LyingNodeError,
+    NetworkUnavailable,
+    ProofError,
+    ProvenanceError,
+)
+from provenance.formats.record import Json
+from provenance.ports.values import SignedVersion
+from provenance.proofs.bitcoin import display, parse_transaction
 from provenance.proofs.multisig.bitcoin import Script
 from provenance.proofs.multisig.psbt import Psbt
+from provenance.proofs.multisig.request import BitcoinRequest, SigningRequest
 from provenance.settings import BitcoinMultisig, BitcoinSettings
 
 
@@ -70,25 +82,32 @@ def address(rpc: BitcoinRpc, script: Script) -> str:
 
 
 def make_psbt(
-    settings: BitcoinSettings, script: Script, payload: bytes, rate: Decimal, spend: list[Value]
+    settings: BitcoinSettings, script: Script, payload: bytes, replaces: Psbt | None = None
 ) -> Psbt:
-    """A PSBT that anchors the payload, checked; its coins are locked in the watching wallet.
+    """A PSBT that anchors the payload, checked.
 
     Args:
-        rate: sat/vB. spend: Coins that it spends, and more where they do not suffice.
+        replaces: One whose coins it spends at a higher fee, with more coins where they do not
+            suffice (BIP 125).
 
     Raises:
+        FeeTooLowError: The cap is reached.
         InsufficientFundsError, NetworkUnavailable
         LyingNodeError: The node's PSBT does something else.
     """
     rpc = BitcoinRpc(settings)
+    wallet, spend = Wallet(rpc, settings), list[Value]()
+    rate = wallet.fee_rate()
+    if replaces is not None:
+        rate = wallet.bumped(Decimal(replaces.fee) / replaces.vsize(script))
+        for point in replaces.transaction.inputs:
+            spend.append({"txid": display(point.txid), "vout": point.vout})
     options: Value = {
         "add_inputs": True,
         "changeAddress": address(rpc, script),
         "changePosition": 1,
         "fee_rate": rate,
         "replaceable": True,
-        "lockUnspents": True,
         "includeWatching": True,
     }
     outputs: Value = [{"data": payload.hex()}]
@@ -101,6 +120,47 @@ def make_psbt(
     except ProvenanceError as error:
         raise LyingNodeError(f"bitcoin: walletcreatefundedpsbt: {error}") from error
     return psbt
+
+
+def cosigned(
+    settings: BitcoinSettings,
+    request: SigningRequest | None,
+    payload: bytes,
+    replaces: SignedVersion | None,
+) -> dict[str, Json]:
+    """The fields of a draft: the transaction that k owners signed, and those that it spends.
+
+    Raises:
+        NetworkUnavailable: They have not signed one for the payload.
+        FeeTooLowError: ``replaces`` is the one they signed: a higher fee takes another round.
+    """
+    assert settings.multisig is not None
+    script = script_of(settings.multisig)
+    if not isinstance(request, BitcoinRequest):
+        problem = f"no owner signed payload {payload.hex()}"
+        raise NetworkUnavailable(f"bitcoin: {problem}: provenance multisig request bitcoin")
+    psbt = request.psbt
+    try:
+        psbt.check(payload, script, settings.max_fee_rate)
+        raw = psbt.whole(script)
+    except (FormatError, ProofError) as error:
+        raise NetworkUnavailable(f"bitcoin: {error}") from error
+    transaction = parse_transaction(raw)
+    txid = display(transaction.txid)
+    if replaces is not None and txid == replaces.transaction_id:
+        again = "provenance multisig request bitcoin --again"
+        raise FeeTooLowError(f"bitcoin: a higher fee takes new signatures of the owners: {again}")
+    change = [output.value for output in transaction.outputs if output.script == script.output]
+    return {
+        "raw": raw.hex(),
+        "txid": txid,
+        "inputs": [f"{display(point.txid)}:{point.vout}" for point in transaction.inputs],
+        "fee": psbt.fee,
+        "vsize": transaction.vsize,
+        "feerate": round(psbt.fee / transaction.vsize, 3),
+        "change": change[0] if change else None,
+        "spent": [made.hex() for made in dict.fromkeys(psbt.spent)],
+    }
 
 
 def cosign(settings: BitcoinSettings, script: Script, psbt: Psbt) -> Psbt:

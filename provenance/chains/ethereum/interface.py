@@ -31,7 +31,7 @@ from provenance.errors import (
     WrongNetworkError,
 )
 from provenance.formats.record import Json
-from provenance.ports.network import Network
+from provenance.ports.network import Network, Requests
 from provenance.ports.values import (
     Draft,
     Identity,
@@ -63,9 +63,9 @@ class EthereumInterface(Network):
     confirmations = 12
     uses_nonce = True
 
-    def __init__(self, settings: EthereumSettings) -> None:
+    def __init__(self, settings: EthereumSettings, requests: Requests | None = None) -> None:
         try:
-            from provenance.chains.ethereum import contract, responses, trie
+            from provenance.chains.ethereum import contract, multisig, responses, trie
             from provenance.chains.ethereum.libs import CLIENT
             from provenance.chains.ethereum.sender import Sender
         except ModuleNotFoundError as error:
@@ -73,7 +73,8 @@ class EthereumInterface(Network):
                 raise
             package = (error.name or "web3").partition(".")[0]
             raise MissingExtraError(package, "ethereum") from error
-        self._abi = contract
+        self._abi, self._signed_call = contract, multisig.signed_call
+        self._requests = requests
         self._evidence = responses.evidence
         self._proofs = trie.proofs
         self._client = CLIENT
@@ -121,6 +122,8 @@ class EthereumInterface(Network):
         version, height = node.version(), node.height()
         if self.contract is not None:
             node.require_contract(self.contract)
+            if self.sender is not None:
+                node.require_owners(self.contract)
         fields: dict[str, Json] = {
             "chain_id": chain_id,
             "genesis": genesis,
@@ -148,7 +151,11 @@ class EthereumInterface(Network):
         if root is None:
             raise InputError(f"anchor payload of {len(payload)} bytes, expected MLP1 and 32")
         to, call = self.contract or self._sender.required_address(), payload
-        if self.contract is not None:
+        if self.settings.multisig is not None:
+            to = self._sender.required_contract()
+            request = None if self._requests is None else self._requests(root)
+            call = self._signed_call(self._node, to, root, request)
+        elif self.contract is not None:
             call = self._abi.store_call(root, "")
         return Draft(self.name, payload, self._sender.prepare(to, call, replaces))
 

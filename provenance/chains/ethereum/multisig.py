@@ -17,8 +17,17 @@ from provenance.chains.ethereum import contract as abi
 from provenance.chains.ethereum.libs import Account
 from provenance.chains.ethereum.node import EthereumNode
 from provenance.chains.ethereum.sender import Sender
-from provenance.errors import ConfigError, InputError, RejectedError, WrongNetworkError
+from provenance.errors import (
+    ConfigError,
+    FormatError,
+    InputError,
+    NetworkUnavailable,
+    ProofError,
+    RejectedError,
+    WrongNetworkError,
+)
 from provenance.proofs.multisig.ethereum import MAX_OWNERS, StoreRequest
+from provenance.proofs.multisig.request import EthereumRequest, SigningRequest
 from provenance.settings import EthereumSettings
 
 
@@ -86,6 +95,28 @@ def check_store(node: EthereumNode, request: StoreRequest, signatures: Sequence[
     if now > request.deadline:
         late = now - request.deadline
         raise RejectedError(f"ethereum: the signatures expired {late} s before the newest block")
+
+
+def signed_call(
+    node: EthereumNode, contract: str, root: bytes, request: SigningRequest | None
+) -> bytes:
+    """The calldata that stores a root with its owners' signatures, as many as are needed.
+
+    Raises:
+        NetworkUnavailable: They have not signed it for this contract.
+        RejectedError, WrongNetworkError: As :func:`check_store`.
+    """
+    quorum, at = node.quorum(contract), bytes.fromhex(contract[2:])
+    asked = isinstance(request, EthereumRequest) and request.store.contract == at
+    if not isinstance(request, EthereumRequest) or not asked or quorum is None:
+        problem = f"no owner of {contract} signed root {root.hex()}"
+        raise NetworkUnavailable(f"ethereum: {problem}: provenance multisig request ethereum")
+    signatures = request.signatures[: quorum.threshold]
+    try:
+        check_store(node, request.store, signatures)
+    except (FormatError, ProofError) as error:
+        raise NetworkUnavailable(f"ethereum: {error}") from error
+    return request.store.calldata(signatures)
 
 
 def stored(node: EthereumNode, request: StoreRequest) -> bool:

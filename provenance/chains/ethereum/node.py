@@ -30,7 +30,8 @@ from provenance.errors import (
     RejectedError,
     WrongNetworkError,
 )
-from provenance.ports.values import Observation, Place, Quorum, payload_root
+from provenance.ports.values import Observation, Place, payload_root
+from provenance.proofs.multisig import Quorum
 from provenance.proofs.multisig.ethereum import STORE_SIGNED
 from provenance.settings import EthereumSettings
 
@@ -169,6 +170,21 @@ class EthereumNode:
                 f"ethereum: no contract at {address} on chain id {self.chain_id()}; "
                 "check blockchain.ethereum.contract_address or deploy one: "
                 "provenance contract deploy"
+            )
+
+    def require_owners(self, address: str) -> None:
+        """WrongNetworkError where the contract's owners are not those of the settings: nobody's
+        signatures would ever suffice, or other people's would."""
+        own, found = self._settings.multisig, self.quorum(address)
+        wanted = None if own is None else Quorum(own.threshold, own.owners)
+        if found != wanted:
+            told, expected = (
+                "no k-of-n contract" if each is None else f"{each.threshold} of {len(each.owners)}"
+                for each in (found, wanted)
+            )
+            raise WrongNetworkError(
+                f"ethereum: the contract at {address} is {told}, expected {expected} with the "
+                "owners of blockchain.ethereum.multisig"
             )
 
     def view(self, address: str, call: bytes) -> bytes:

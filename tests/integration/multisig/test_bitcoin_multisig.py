@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import uuid
-from decimal import Decimal
 
 import pytest
 from msgspec import structs
@@ -19,7 +18,7 @@ from provenance.chains.bitcoin.rpc import BitcoinRpc, as_object, as_text
 from provenance.errors import NetworkUnavailable
 from provenance.ports.values import anchor_payload
 from provenance.proofs.bitcoin import parse_transaction
-from provenance.proofs.multisig.bitcoin import Script, check_spend
+from provenance.proofs.multisig.bitcoin import check_spend
 from provenance.settings import BitcoinMultisig, BitcoinSettings
 from tests.support.nodes.owners import BITCOIN_KEYS, SECRETS, wif
 from tests.support.nodes.regtest import Regtest
@@ -56,7 +55,7 @@ def owners(bitcoin_settings: BitcoinSettings) -> Owners:
 
 def test_two_of_three_sign_one_transaction(owners: Owners) -> None:
     script, payload = owners.script, owners.payload
-    psbt = make_psbt(owners.watching, script, payload, Decimal(2), [])
+    psbt = make_psbt(owners.watching, script, payload)
     assert psbt.signers(script) == ()
     one = cosign(owners.wallet(0), script, psbt)
     assert one.signers(script) == (BITCOIN_KEYS[0],)
