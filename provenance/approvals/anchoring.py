@@ -94,9 +94,11 @@ class AnchoringApprovals:
         """How the approval of an anchor stands; None where it needs none. Raises InputError: it
         cannot be said what must be signed."""
         wanted = self._wanted(tx, row)
-        data = None if wanted is None else tx.approval(row.id)
-        if wanted is None or data is None:
-            return wanted and Approval(wanted)
+        if wanted is None:
+            return None
+        data = tx.approval(row.id)
+        if data is None:
+            return Approval(wanted)
         what = f"approval of anchor {row.id}"
         try:
             envelope = Envelope.decode(data, what)

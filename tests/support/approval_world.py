@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import replace as with_changes
 from datetime import date
+from typing import Any
 from uuid import UUID
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from msgspec.structs import replace
 
 from provenance.approvals.anchoring import AnchoringApprovals, Approval, add, take, waiting
 from provenance.approvals.envelope import sign
@@ -38,13 +40,9 @@ class ApprovalWorld(World):
         self.runs = 0
 
     def set_rule(self, rule: ApprovalSettings) -> None:
-        networks: tuple[str, ...] = (self.name,)
-        own = {"at_least": rule.at_least, "by": rule.by, "networks": networks, "since": rule.since}
-        self.approvals = AnchoringApprovals(
-            ApprovalSettings(**own),  # type: ignore[arg-type]  no configuration names this network
-            SIGNER.verifier.vkey,
-            self.clock,
-        )
+        networks: Any = (self.name,)  # which no configuration names
+        rule = replace(rule, networks=networks)
+        self.approvals = AnchoringApprovals(rule, SIGNER.verifier.vkey, self.clock)
         self.conditions = (self.approvals,)
 
     def final(self) -> AnchorRow:
@@ -82,7 +80,7 @@ def signed(envelope: Envelope, *names: str) -> Envelope:
     return envelope
 
 
-def altered(envelope: Envelope, **changes: object) -> Envelope:
+def altered(envelope: Envelope, **changes: Any) -> Envelope:
     """A statement with other values, signed by nobody."""
     stated = Anchoring.decode(envelope.payload, "x")
-    return Envelope(replace(stated, **changes).encode(), {})  # type: ignore[arg-type]
+    return Envelope(with_changes(stated, **changes).encode(), {})

@@ -18,6 +18,7 @@ from provenance.approvals.statement import Anchoring
 from provenance.bootstrap import reading, sending
 from provenance.cli.output import answer, print_table, settings_of
 from provenance.errors import InputError
+from provenance.formats.dsse import Envelope
 from provenance.operations.words import age
 from provenance.ports.values import AnchorRow
 from provenance.settings import Settings
@@ -106,9 +107,7 @@ def _approvals(arguments: argparse.Namespace) -> tuple[Settings, AnchoringApprov
     return settings, AnchoringApprovals(settings.approvals, key.vkey, time.time)
 
 
-def _answer(
-    arguments: argparse.Namespace, path: Path, stated: Anchoring, signed: envelope.Envelope
-) -> int:
+def _answer(arguments: argparse.Namespace, path: Path, stated: Anchoring, signed: Envelope) -> int:
     count = len(signed.signatures)
     document = _statement(stated) | {"file": str(path), "signatures": count}
     return answer(arguments, document, f"{path}: {count} signed; {stated.line}")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from provenance.anchor.conditions import LOOK_S, waits_for
@@ -159,6 +159,8 @@ def test_the_first_condition_that_is_not_met_is_told() -> None:
         assert waits_for((Waits(),), tx, row) is None
 
 
+@pytest.mark.slow
+@settings(max_examples=20, deadline=None)
 @given(st.data())
 def test_whatever_waits_none_is_sent_that_waits_and_the_newest_gets_there(
     data: st.DataObject,
