@@ -20,6 +20,7 @@ lease has run out.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
@@ -27,6 +28,7 @@ from provenance.anchor import pauses
 from provenance.anchor.conditions import held, sort_unsigned, waits_for
 from provenance.anchor.delivery import AnchorDelivery, Outcome, Pass
 from provenance.anchor.outbox import IN_FLIGHT, Trigger
+from provenance.errors import NetworkError, NetworkUnavailable
 from provenance.ports.store import LedgerTx
 from provenance.ports.values import AnchorRow, AnchorState, SignedVersion, anchor_payload
 
@@ -47,6 +49,7 @@ def publish(delivery: AnchorDelivery, *, max_in_flight: int | None = None) -> Pa
     """
     network = delivery.network.name
     most = MAX_IN_FLIGHT.get(network, DEFAULT_IN_FLIGHT) if max_in_flight is None else max_in_flight
+    _meet(delivery)
     with delivery.store.transaction() as tx:
         replaced = sort_unsigned(tx, network, delivery.conditions, delivery.clock())
         states = {AnchorState.SIGNED}
@@ -63,6 +66,15 @@ def publish(delivery: AnchorDelivery, *, max_in_flight: int | None = None) -> Pa
         return _sign_store_and_send(delivery, row, most)
 
     return delivery.each(rows, work, replaced)
+
+
+def _meet(delivery: AnchorDelivery) -> None:
+    """Ask a network that was never asked who it is: conditions may be of one chain."""
+    with delivery.store.snapshot() as tx:
+        known = tx.network(delivery.network.name)
+    if delivery.conditions and (known is None or not known.identity):
+        with suppress(NetworkError, NetworkUnavailable):
+            pauses.check_identity(delivery.store, delivery.network, delivery.clock)
 
 
 def _sign_store_and_send(delivery: AnchorDelivery, row: AnchorRow, max_in_flight: int) -> Outcome:

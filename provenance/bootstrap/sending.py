@@ -128,21 +128,27 @@ def _signing_request(store: LedgerStore, network: str, root: bytes) -> SigningRe
     return None if document is None else decode_request(document, f"{network} signing request")
 
 
-def conditions(settings: Settings, name: str) -> tuple[Condition, ...]:
-    """What each head of a network must meet before it is signed."""
-    from provenance.anchor.owners import OwnersSign
-
-    section = getattr(settings.blockchain, name, None)
-    multisig = getattr(section, "multisig", None)
-    if multisig is None:
-        return ()
-    rate = getattr(section, "max_fee_rate", 0.0)
-    return (OwnersSign(Quorum(multisig.threshold, multisig.owners), rate, time.time),)
-
-
 def open_networks(settings: Settings) -> dict[str, Network]:
     """The configured networks by name, in order."""
     return {name: open_network(settings, name) for name in settings.blockchain.networks}
+
+
+def anchor_conditions(settings: Settings, name: str) -> tuple[Condition, ...]:
+    """What a head must meet before it is signed for a network: persons approve, owners sign.
+    Raises ConfigError: persons must approve, and the ledger's key is not this user's to read."""
+    from provenance.anchor.owners import OwnersSign
+    from provenance.approvals.anchoring import AnchoringApprovals
+    from provenance.bootstrap.reading import require_ledger_key
+
+    conditions: tuple[Condition, ...] = ()
+    rule, section = settings.approvals, getattr(settings.blockchain, name, None)
+    if rule is not None and name in rule.networks:
+        vkey = require_ledger_key(settings).vkey
+        conditions += (AnchoringApprovals(rule, vkey, time.time),)
+    if (multisig := getattr(section, "multisig", None)) is not None:
+        quorum = Quorum(multisig.threshold, multisig.owners)
+        conditions += (OwnersSign(quorum, getattr(section, "max_fee_rate", 0.0), time.time),)
+    return conditions
 
 
 def retry_settings(settings: Settings, name: str) -> RetrySettings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from provenance.settings.multisig import BitcoinMultisig, EthereumMultisig
 from provenance.settings.reading import load
 from provenance.settings.redis_urls import (
     RedisAddress,
@@ -14,10 +15,8 @@ from provenance.settings.values import (
     NETWORKS,
     READERS,
     SIGSTORE_ENV,
-    BitcoinMultisig,
     BitcoinSettings,
     BlockchainSettings,
-    EthereumMultisig,
     EthereumSettings,
     IPFSSettings,
     LocalSettings,

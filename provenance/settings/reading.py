@@ -18,7 +18,9 @@ from typing import Any
 from msgspec.structs import fields, replace
 
 from provenance.errors import ConfigError, FormatError, InputError
+from provenance.settings.approvals import ApprovalSettings
 from provenance.settings.hyperparameters import Hyperparameters, hyperparameters, named_fields
+from provenance.settings.multisig import BitcoinMultisig, EthereumMultisig, TrustedMultisig
 from provenance.settings.objects import (
     BASE_DIR,
     JsonObject,
@@ -30,29 +32,26 @@ from provenance.settings.objects import (
 )
 from provenance.settings.redis_urls import broker_address, stream_address
 from provenance.settings.secrets import ethereum_key, secret
+from provenance.settings.section import Section
 from provenance.settings.urls import fixed_url, node_url, sqlite_url
 from provenance.settings.values import (
     BITCOIN_NAMES,
     NETWORKS,
     SIGSTORE_ENV,
     ArchiveSettings,
-    BitcoinMultisig,
     BitcoinSettings,
     BlockchainSettings,
-    EthereumMultisig,
     EthereumSettings,
     IdentitySettings,
     IPFSSettings,
     LocalSettings,
     NodeSettings,
-    Section,
     Settings,
     StorageOptions,
     TeamSettings,
     TrustedChains,
     TrustedContract,
     TrustedIdentity,
-    TrustedMultisig,
     TrustedWitnesses,
     TrustSettings,
     VerificationSettings,
@@ -120,6 +119,8 @@ def load(
     verification, teams = whole.child("verification"), whole.child("teams")
     has_archive = whole.raw.get("archive") is not None
     archive = whole.child("archive")
+    has_approvals = whole.raw.get("approvals") is not None
+    approvals = whole.child("approvals")
     for name in ("redis_url", "broker_url", "database_url", "team", "identity_key_file"):
         whole.raw[name] = os.environ.get(f"PROVENANCE_{name.upper()}") or whole.raw.get(name)
     settings = replace(whole.read(Settings, base_dir=base), base_dir=base)  # as it was given
@@ -139,6 +140,7 @@ def load(
         teams=_teams(teams, trusted.trainers),
         verification=_verification(verification),
         archive=archive.read(ArchiveSettings) if has_archive else None,
+        approvals=_approvals(approvals) if has_approvals else None,
         identity=_identity(identity, settings),
         training=recorded.values,
         training_notes=recorded.notes,
@@ -336,6 +338,26 @@ def trainers_of(o: JsonObject) -> dict[str, str | TrustedIdentity]:
             expected = "64 hex digits (Ed25519) or an object with identity and issuer (Sigstore)"
             raise o.fail(name, f"found {show(key)}, expected {expected}")
     return trainers
+
+
+def approvers_of(o: JsonObject) -> dict[str, str]:
+    """Whose the Ed25519 keys of an object are, by name; ConfigError."""
+    keys = {name: key for name, key in trainers_of(o).items() if isinstance(key, str)}
+    for name in o.raw.keys() - keys.keys():
+        raise o.fail(name, "found an identity of Sigstore, expected 64 hex digits (Ed25519)")
+    return keys
+
+
+def _approvals(o: JsonObject) -> ApprovalSettings:
+    by = o.child("by")
+    if by.raw:
+        o.raw["by"] = approvers_of(by)
+    approvals = o.read(ApprovalSettings)
+    if problem := approvals.problem():
+        raise o.fail(*problem)
+    if len(set(approvals.networks)) < len(approvals.networks):
+        raise o.fail("networks", "found a network twice, expected each once")
+    return approvals
 
 
 def _witnesses(o: JsonObject) -> TrustedWitnesses:

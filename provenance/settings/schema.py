@@ -13,20 +13,19 @@ from typing import Any
 
 from msgspec.json import schema_components
 
+from provenance.settings.approvals import ApprovalSettings
+from provenance.settings.multisig import BitcoinMultisig, EthereumMultisig, TrustedMultisig
 from provenance.settings.reading import NOT_IN_JSON, SECTIONS, TABLE
+from provenance.settings.section import Section
 from provenance.settings.values import (
     ArchiveSettings,
-    BitcoinMultisig,
     BlockchainSettings,
-    EthereumMultisig,
     IdentitySettings,
-    Section,
     Settings,
     TeamSettings,
     TrustedChains,
     TrustedContract,
     TrustedIdentity,
-    TrustedMultisig,
     TrustedWitnesses,
     TrustSettings,
     VerificationSettings,
@@ -55,8 +54,8 @@ def settings_schema() -> dict[str, Any]:
     )
     sections: list[type[Section]] = [
         Settings, WeightSettings, BlockchainSettings, IdentitySettings,
-        VerificationSettings, WebhookSettings, ArchiveSettings, TeamSettings, *SECTIONS.values(),
-        *TRUST,
+        VerificationSettings, WebhookSettings, ArchiveSettings, TeamSettings, ApprovalSettings,
+        *SECTIONS.values(), *TRUST,
     ]  # fmt: skip
     for cls in sections:
         part = parts[cls.__name__]

@@ -9,26 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from msgspec import Meta, Struct, field
+from msgspec import Meta, field
+
+from provenance.settings.approvals import ApprovalSettings
+from provenance.settings.multisig import Address, BitcoinMultisig, EthereumMultisig, TrustedMultisig
+from provenance.settings.section import Count, Section, Text
+from provenance.settings.section import bounds as _bounds
 
 NETWORKS = ("ethereum", "bitcoin", "ipfs", "local")
 READERS = ("bitcoin", "ipfs")
 """Networks whose nodes may want a password even of those who only read."""
 SIGSTORE_ENV = "PROVENANCE_IDENTITY_SIGSTORE"
-SECRET_FIELDS = frozenset(
-    {"url", "redis_url", "broker_url", "database_url", "private_key", "password", "auth"}
-)
-"""Fields that are, or may carry, a secret: neither repr nor a message shows their values."""
 
 
-def _bounds(low: float, high: float, what: str) -> Meta:
-    return Meta(ge=low, le=high, description=f"{what} from {low:g} to {high:g}")
-
-
-Count = Annotated[int, _bounds(1, 10_000, "a whole number")]
-Text = Annotated[str, Meta(pattern=r"\S", description="a non-empty string")]
 TeamName = Annotated[
     str,
     Meta(
@@ -43,23 +38,6 @@ Bytes = (
         str, Meta(pattern=r"^\d{1,9}(\.\d{1,3})? ?(kB|MB|GB|TB)$", description='such as "20GB"')
     ]
 )
-Address = Annotated[str, Meta(pattern="^0x[0-9a-fA-F]{40}$", description="0x and 40 hex digits")]
-
-
-class Section(Struct, frozen=True, forbid_unknown_fields=True):
-    """An object of the configuration. No secret is in its repr."""
-
-    ALIASES: ClassVar[Mapping[str, str]] = {}
-    """Second names of fields in JSON."""
-
-    def __rich_repr__(self) -> list[tuple[str, Any]]:
-        """Fields and values that may be shown."""
-        shown = (name for name in self.__struct_fields__ if name not in SECRET_FIELDS)
-        return [(name, getattr(self, name)) for name in shown]
-
-    def __repr__(self) -> str:
-        shown = ", ".join(f"{name}={value!r}" for name, value in self.__rich_repr__())
-        return f"{type(self).__name__}({shown})"
 
 
 class RetrySettings(Section, frozen=True):
@@ -73,7 +51,7 @@ class RetrySettings(Section, frozen=True):
 class NodeSettings(Section, frozen=True):
     """What is set for every node that is asked over HTTP."""
 
-    ALIASES = {"rpc_url": "url"}
+    ALIASES: ClassVar = {"rpc_url": "url"}
 
     url: Annotated[str, Meta(pattern=r"\S", description="a URL")]
     enabled: bool = True
@@ -87,23 +65,6 @@ class NodeSettings(Section, frozen=True):
     def retry(self) -> RetrySettings:
         """The backoff of this network's deliveries."""
         return RetrySettings(self.retry_base, self.retry_cap, self.retry_attempts)
-
-
-class EthereumMultisig(Section, frozen=True):
-    """Owners of an ``MLProvenanceMultisig`` contract, of whom ``threshold`` sign each head."""
-
-    owners: Annotated[tuple[Address, ...], Meta(description="a list of 1 to 16 addresses")]
-    threshold: Annotated[int, _bounds(1, 16, "a whole number")]
-
-
-class BitcoinMultisig(Section, frozen=True):
-    """Keys of a ``wsh(sortedmulti(...))`` output, ``threshold`` of which sign each head."""
-
-    owners: Annotated[
-        tuple[Annotated[str, Meta(pattern="^0[23][0-9a-f]{64}$")], ...],
-        Meta(description="a list of 1 to 16 compressed public keys, 66 lower-case hex digits"),
-    ]
-    threshold: Annotated[int, _bounds(1, 16, "a whole number")]
 
 
 class EthereumSettings(NodeSettings, frozen=True):
@@ -142,7 +103,7 @@ BITCOIN_NAMES = {"mainnet": "main", "testnet": "test"}
 class BitcoinSettings(NodeSettings, frozen=True):
     """One bitcoind."""
 
-    ALIASES = {"rpc_url": "url", "user": "rpc_user"}
+    ALIASES: ClassVar = {"rpc_url": "url", "user": "rpc_user"}
 
     network: BitcoinNetwork = "regtest"
     """Checked against the node; ``mainnet`` is read as ``main``, ``testnet`` as ``test``."""
@@ -163,7 +124,7 @@ class BitcoinSettings(NodeSettings, frozen=True):
 class IPFSSettings(NodeSettings, frozen=True):
     """One IPFS daemon's HTTP RPC (base URL, with or without ``/api/v0``)."""
 
-    ALIASES = {"rpc_url": "url", "api_url": "url"}
+    ALIASES: ClassVar = {"rpc_url": "url", "api_url": "url"}
 
     pin: bool = True
     auth: Text | None = None
@@ -232,13 +193,6 @@ class TrustedChains(Section, frozen=True):
     ] = ()
 
 
-class TrustedMultisig(Section, frozen=True):
-    """Whose signatures every anchor must have, where the network is named here."""
-
-    ethereum: EthereumMultisig | None = None
-    bitcoin: BitcoinMultisig | None = None
-
-
 class TrustedWitnesses(Section, frozen=True):
     """Witnesses of the ledger, and how many of them must have cosigned; all where None."""
 
@@ -256,7 +210,7 @@ class TrustedIdentity(Section, frozen=True):
 class TrustSettings(Section, frozen=True):
     """What a reader of evidence pins. It is signed by nobody: it is the reader's own."""
 
-    ALIASES = {"ledger_key": "ledger_keys"}
+    ALIASES: ClassVar = {"ledger_key": "ledger_keys"}
 
     ledger_keys: Text | Annotated[tuple[Text, ...], Meta(description="a list of keys")] = ()
     """Verifier keys (C2SP signed-note), ``name+id+base64``; read as a list."""
@@ -361,6 +315,8 @@ class Settings(Section, frozen=True):
     blockchain: BlockchainSettings = BlockchainSettings()
     trust: TrustSettings = TrustSettings()
     verification: VerificationSettings = VerificationSettings()
+    approvals: ApprovalSettings | None = None
+    """None: nobody has to approve anything."""
     archive: ArchiveSettings | None = None
     """None: every run's records stay in the database."""
     teams: Mapping[str, TeamSettings] = field(default_factory=dict)

@@ -63,12 +63,19 @@ class World:
     def clock(self) -> float:
         return self.now
 
-    def head(self, entries: int = 1, due: bool = True) -> AnchorRow | None:
-        """Append entries, add the head over them and, where ``due``, its outbox row."""
+    def head(
+        self, entries: int = 1, due: bool = True, final: UUID | None = None
+    ) -> AnchorRow | None:
+        """Append entries, add the head over them and, where ``due``, its outbox row; the last is
+        the final root of the run ``final``, where one is given."""
         with self.store.transaction() as tx:
-            for _ in range(entries):
+            for at in range(entries):
                 root = hashlib.sha256(f"root {self.size}".encode()).digest()
-                tx.append_entry(RUN, Phase.CHECKPOINT, self.size, root, True, self.now)
+                if final is not None and at == entries - 1:
+                    tx.add_run(final, SIGNER.verifier.public_bytes, self.now)
+                    tx.append_entry(final, Phase.AFTER, None, root, True, self.now)
+                else:
+                    tx.append_entry(RUN, Phase.CHECKPOINT, self.size, root, True, self.now)
                 self.frontier = self.frontier.append(root)
                 self.size += 1
             root = self.frontier.root()
