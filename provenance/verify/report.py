@@ -16,6 +16,7 @@ from provenance.evidence.story import OPEN, RunState
 from provenance.formats.fields import as_json
 from provenance.formats.record import Json, Kind, Record
 from provenance.verify.catalogue import RECORDS, Check, Status
+from provenance.verify.cross import CrossSeal
 from provenance.verify.identity import Standing
 from provenance.verify.trust import Chain
 
@@ -210,6 +211,8 @@ class VerificationReport:
     seals: tuple[Seal, ...]
     networks: Mapping[str, Mapping[str, NetworkCheck]]
     """By network, then by seal label."""
+    cross: tuple[CrossSeal, ...]
+    """The seals that several networks have."""
     metrics: tuple[EpochMetrics, ...]
     not_checked: tuple[str, ...]
     evidence: RunEvidence = field(repr=False)
@@ -284,6 +287,7 @@ class VerificationReport:
                 name: {label: seal.as_dict() for label, seal in seals.items()}
                 for name, seals in self.networks.items()
             },
+            "cross": as_json(self.cross),
             "not_checked": list(self.not_checked),
         }
 
