@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec import structs
 
-from provenance.app.verify import verify_run
 from provenance.bootstrap import sending
 from provenance.bundle.reader import read_bundle
 from provenance.chains.bitcoin.interface import BitcoinInterface
+from provenance.chains.ethereum.bitcoin_view import proof_of
 from provenance.chains.ethereum.interface import EthereumInterface, deploy
 from provenance.cli import main
-from provenance.errors import ProvenanceError, WrongNetworkError
+from provenance.errors import ProofError, WrongNetworkError
+from provenance.formats.receipt import Receipt
 from provenance.settings import BitcoinSettings, EthereumSettings, load
 from tests.support.nodes.ethereum_chain import KEYS, Anvil
 from tests.support.nodes.regtest import Regtest
+from tests.support.paths import VECTORS
 from tests.support.verify_world import World, story
 
 pytest_plugins = ["tests.support.nodes.fixtures_ethereum"]
@@ -83,6 +86,13 @@ def deployment(
 Capture = pytest.CaptureFixture[str]
 
 
+def bitcoin_receipt(bundle: Path) -> Receipt:
+    """That of the last seal."""
+    receipts = [file.decoded for file in read_bundle(bundle).receipts]
+    found = [r for r in receipts if isinstance(r, Receipt) and r.anchor.network == "bitcoin"]
+    return found[-1]
+
+
 def test_ethereum_confirms_what_bitcoin_carries(deployment: Deployment, capsys: Capture) -> None:
     for subject in ("latest", str(deployment.bundle)):
         confirm = ("contract", "confirm", subject, "--view", deployment.view)
@@ -90,8 +100,7 @@ def test_ethereum_confirms_what_bitcoin_carries(deployment: Deployment, capsys: 
         line = capsys.readouterr().out
         assert deployment.run(*confirm, "--json") == 0
         (head,) = json.loads(capsys.readouterr().out)["heads"]
-        receipts = [file.decoded for file in read_bundle(deployment.bundle).receipts]
-        (mined,) = {r.anchor for r in receipts if getattr(r, "anchor").network == "bitcoin"}  # noqa: B009
+        mined = bitcoin_receipt(deployment.bundle).anchor
         assert head["block_hash"] == mined.block_hash
         assert head["time"] == mined.block_time
         assert "MLP1".encode().hex() + head["root"] == mined.payload.hex()
@@ -118,3 +127,71 @@ def test_the_two_networks_tell_one_head_and_a_time(deployment: Deployment, capsy
     check = next(check for check in report["checks"] if check["number"] == 9)
     assert check["status"] == "passed"
     assert check["detail"] in " ".join(shown.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "line"),
+    [
+        (("--view", "0x12"), 2, "--view: found '0x12', expected 0x and 40 hex digits"),
+        (("--view", "0x" + "12" * 20), 2, "no contract lies at 0x1212"),
+        (("--view", "CONTRACT"), 2, "other code than BitcoinAnchor's lies at 0x"),
+        (("--view", "VIEW", "--least-work", "300"), 2, "--least-work: found 300, expected 0 to"),
+        (
+            ("--view", "VIEW", "--least-work", "40"),
+            1,
+            "refuses bitcoin (regtest) TRANSACTION: ethereum: the headers took 6 hashes, "
+            "expected 1099511627776 at least",
+        ),
+    ],
+)
+def test_what_cannot_be_confirmed_is_one_line(
+    deployment: Deployment, words: tuple[str, ...], code: int, line: str, capsys: Capture
+) -> None:
+    places = {"CONTRACT": deployment.contract, "VIEW": deployment.view}
+    words = tuple(places.get(word, word) for word in words)
+    id = bitcoin_receipt(deployment.bundle).anchor.transaction_id
+    line = line.replace("TRANSACTION", id)
+    assert deployment.run("contract", "confirm", "latest", *words) == code
+    told = capsys.readouterr()
+    assert line in told.out + told.err
+    assert len((told.out + told.err).splitlines()) == 1
+
+
+def test_only_a_register_of_our_code_is_asked(deployment: Deployment) -> None:
+    """And it must hold the root: another one of the same code is empty."""
+    ethereum = load(deployment.config, deployment.base).blockchain.ethereum
+    assert ethereum is not None
+    empty, _ = deploy(ethereum)
+    receipt = bitcoin_receipt(deployment.bundle)
+    root, proof = receipt.ledger.root, proof_of(receipt.evidence)
+    network = EthereumInterface(ethereum)
+    try:
+        ask = partial(network.confirm_bitcoin, deployment.view)
+        assert ask(None, root, proof, 1).registered is None
+        assert ask(deployment.contract, root, proof, 1).registered is not None
+        with pytest.raises(ProofError, match=f"register {empty.lower()} does not hold root"):
+            ask(empty, root, proof, 1)
+        with pytest.raises(WrongNetworkError, match="other code than MLProvenance's lies at"):
+            ask(deployment.view, root, proof, 1)
+    finally:
+        network.close()
+
+
+def test_evidence_that_does_not_hold_is_not_asked_about(
+    deployment: Deployment, tmp_path: Path, capsys: Capture
+) -> None:
+    forged = tmp_path / "forged"
+    shutil.copytree(deployment.bundle, forged)
+    path = forged / "receipts" / "after-bitcoin.json"
+    path.write_bytes(path.read_bytes().replace(b'"depth":', b'"depth":1'))
+    assert deployment.run("contract", "confirm", str(forged), "--view", deployment.view) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "after-bitcoin" in line
+
+
+def test_a_run_without_a_bitcoin_receipt_has_nothing_to_confirm(
+    deployment: Deployment, capsys: Capture
+) -> None:
+    bundle = str(VECTORS / "bundle-v1-ranks.zip")
+    assert deployment.run("contract", "confirm", bundle, "--view", deployment.view) == 2
+    assert "found no Bitcoin receipt, expected one at least" in capsys.readouterr().err
