@@ -42,6 +42,7 @@ demo  demo:demo  train, anchor, verify and tamper, all real
   --epochs EPOCHS  epochs to train (5)
   --networks NETWORKS  comma-separated: ethereum,bitcoin,ipfs,local (all that run)
   --timeout TIMEOUT  seconds to wait (120)
+  --beyond  then walk each capability of docs/guides
 up  up:up  run Redis, workers, beat and shipper until Ctrl-C
   --flower  run Flower on loopback too
   --flower-port FLOWER_PORT  port of Flower (a free one)

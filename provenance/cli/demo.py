@@ -14,13 +14,14 @@ DEFAULT_BASE = Path("artifacts")
 
 
 def demo(arguments: argparse.Namespace) -> int:
-    """Run it; 0 where every network verified and the tampering was found, else 1."""
+    """Run it; 0 where every network verified, the tampering was found and no walk failed."""
     base = arguments.base_dir / "demo" if arguments.base_dir == DEFAULT_BASE else arguments.base_dir
     options = DemoOptions(
         base_dir=base,
         epochs=arguments.epochs,
         networks=tuple(arguments.networks.split(",")) if arguments.networks else None,
         timeout_s=arguments.timeout,
+        beyond=arguments.beyond,
     )
     started = time.monotonic()
     with err.status("provenance demo") as status:
@@ -41,7 +42,8 @@ def demo(arguments: argparse.Namespace) -> int:
     verified = all(n["status"] == "verified" for n in document["networks"].values())
     clean = not document["fsck"]["findings"] and not document["fsck"]["unchecked"]
     found = document["tamper"]["detected"]
-    return 0 if document["chain_integrity"] and found and verified and clean else 1
+    walked = all(walk["status"] != "failed" for walk in document["beyond"].values())
+    return 0 if document["chain_integrity"] and found and verified and clean and walked else 1
 
 
 def _print(document: dict[str, Any]) -> None:
@@ -68,4 +70,6 @@ def _print(document: dict[str, Any]) -> None:
     out.print(f"chain integrity: {integrity}")
     for line in document["rests_on"]:
         out.print(f"  rests on: {line}")
+    for name, walk in document["beyond"].items():
+        out.print(f"{name}: {walk['status']}: {walk['line']}")
     out.print(f"report: {document['report_path']}")

@@ -27,6 +27,7 @@ from provenance.app.report import write_report
 from provenance.app.verify import verify_path, verify_run
 from provenance.bootstrap import sending
 from provenance.demo import training as demo_training
+from provenance.demo.beyond.stage import Stage, walk_all
 from provenance.errors import ProvenanceError, UsageError
 from provenance.settings import NETWORKS, Settings, load
 from provenance.tickets import Ticket
@@ -41,13 +42,15 @@ MINE_EVERY_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class DemoOptions:
-    """What to run. ``networks``: None takes every one whose server runs."""
+    """What to run. ``networks``: None takes every one whose server runs; ``beyond``: then walk
+    every capability beyond recording, anchoring and verifying."""
 
     base_dir: Path
     epochs: int = 5
     networks: tuple[str, ...] | None = None
     timeout_s: float = 120.0
     root: Path = Path()
+    beyond: bool = False
 
 
 def run(options: DemoOptions, say: Say) -> dict[str, Any]:
@@ -70,6 +73,16 @@ def run(options: DemoOptions, say: Say) -> dict[str, Any]:
         tamper = _tamper(settings, report_path.parent / "evidence")
         say("fsck", "spool, database and chains against each other, independently")
         checked = fsck(settings, since=since).as_dict()
+        beyond: dict[str, Any] = {}
+        if options.beyond:
+            scratch = options.base_dir / "beyond"
+            shutil.rmtree(scratch, ignore_errors=True)
+            scratch.mkdir()
+            evidence = report_path.parent / "evidence"
+            with _mining(servers):
+                beyond = walk_all(
+                    Stage(settings, config_path, tracker.run_id, evidence, scratch, servers), say
+                )
     networks = {}
     for name in settings.blockchain.networks:
         statuses = {seal.status for seal in report.networks.get(name, {}).values()}
@@ -90,6 +103,7 @@ def run(options: DemoOptions, say: Say) -> dict[str, Any]:
         "report_path": str(report_path),
         "fsck": checked,
         "since_block": since,
+        "beyond": beyond,
     }
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from provenance.demo.beyond.stage import WALKS
 from tests.conftest import ROOT, missing
 
 NETWORKS = {"ethereum", "bitcoin", "ipfs", "local"}
@@ -20,13 +21,13 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     base = tmp_path_factory.mktemp("demo")
     done = subprocess.run(
         [
-            sys.executable, "-m", "provenance.cli", "demo", "--json",
+            sys.executable, "-m", "provenance.cli", "demo", "--json", "--beyond",
             "--epochs", "3", "--base-dir", str(base),
         ],
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=400,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     document: dict[str, Any] = json.loads(done.stdout)
@@ -37,7 +38,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.mark.nodes
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(450)
 def test_every_network_is_verified_before_and_after(demo: dict[str, Any]) -> None:
     assert demo["chain_integrity"] is True
     assert demo["root_before"] != demo["root_after"]
@@ -75,3 +76,12 @@ def test_the_independent_checker_finds_nothing(demo: dict[str, Any]) -> None:
     assert demo["fsck"]["findings"] == []
     assert demo["fsck"]["unchecked"] == []
     assert demo["fsck"]["checked"]
+
+
+@pytest.mark.nodes
+def test_every_walk_beyond_shows_its_evidence(demo: dict[str, Any]) -> None:
+    told = {
+        name: walk["line"] for name, walk in demo["beyond"].items() if walk["status"] != "shown"
+    }
+    assert told == {}
+    assert tuple(demo["beyond"]) == WALKS
