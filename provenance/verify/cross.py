@@ -136,7 +136,6 @@ def contradiction(clocks: Sequence[Clock]) -> str | None:
     if least.least <= most.most:
         return None
     return (
-        f"the chains' times are {least.least - most.most:.0f} s further apart than they may be: "
-        f"by {least.chain} the ledger's clock is {least.least:.0f} s behind or more, "
-        f"by {most.chain} {most.most:.0f} s or less"
+        f"no clock of the ledger fits the times of the blocks: by {least.chain} it is "
+        f"{least.least:.0f} s behind or more, by {most.chain} {most.most:.0f} s or less"
     )

@@ -212,7 +212,6 @@ class VerificationReport:
     networks: Mapping[str, Mapping[str, NetworkCheck]]
     """By network, then by seal label."""
     cross: tuple[CrossSeal, ...]
-    """The seals that several networks have."""
     metrics: tuple[EpochMetrics, ...]
     not_checked: tuple[str, ...]
     evidence: RunEvidence = field(repr=False)

@@ -265,7 +265,7 @@ def check_agreement(
             roots_of = ", ".join(f"{n} {root.hex()}" for n, root in sorted(by_network.items()))
             findings.fail(AGREE, f"head {size}", f"networks carry different roots: {roots_of}")
     confirmed = {
-        (r.receipt.anchor.network, r.receipt.anchor.transaction_id): r.receipt.anchor.confirmed_at
+        (r.receipt.anchor.network, r.label, r.receipt.ledger.size): r.receipt.anchor.confirmed_at
         for r in receipts
     }
     shown = [
@@ -286,7 +286,7 @@ def check_agreement(
         if any(min(sizes) <= size < max(sizes) for size in untied):
             heads = "untied"
         clocks = [
-            clock_of(anchor, entry.created_at, confirmed[check.network, check.transaction_id or ""])
+            clock_of(anchor, entry.created_at, confirmed[check.network, label, anchor.size])
             for anchor, check in zip(anchors, checks, strict=True)
         ]
         problem = contradiction([clock for clock in clocks if clock is not None])
