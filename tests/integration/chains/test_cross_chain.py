@@ -103,7 +103,7 @@ def test_ethereum_confirms_what_bitcoin_carries(deployment: Deployment, capsys: 
         mined = bitcoin_receipt(deployment.bundle).anchor
         assert head["block_hash"] == mined.block_hash
         assert head["time"] == mined.block_time
-        assert "MLP1".encode().hex() + head["root"] == mined.payload.hex()
+        assert b"MLP1".hex() + head["root"] == mined.payload.hex()
         assert (head["register"], head["seals"]) == (deployment.contract, ["before", "after"])
         assert head["headers"] == 3
         assert head["work"] == 6
