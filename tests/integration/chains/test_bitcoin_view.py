@@ -113,6 +113,12 @@ def test_block_100000_of_the_main_chain(view: View) -> None:
         view.anchored(ROOT, MAIN_PROOF)
 
 
+def test_the_example_of_the_format_is_answered_so(view: View) -> None:
+    files = [VECTORS / "format" / f"bitcoin-view-{name}.hex" for name in ("call", "answer")]
+    call, answer = (bytes.fromhex("".join(file.read_text().split())) for file in files)
+    assert view.node.view(view.address, call) == answer
+
+
 def test_no_flipped_byte_of_block_100000_is_taken(view: View) -> None:
     transaction, index, path, headers = MAIN_PROOF
     for at in range(0, len(transaction), 7):
@@ -135,6 +141,7 @@ def refused(view: View, proof: Proof) -> None:
         view.included(proof)
 
 
+@pytest.mark.slow
 def test_no_flipped_byte_of_a_root_is_taken(view: View) -> None:
     """All of the transaction and of the first header: what builds on it ties it."""
     assert view.anchored(ROOT, GOOD).work == 6
