@@ -116,6 +116,7 @@ verify  auditor.verify:verify  check a run or a bundle again
   --trust --ledger-key VKEY...  a ledger's key that you trust; repeatable
   --witness-quorum K  how many witnesses (all)
   --parent RUN|PATH|CID  the run that it says it continues: verified too, then held against it
+  --cross  what the networks together say of each seal, and when it existed at the latest
   --explain  list the checks and end
 fsck  auditor.fsck:fsck  check spool, database and chains: nothing lost
   --offline  ask no node
@@ -223,8 +224,26 @@ log monitor  auditor.log:monitor  whether it continues what was seen last
   --state FILE  the last head (<base>/log-monitor/...)
   -o --output FILE  proof (beside the state)
   --ledger-key VKEY  the ledger's key, as you know it
-contract  ACTION  the Ethereum contract
-contract deploy  up:deploy  deploy it with the configured key
+multisig  ACTION  heads that several owners sign on the chain itself
+multisig list  beyond.multisig:waiting  which wait, and who signed
+multisig wallet  beyond.multisig:wallet  make the wallet that watches Bitcoin's owners' coins
+multisig request  beyond.multisig:request  write what the owners of the head that waits sign
+  network {ethereum,bitcoin}
+  --again  another, without signatures: they expired, or its fee is too low
+  -o --output FILE!  signing request
+multisig sign  beyond.multisig:sign  check such a file and sign it, with an owner's configuration
+  file FILE  of 'multisig request'; the signature comes to those that are there
+multisig add  beyond.multisig:add  take signatures into the deployment
+  files FILE+  of 'multisig sign'
+contract  ACTION  the Ethereum contracts
+contract deploy  up:deploy  deploy the register of roots with the configured key
+  | --bitcoin-view  the contract that checks Bitcoin's proofs, instead
+  | --owners ADDRESS...  one that stores a root only with signatures of these; repeatable
+  --threshold K  how many of them must sign
+contract confirm  beyond.cross:confirm  have Ethereum check a run's Bitcoin anchors
+  subject RUN|PATH|CID  run id, latest, bundle folder or .zip, or ipfs:CID
+  --view ADDRESS!  the contract that checks Bitcoin's proofs
+  --least-work BITS  log2 of the hashes that the headers took together (64 on main, else 0)
 networks  ACTION  the networks heads are anchored on
 networks resume  up:resume  lift the pause of a network
   network {ethereum,bitcoin,ipfs,local}
@@ -392,6 +411,8 @@ _KEYWORDS: dict[str, dict[str, Any]] = {
     "--watch": {"type": _interval, "const": 2.0},
     "--sort": {"default": "created"},
     "--quorum": {"type": _positive},
+    "--threshold": {"type": _positive},
+    "--least-work": {"type": _seconds},
     "--witness-quorum": {"type": _positive},
     "--settle": {"type": _seconds, "default": 0.0},
     "--run": {"dest": "run_id"},

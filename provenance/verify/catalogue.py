@@ -105,8 +105,10 @@ CHECKS: Final[tuple[Check, ...]] = (
     Check(
         AGREE,
         "networks agree",
-        "All networks carry the same ledger root for the same size.",
-        "Anything where only one network answered.",
+        "All networks carry one head, or heads that extend each other, and one clock of the ledger "
+        "fits the times of their blocks. The earliest of these times, with what its chain lets it "
+        "be off, is the latest moment at which the root existed.",
+        "That a root is no older than that. Anything of a seal that only one network has.",
     ),
     Check(
         CONTENT,

@@ -52,7 +52,7 @@ from provenance.verify.checks.content import (
     note_not_recorded,
 )
 from provenance.verify.checks.ledger import check_heads, check_ledger, ledger_key
-from provenance.verify.checks.networks import check_networks
+from provenance.verify.checks.networks import check_agreement, check_networks
 from provenance.verify.checks.privacy import check_privacy
 from provenance.verify.checks.receipts import check_receipts
 from provenance.verify.checks.records import check_records, check_statements
@@ -129,7 +129,8 @@ def verify(
     heads = check_heads(evidence, key, trust.witnesses, findings)  # (5)
     check_ledger(evidence, heads, findings)  # (6)
     receipts = check_receipts(evidence, key, heads, findings)  # (7)
-    anchors = check_networks(evidence, receipts, nodes, headers, trust, findings)  # (8) (9)
+    anchors, roots = check_networks(evidence, receipts, nodes, headers, trust, findings)  # (8)
+    cross = check_agreement(evidence, receipts, anchors, roots, findings)  # (9)
     check_content(records, content, findings)  # (10)
     check_states(records, findings)
     check_reused(records, findings)
@@ -157,6 +158,7 @@ def verify(
             for entry, root in zip(evidence.entries, recomputed, strict=True)
         ),
         networks=anchors,
+        cross=cross,
         metrics=metrics_of(records),
         not_checked=tuple(not_checked),
         evidence=evidence,

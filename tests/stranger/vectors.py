@@ -15,6 +15,7 @@ import blake3
 import evidence as chain
 import msgpack
 import producers as signed
+from cross import check_view
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
@@ -291,6 +292,8 @@ def networks(look: Examples) -> None:
     header, leaves = chain.merkle_block_leaves(block)
     chain.check_work(header, "regtest")
     need(leaves == [chain.double(core)], "the block's transaction")
+    root = check_view(look.hex("bitcoin-view-call"), look.hex("bitcoin-view-answer"))
+    need(root == payload[4:], "the view's root")
     digest, ends = chain.ots_attestations(look.hex("ots"))
     need(digest == payload[4:], "the proof's digest")
     need(ends == [(header[36:68], bytes.fromhex("0588960d73d71901"), b"\x65")], "the proof's end")

@@ -19,6 +19,7 @@ from typing import Any
 import evidence as chain
 import producers as signed
 from budgets import check_budgets
+from cross import agreement
 from cryptography.exceptions import InvalidSignature
 from formats import (
     CONTROL,
@@ -103,6 +104,7 @@ class Bundle:
         self.heads: dict[int, bytes] = {}
         self.headers: dict[int, set[bytes]] = {}
         self.anchored: set[str] = set()
+        self.receipts: list[dict[str, Any]] = []
         self.check("manifest.json", self._manifest)
         self.run = self.check("run.json", lambda: parse(files["run.json"]))
         if not isinstance(self.run, dict):
@@ -163,8 +165,8 @@ class Bundle:
             elif (sha256(data).hex(), len(data)) != (item["sha256"], item["size"]):
                 self.problems.append(f"{name}: is not as the manifest says")
             need(NAME.fullmatch(name), f"{name!r} is no name that a bundle has")
-        extra = set(self.files) - set(sums) - {"SHA256SUMS"}
-        self.problems += [f"{name}: is not in the manifest" for name in sorted(extra)]
+        for name in sorted(set(self.files) - set(sums) - {"SHA256SUMS"}):
+            self.problems.append(f"{name}: is not in the manifest")
         text = "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items()))
         if self.files.get("SHA256SUMS") != text.encode():
             self.problems.append("SHA256SUMS: does not fit manifest.json")
@@ -196,9 +198,8 @@ class Bundle:
         names = {"v", "run", "kind", "epoch", "rank", "producer", "seq", "ts", "salt", "body"}
         need(set(record) == names and record["v"] == 1, "other fields than a record's")
         need(record["run"] == self.run["run"], "is of another run")
-        same = ("kind", "epoch", "rank", "producer", "seq", "ts")
-        told, stated = ([item[n] for n in same] for item in (record, index))
-        need(canonical(told) == canonical(stated), "states another place than run.json")
+        for name in ("kind", "epoch", "rank", "producer", "seq", "ts"):
+            need(canonical(record[name]) == canonical(index[name]), "another place than run.json's")
         need(record["kind"] in LEAVES | CONTROL, "an unknown kind")
         unhex(record["producer"], 16), unhex(record["salt"], 32)
         key = record["body"].get("public_key")
@@ -235,14 +236,11 @@ class Bundle:
             own = signed.certificate_key(certificate, run, key, producer)[0]
             proven = signed.signed_range(bytes.fromhex(other["proof"]), run, producer, own)
             need(proven.get(seq) == unhex(other["digest"], 32), "the proof of another value")
-            name = f"{other['producer']}-{other['seq']}-{other['digest'][:16]}.json"
-            name = f"equivocations/{name}"
+            name = f"equivocations/{producer}-{seq}-{other['digest'][:16]}.json"
             self.known.add(name)
             need(not (other["withheld"] and name in self.files), f"{name} is here, and withheld")
-            need(
-                other["withheld"] or sha256(self.files[name]).hex() == other["digest"],
-                f"{name} has another digest",
-            )
+            same = other["withheld"] or sha256(self.files[name]).hex() == other["digest"]
+            need(same, f"{name} has another digest")
 
     def _trees(self) -> None:
         records, entries = self.run["records"], self.run["entries"]
@@ -322,8 +320,7 @@ class Bundle:
         need(told.get("type", kind) == kind, "its evidence is of another network")
         if kind == "bitcoin":
             chain.check_bitcoin(anchor, told)
-            header = unhex(told["header"])
-            self.headers.setdefault(anchor["height"], set()).add(header[36:68])
+            self.headers.setdefault(anchor["height"], set()).add(unhex(told["header"])[36:68])
         elif kind == "ipfs":
             need(anchor["transaction_id"] == chain.raw_cid(b"MLP1" + root), "another CID")
             times = [anchor[part] for part in ("height", "block_hash", "block_time")]
@@ -337,8 +334,11 @@ class Bundle:
             self.unproven.append(f"{name}: nothing is known of a network {kind}")
             return
         self.anchored.add(seal_label(entry))
+        self.receipts.append(receipt)
 
     def _anchors(self) -> None:
+        self.latest, found = agreement(self.run["entries"], self.receipts)
+        self.problems += [f"run.json: {line}" for line in found]
         marks = [b for p, b in self.bodies.items() if b.get("anchor") and "phase" in b]
         asked = {seal_label(each) for each in [*self.run["entries"], *marks] if each["anchor"]}
         for label in sorted(asked & set(map(seal_label, self.run["entries"])) - self.anchored):
@@ -379,8 +379,8 @@ class Bundle:
         need(found == root and seal_label(entry) == label, "the run root is not in the ledger")
 
     def _statement(self, name: str) -> None:
-        told = check_statement(self.files[name], self.run, self.bodies, self.files, self.key)
-        self.unproven += [f"{name}: {told}"] if told else []
+        if told := check_statement(self.files[name], self.run, self.bodies, self.files, self.key):
+            self.unproven.append(f"{name}: {told}")
 
 
 def main(arguments: list[str]) -> int:

@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from provenance.bundle.attachments.opentimestamps import from_ledger_root
 from provenance.capture.keys import RunKeys
+from provenance.chains.ethereum.bitcoin_view import BITCOIN_ANCHOR, proof_of
 from provenance.chains.ethereum.contract import store_call
 from provenance.chains.local import LocalNetwork
 from provenance.fingerprint.arrays import block_header, tensor_header
@@ -57,6 +58,7 @@ from provenance.formats.run_tree.walk import RunWalk
 from provenance.formats.tlog.fork import ForkProof, ForkSide
 from provenance.formats.tlog.proof import TlogProof
 from provenance.ports.values import anchor_payload
+from provenance.proofs.bitcoin import double_sha256
 from provenance.proofs.ipfs.cid import raw_cid
 from provenance.settings import LocalSettings
 from tests.support.ledger_values import SealedEntry
@@ -242,6 +244,18 @@ def bitcoin() -> tuple[dict[str, Any], Receipt]:
     return told, replace(base, anchor=anchor, evidence=told)
 
 
+def view_call(told: dict[str, Any], root: bytes) -> bytes:
+    """Calldata that has the evidence checked by the BitcoinAnchor contract."""
+    return BITCOIN_ANCHOR.call_of("anchored", root, proof_of({**told, "headers": []}), 2)
+
+
+def view_answer(told: dict[str, Any]) -> bytes:
+    """Block hash, time and work: each block of regtest takes two hashes on average."""
+    header = bytes.fromhex(told["header"])
+    time = int.from_bytes(header[68:72], "little")
+    return double_sha256(header)[::-1] + time.to_bytes(32, "big") + (2).to_bytes(32, "big")
+
+
 def receipt() -> Receipt:
     entries = ledger()
     root = merkle.root(entries[:4])
@@ -387,6 +401,8 @@ def examples() -> dict[str, tuple[str, str]]:
         "fork-proof": ("json", fork()),
         "bitcoin-transaction": ("hex", _hex(bytes.fromhex(told["transaction"]))),
         "bitcoin-merkle-block": ("hex", _hex(bytes.fromhex(told["merkle_block"]))),
+        "bitcoin-view-call": ("hex", _hex(view_call(told, payload[4:]))),
+        "bitcoin-view-answer": ("hex", _hex(view_answer(told))),
         "payload": ("hex", _hex(payload)),
         "op-return": ("hex", _hex(b"\x6a\x24" + payload)),
         "contract-call": ("hex", _hex(store_call(payload[4:], ""))),

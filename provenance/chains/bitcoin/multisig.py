@@ -53,7 +53,9 @@ def descriptor(rpc: BitcoinRpc, script: Script, private: tuple[bytes, str] | Non
     return f"{bare}#{as_text(told.get('checksum'), 'getdescriptorinfo.checksum')}"
 
 
-def make_wallet(settings: BitcoinSettings, script: Script, wif: tuple[bytes, str] | None) -> str:
+def make_wallet(
+    settings: BitcoinSettings, script: Script, wif: tuple[bytes, str] | None = None
+) -> str:
     """Make the wallet that the settings name: one that watches the script, or with ``wif``, its
     owner's; returns the address. A wallet that is there already only learns the script.
 

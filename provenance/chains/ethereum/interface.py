@@ -44,6 +44,7 @@ from provenance.ports.values import (
 from provenance.settings import EthereumSettings
 
 if TYPE_CHECKING:
+    from provenance.chains.ethereum.bitcoin_view import Confirmed, Proof
     from provenance.chains.ethereum.contract import HashInfo
 
 _TXID = re.compile(r"0x[0-9a-f]{64}")
@@ -305,6 +306,28 @@ class EthereumInterface(Network):
             problem = "has no verifyInclusion; it is of an earlier release, or none of ours"
             raise RejectedError(f"ethereum: the contract at {address} {problem}")
         return self._abi.read_flag(answer, "verifyInclusion")
+
+    def confirm_bitcoin(
+        self, view: str, register: str | None, root: bytes, proof: Proof, work: int
+    ) -> Confirmed:
+        """Have a BitcoinAnchor contract check Bitcoin's proof of a root, in the newest block.
+
+        Args:
+            view: Its address.
+            register: The MLProvenance contract that must hold the root, too: the configured
+                one, or one of this project's code; None asks none.
+            work: Hashes that the proof's headers must have taken together.
+
+        Raises:
+            ProofError: The contract refuses it; says why.
+            WrongNetworkError: Other code than ours lies at one of the addresses.
+        """
+        from provenance.chains.ethereum.bitcoin_view import confirm
+
+        ours = register is None or register.lower() == (self.contract or "").lower()
+        if not ours and not self._node.has_our_code(str(register), "latest"):
+            raise WrongNetworkError(f"ethereum: other code than MLProvenance's lies at {register}")
+        return confirm(self._node, view, register, root, proof, work)
 
     def deploy_contract(
         self, name: str = "MLProvenance", deadline_s: float = 180.0

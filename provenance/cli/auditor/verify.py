@@ -23,6 +23,7 @@ from provenance.cli.output import (
     print_text,
     progress,
     settings_of,
+    when,
 )
 from provenance.errors import InputError
 from provenance.formats.fields import as_json
@@ -56,6 +57,8 @@ def verify(arguments: argparse.Namespace) -> int:
         print_json(report.as_dict())
     else:
         _print(report)
+        if arguments.cross:
+            _print_cross(report)
     return report.exit_code
 
 
@@ -160,6 +163,22 @@ def _print(report: VerificationReport) -> None:
     out.print(f"the ledger's own count, which nothing signs: {report.evidence.ledger}")
     for line in report.not_checked:
         out.print(f"not checked: {line}")
+
+
+def _print_cross(report: VerificationReport) -> None:
+    out.print()
+    rows = [
+        (seal.seal, a.chain, a.size, a.root.hex(), a.status, when(a.time), a.slack)
+        for seal in report.cross
+        for a in seal.anchors
+    ]
+    columns = ("seal", "chain", "head", "ledger root", "status", "block time", "off by up to (s)")
+    if rows:
+        print_table(columns, rows)
+    else:
+        out.print("no seal has receipts of two networks")
+    for seal in report.cross:
+        out.print(seal.line)
 
 
 def _note(notice: Finding) -> str:
