@@ -14,6 +14,7 @@ from typing import Any
 import blake3
 import evidence as chain
 import msgpack
+import owners
 import producers as signed
 from cross import check_view
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -305,7 +306,31 @@ def networks(look: Examples) -> None:
     need(included(look.hex("run-root-after"), 3, size, proof)[0] == root, "the tlog-proof's root")
 
 
-CHECKS = (records, spool, signatures, contents, trees, runs, heads, forks, networks)
+def several_owners(look: Examples) -> None:
+    payload, contract = (
+        look.hex("payload"),
+        bytes.fromhex("5fbdb2315678afecb367f032d93f642f64180aa3"),
+    )
+    digest = owners.digest_of(31337, contract, payload[4:], b"", 1_760_604_800)
+    need(look.hex("owners-digest") == digest, "the digest")
+    call = look.hex("owners-call")
+    signers = owners.signers_of_call(31337, contract, call)
+    secrets = (0xA11CE, 0xCA401)
+    points = [owners.times(secret, owners.G) for secret in secrets]
+    keys = [owners.word(x) + owners.word(y) for x, y in filter(None, points)]
+    need(sorted(chain.keccak256(key)[12:] for key in keys) == signers, "the signers")
+    need(call[4:36] == payload[4:], "the root")
+    need(owners.check_request(look.exact("signing-request"), payload[4:]) == signers, "the request")
+    need(parse(look.exact("signing-request"))["head"] == look.text("head"), "the request's head")
+    script, signed = owners.spend(look.hex("owners-spend"), [look.hex("owners-coin")])
+    need(script == look.hex("owners-script"), "the script")
+    need(owners.keys_of(script)[0] == 2, "two are needed")
+    need(sorted(bytes([2 + key[63] % 2]) + key[:32] for key in keys) == signed, "the signing keys")
+    _, scripts = chain.stripped(look.hex("owners-spend"))
+    need(payload in map(chain.pushed, scripts), "the payload that they signed")
+
+
+CHECKS = (several_owners, records, spool, signatures, contents, trees, runs, heads, forks, networks)
 
 
 def check(folder: Path) -> set[str]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import evidence as chain
+import owners
 import producers as signed
 from budgets import check_budgets
 from cross import agreement
@@ -319,7 +320,7 @@ class Bundle:
         need(name in (f"{own}.json", f"{own}-{ledger['size']}.json"), "is of another seal")
         need(told.get("type", kind) == kind, "its evidence is of another network")
         if kind == "bitcoin":
-            chain.check_bitcoin(anchor, told)
+            owners.check_bitcoin(anchor, told)
             self.headers.setdefault(anchor["height"], set()).add(unhex(told["header"])[36:68])
         elif kind == "ipfs":
             need(anchor["transaction_id"] == chain.raw_cid(b"MLP1" + root), "another CID")
@@ -328,8 +329,7 @@ class Bundle:
         elif kind == "local":
             check_local(anchor, told, self.key)
         elif kind == "ethereum":
-            left = chain.check_ethereum(anchor, told)
-            self.unproven += [f"{name}: {left}"] if left else []
+            self.unproven += [f"{name}: {line}" for line in owners.check_ethereum(anchor, told)]
         else:
             self.unproven.append(f"{name}: nothing is known of a network {kind}")
             return

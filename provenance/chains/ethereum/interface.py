@@ -265,6 +265,9 @@ class EthereumInterface(Network):
             RejectedError: Mined, and it failed.
             NetworkUnavailable: In no block after ``deadline_s``; names the transaction.
         """
+        if self.settings.multisig is not None:
+            problem = "takes a root with its owners' signatures alone: provenance multisig"
+            raise RejectedError(f"ethereum: the contract at {self.contract} {problem}")
         call = self._abi.store_call(root, metadata)
         to = self.contract
         if to is None:

@@ -1,6 +1,6 @@
 """Signing requests: what the owners of a key are asked to sign for one head, and who has signed.
 
-docs/FORMAT.md, section 10.7: RFC 8785 (JSON Canonicalization Scheme), ``v`` 1. The head is a signed
+docs/FORMAT.md, section 8.7: RFC 8785 (JSON Canonicalization Scheme), ``v`` 1. The head is a signed
 note, so that an owner sees whose ledger it is of; what is signed is each network's own form, for
 any wallet: EIP-712 typed data, or a PSBT.
 """

@@ -30,11 +30,12 @@ from provenance.proofs.multisig.ethereum import StoreRequest, read_call
 from provenance.proofs.secp256k1 import N
 from provenance.settings import EthereumSettings
 from tests.support.nodes.ethereum_chain import KEYS, Anvil
+from tests.support.nodes.owners import ETHEREUM_KEYS
 
 pytest_plugins = ("tests.support.nodes.fixtures_ethereum",)
 pytestmark = pytest.mark.nodes
 
-OWNERS = tuple(f"{number:064x}" for number in (0xA11CE, 0xB0B, 0xCA401))
+OWNERS = ETHEREUM_KEYS
 STRANGER = f"{0x5EED:064x}"
 ERRORS = {
     "0x" + function_signature_to_4byte_selector(abi_to_signature(item)).hex(): item["name"]
