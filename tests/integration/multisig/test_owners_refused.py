@@ -17,7 +17,6 @@ from provenance.formats.checkpoint import Head, parse_note, sign_head
 from provenance.formats.note import SignerKey
 from provenance.multisig.requests import add_signatures, make_request, sign_request
 from provenance.ports.values import AnchorState, anchor_payload
-from provenance.proofs.bitcoin import parse_transaction
 from provenance.proofs.multisig.request import BitcoinRequest, EthereumRequest, SigningRequest
 from provenance.settings import BitcoinSettings, Settings
 from tests.integration.multisig.owned import SCRIPT, Owned
@@ -68,11 +67,6 @@ def other_psbt(stage: Waiting, **changes: object) -> BitcoinRequest:
     bitcoin = stage.bitcoin
     values = {"payload": anchor_payload(bitcoin.root), "made": bitcoin.psbt.spent[0], **changes}
     return replace(bitcoin, psbt=cosigned(psbt_of(script=SCRIPT, **values), SCRIPT, 1))  # type: ignore[arg-type]  # by name
-
-
-def paid(stage: Waiting) -> int:
-    point = stage.bitcoin.psbt.transaction.inputs[0]
-    return parse_transaction(stage.bitcoin.psbt.spent[0]).outputs[point.vout].value
 
 
 def another_output(stage: Waiting) -> SigningRequest:

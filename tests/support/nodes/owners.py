@@ -63,10 +63,13 @@ def psbt_of(
 ) -> Psbt:
     """What the watching wallet makes: the payload, and change to the script."""
     made = coin(script) if made is None else made
-    value = parse_transaction(made).outputs[0].value
+    paying = parse_transaction(made).outputs
+    vout = next((at for at, each in enumerate(paying) if each.script == script.output), 0)
+    value = paying[vout].value
     data = (0, b"\x6a\x24" + payload)
     outputs = (data, (value - fee, script.output)) if outputs is None else outputs
-    body = b"\x02\0\0\0\x01" + parse_transaction(made).txid + b"\0\0\0\0\0\xfd\xff\xff\xff"
+    point = parse_transaction(made).txid + vout.to_bytes(4, "little")
+    body = b"\x02\0\0\0\x01" + point + b"\0\xfd\xff\xff\xff"
     body += bytes([len(outputs)])
     for amount, to in outputs:
         body += amount.to_bytes(8, "little") + sized(to)
@@ -77,7 +80,8 @@ def psbt_of(
 
 def cosigned(psbt: Psbt, script: Script, *numbers: int) -> Psbt:
     """With signatures of some of the owners."""
-    value = parse_transaction(psbt.spent[0]).outputs[0].value
+    vout = psbt.transaction.inputs[0].vout
+    value = parse_transaction(psbt.spent[0]).outputs[vout].value
     digest = spend_digest(psbt.transaction, 0, script, value)
     fields = dict(psbt.inputs[0])
     for number in numbers:
