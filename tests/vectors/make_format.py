@@ -17,7 +17,7 @@ import re
 import tempfile
 import textwrap
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -246,7 +246,8 @@ def bitcoin() -> tuple[dict[str, Any], Receipt]:
 
 def view_call(told: dict[str, Any], root: bytes) -> bytes:
     """Calldata that has the evidence checked by the BitcoinAnchor contract."""
-    return BITCOIN_ANCHOR.call_of("anchored", root, proof_of({**told, "headers": []}), 2)
+    proof = astuple(proof_of({**told, "headers": []}))
+    return BITCOIN_ANCHOR.call_of("anchored", root, proof, 2)
 
 
 def view_answer(told: dict[str, Any]) -> bytes:
