@@ -92,8 +92,9 @@ def _all(arguments: argparse.Namespace) -> int:
 
     if arguments.subject is not None:
         raise InputError(f"verify: found --all and {arguments.subject}, expected one of the two")
-    if arguments.parent is not None:
-        raise InputError("--parent: found --all, expected one RUN or PATH")
+    for option, given in (("--parent", arguments.parent), ("--cross", arguments.cross)):
+        if given:
+            raise InputError(f"{option}: found --all, expected one RUN or PATH")
     settings = settings_of(arguments, secrets=READERS)
     with verify_all(settings, **_options(arguments)) as runs:
         lines = _json_lines(runs) if arguments.json else map(_line, runs)
