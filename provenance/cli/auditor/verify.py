@@ -51,6 +51,7 @@ def verify(arguments: argparse.Namespace) -> int:
     settings, options = settings_of(arguments, secrets=READERS), _options(arguments)
     if arguments.parent is not None:
         options["parent"] = _verified(settings, arguments.parent, options)
+    options["proofs"] = arguments.proof or ()
     report = _verified(settings, arguments.subject, options)
     if arguments.json:
         print_json(report.as_dict())
@@ -89,6 +90,8 @@ def _all(arguments: argparse.Namespace) -> int:
 
     if arguments.subject is not None:
         raise InputError(f"verify: found --all and {arguments.subject}, expected one of the two")
+    if arguments.proof:
+        raise InputError("--proof: found --all, expected one RUN or PATH")
     if arguments.parent is not None:
         raise InputError("--parent: found --all, expected one RUN or PATH")
     settings = settings_of(arguments, secrets=READERS)
