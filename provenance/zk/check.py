@@ -22,12 +22,14 @@ def check_proof(evidence: RunEvidence, data: bytes) -> tuple[str, str]:
     told = ProvedStatement.decode(data)
     statement = _seen_from(told.statement, evidence)
     told.verify()
-    record = _record(evidence, statement.number)
+    record, other = _record(evidence, statement.number), statement.equals
     where = _place(evidence, record)
     shown = "the record shows the value" if is_shown(record, statement.number.metric) else None
     line = f"{statement.number.metric} of {where} {statement.words()}"
     line += f" (proved; {shown or 'value not shown'})"
-    if statement.equals is not None:
+    if other is not None and other.run == evidence.run:
+        _record(evidence, other)
+    elif other is not None:
         line += "; whether that is its number, verifying that run with this proof tells"
     return record.path, line
 

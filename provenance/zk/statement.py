@@ -1,6 +1,6 @@
 """Proved statements: what a proof file says, and the bytes that its proof is bound to.
 
-FROZEN FORMAT, version 1: docs/FORMAT.md, section 10.7. Canonical JSON::
+FROZEN FORMAT, version 1: docs/FORMAT.md, section 13. Canonical JSON::
 
     {"proof": hex, "statement": {"at_least": units or null, "at_most": units or null,
      "equals": number or null, "number": number}, "v": 1}
@@ -82,7 +82,8 @@ class Statement:
         """What it says of the number, such as ``is at least 0.9``."""
         if self.equals is not None:
             other = self.equals
-            return f"equals {other.metric} at {other.path} of run {other.run}"
+            where = "" if other.run == self.number.run else f" of run {other.run}"
+            return f"equals {other.metric} at {other.path}{where}"
         low, high = (
             None if bound is None else decimal(bound, self.number.scale)
             for bound in (self.at_least, self.at_most)

@@ -1,6 +1,6 @@
 """Pedersen commitments to numbers in fixed point.
 
-FROZEN FORMAT, version 1: docs/FORMAT.md, section 10.7::
+FROZEN FORMAT, version 1: docs/FORMAT.md, section 13::
 
     commitment = value * BASE + blinding * generator("blinding")
 

@@ -1,6 +1,6 @@
 """Equality: two commitments are of one value, by a Schnorr proof of their difference's opening.
 
-FROZEN FORMAT, version 1: docs/FORMAT.md, section 10.7. The difference of two commitments to one
+FROZEN FORMAT, version 1: docs/FORMAT.md, section 13. The difference of two commitments to one
 value is a multiple of the generator ``blinding``; the proof is that of knowing the factor (Schnorr,
 CRYPTO '89), made non-interactive::
 

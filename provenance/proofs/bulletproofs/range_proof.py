@@ -1,6 +1,6 @@
 """Range proofs: committed values lie in 0 to 2^64 - 1, and nothing else about them.
 
-FROZEN FORMAT, version 1: docs/FORMAT.md, section 10.7. Source: Bünz, Bootle, Boneh, Poelstra,
+FROZEN FORMAT, version 1: docs/FORMAT.md, section 13. Source: Bünz, Bootle, Boneh, Poelstra,
 Wuille, Maxwell, "Bulletproofs", IEEE S&P 2018 (https://eprint.iacr.org/2017/1066): the aggregated
 proof of section 4.3 over the inner-product argument of section 3. Of its names, ``g`` is
 :data:`BASE` here, ``h`` the generator ``blinding``, ``u`` ``inner``, and the vectors are ``left/0``

@@ -1,6 +1,6 @@
 """The transcript: a hash of all that was said, which takes the verifier's place (Fiat-Shamir).
 
-FROZEN FORMAT, version 1: docs/FORMAT.md, section 10.7::
+FROZEN FORMAT, version 1: docs/FORMAT.md, section 13::
 
     T(0)      = SHA-256("ml-provenance/transcript/v1" 00 || statement)
     append    : T = SHA-256(T || u8 length of label || label || u32be length of data || data)
