@@ -166,7 +166,7 @@ def read_key_file(path: Path) -> RunKeys:
     fields.only("v", "run", "seed", "identity", "sigstore", "commitments")
     identity = fields.maybe("identity", lambda key: fields.hex(key, IDENTITY_BYTES))
     sigstore = fields.maybe("sigstore", fields.text)
-    commitments = fields.maybe("commitments", lambda key: _commitments(fields.object(key)))
+    commitments = fields.raw.get("commitments") and _commitments(fields.object("commitments"))
     keys = RunKeys(fields.uuid("run"), fields.hex("seed", 32), identity, sigstore, commitments)
     check_run_id(keys.run, keys.public_key)
     return keys

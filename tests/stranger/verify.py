@@ -3,8 +3,6 @@
 ``python tests/stranger/verify.py BUNDLE [--key VKEY]`` reads a folder or a zip and prints one
 line for each thing that does not hold, each with the name of a file; exit status 1 if there
 is one. Standard library and ``cryptography`` only. It asks no network.
-
-Over 400 lines: one bundle, file by file.
 """
 
 from __future__ import annotations
@@ -19,9 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import evidence as chain
+import hidden
 import producers as signed
 from budgets import check_budgets
 from cryptography.exceptions import InvalidSignature
+from files import Files, load
 from formats import (
     CONTROL,
     LEAVES,
@@ -40,11 +40,9 @@ from formats import (
     unbase64,
     unhex,
 )
-from hidden import check_proof
 from shards import check_epochs, check_state
 from statement import check_statement
 
-Files = dict[str, bytes]
 PART = "[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}"
 TREE = ("data/", "model/", "training/")
 NAME = re.compile(f"(?:{PART}/){{0,11}}{PART}")
@@ -80,20 +78,6 @@ def no_flags(value: Any, but: Collection[str] = (), at: str = "") -> None:
 
 def seal_label(entry: dict[str, Any]) -> str:
     return str(entry["phase"]) + ("" if entry["epoch"] is None else f"-{entry['epoch']}")
-
-
-def load(path: Path) -> Files:
-    if path.is_dir():
-        found = [p for p in path.rglob("*") if not p.is_dir() or p.is_symlink()]
-        need(not any(p.is_symlink() for p in found), "a bundle has no links")
-        return {p.relative_to(path).as_posix(): p.read_bytes() for p in sorted(found)}
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-        need(len(set(names)) == len(names) <= 200_000, "a zip with a name twice")
-        files = {name: archive.read(name) for name in names if not name.endswith("/")}
-    top = next(iter(files), "").partition("/")[0] + "/"
-    wrapped = "manifest.json" not in files and all(name.startswith(top) for name in files)
-    return {name.removeprefix(top): data for name, data in files.items()} if wrapped else files
 
 
 class Bundle:
@@ -384,7 +368,7 @@ class Bundle:
         need(found == root and seal_label(entry) == label, "the run root is not in the ledger")
 
     def _proof(self, name: str) -> None:
-        told = check_proof(self.files[name], self.run, self.bodies)
+        told = hidden.check_proof(self.files[name], self.run, self.bodies)
         self.unproven += [f"{name}: {told}"] if told else []
 
     def _statement(self, name: str) -> None:

@@ -53,6 +53,8 @@ def total(terms: Iterable[tuple[int, Point]]) -> Point:
         for scalar, each in terms
         if scalar % N
     ]
+    if not parts:  # libsecp256k1 aborts the process
+        raise ProofError("a sum of points vanishes")
     try:
         return Point.combine_keys(parts)
     except ValueError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,12 @@ def recorded(base: Path, commitments: dict[str, Any] = HIDDEN, accuracy: float =
         {"test_accuracy": accuracy, "samples": 60_123, "words": "good"}
     )
     return tracker.run_id
+
+
+def forms(value: float) -> list[bytes]:
+    """How the bytes of a number could stand somewhere."""
+    text = repr(value).encode()
+    return [text, text[2:], struct.pack(">d", value), struct.pack("<d", value)]
 
 
 Command = Callable[..., tuple[int, dict[str, Any]]]
