@@ -21,6 +21,7 @@ from uuid import UUID
 
 from provenance import files
 from provenance.app.runs import evidence_of
+from provenance.bundle.attachments.proofs import with_proofs
 from provenance.bundle.reader import read_bundle
 from provenance.bundle.sources import MANIFEST, FileSource, MemorySource
 from provenance.bundle.writer import bundle_files, write_files
@@ -74,6 +75,7 @@ def make_bundle(
     disclose: Sequence[str] = (),
     ots: bool = False,
     ipfs: bool = False,
+    proofs: Sequence[Path] = (),
 ) -> WrittenBundle:
     """Write a run's evidence.
 
@@ -84,6 +86,7 @@ def make_bundle(
         disclose: Kinds and places of the records whose content goes with it; all where empty.
         ots: As for :func:`provenance.bundle.attachments.files`.
         ipfs: Add and pin it too.
+        proofs: Files of ``provenance prove`` that go with it.
 
     Raises:
         UnknownRunError, StoreUnavailable
@@ -93,7 +96,7 @@ def make_bundle(
         NetworkUnavailable, LyingNodeError: The bundle was written, but IPFS has not got it.
     """
     daemon = _daemon(settings) if ipfs else None
-    evidence = withhold(evidence_of(settings, run), disclose)
+    evidence = withhold(with_proofs(evidence_of(settings, run), proofs), disclose)
     contents = bundle_files(evidence, ots)
     _check_target(target, evidence.run)
     path = write_files(contents, target, files.mode_below(target, settings.base_dir))

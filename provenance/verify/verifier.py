@@ -16,6 +16,7 @@ The same list is printed in the report and by ``provenance verify --explain``
 11. files for other tools hold
 12. privacy budgets add up
 13. what was not checked is said
+14. zero-knowledge proofs hold
 
 A check that fails does not stop the others.
 """
@@ -54,6 +55,7 @@ from provenance.verify.checks.content import (
 from provenance.verify.checks.ledger import check_heads, check_ledger, ledger_key
 from provenance.verify.checks.networks import check_agreement, check_networks
 from provenance.verify.checks.privacy import check_privacy
+from provenance.verify.checks.proofs import check_proofs
 from provenance.verify.checks.receipts import check_receipts
 from provenance.verify.checks.records import check_records, check_statements
 from provenance.verify.checks.reused import check_reused
@@ -139,6 +141,7 @@ def verify(
     continued = check_lineage(evidence, records, parent, findings)
     check_attachments(evidence, findings)  # (11)
     check_privacy(records, findings)  # (12)
+    check_proofs(evidence, findings)  # (14)
     online = nodes is not None
     pinned = trust.key_pinned_by(key) is not None
     not_checked = _limits(evidence, state, online, pinned, content, anchors, findings)  # (13)

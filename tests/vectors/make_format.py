@@ -59,8 +59,11 @@ from provenance.formats.tlog.fork import ForkProof, ForkSide
 from provenance.formats.tlog.proof import TlogProof
 from provenance.ports.values import anchor_payload
 from provenance.proofs.bitcoin import double_sha256
+from provenance.proofs.bulletproofs.commitment import Opening, opening_of
+from provenance.proofs.bulletproofs.curve import generator
 from provenance.proofs.ipfs.cid import raw_cid
 from provenance.settings import LocalSettings
+from provenance.zk.statement import Number, Statement
 from tests.support.ledger_values import SealedEntry
 from tests.vectors.paper_chains import PaperBitcoin
 
@@ -79,6 +82,7 @@ SALT_KEY: Final = KEYS.salt
 WITNESS_SEED: Final = b"\x04" * 32
 LEDGER: Final = SignerKey.from_private_bytes("example.org/ledger", b"\x05" * 32)
 START_NS: Final = 1_760_000_000_000_000_000
+GENERATORS: Final = ("blinding", "inner", "left/0", "left/127", "right/0", "right/127")
 HEADER: Final = SegmentHeader(RUN, PRODUCER, 0, 1, 0)
 
 
@@ -286,6 +290,40 @@ def receipt() -> Receipt:
     )
 
 
+def opening(value: int, seq: int = 5) -> Opening:
+    return opening_of(KEYS.blinding, PRODUCER, seq, "loss", value)
+
+
+def number(own: Opening, **other: Any) -> Number:
+    """As if the record of seq 5 stated it."""
+    digest, path = record_digest(records()[5].encode()), "training/epoch/1/metrics/0"
+    point = own.commitment.format()
+    told = Number(RUN, "after", tree(Phase.AFTER).root, path, digest, "loss", 6, point)
+    return replace(told, **other)
+
+
+def commitment() -> dict[str, object]:
+    own = opening(250_000)
+    return {
+        "blinding_key": KEYS.blinding.hex(),
+        "value": own.value,
+        "blinding": own.blinding.to_bytes(32, "big").hex(),
+        "point": own.commitment.format().hex(),
+    }
+
+
+def at_least() -> str:
+    own = opening(250_000)
+    return Statement(number(own), at_least=200_000).prove(own).encode().decode() + "\n"
+
+
+def equality() -> str:
+    """With the same value in another run."""
+    own, other = opening(250_000), opening(250_000, seq=6)
+    told = number(other, run=run_id(PUBLIC, 0x0192F0C12346), root=bytes(32), record=bytes(32))
+    return Statement(number(own), equals=told).prove(own, other).encode().decode() + "\n"
+
+
 def examples() -> dict[str, tuple[str, str]]:
     """Each example's language and text, by name."""
     events, made = story(), records()
@@ -409,6 +447,13 @@ def examples() -> dict[str, tuple[str, str]]:
         "contract-call": ("hex", _hex(store_call(payload[4:], ""))),
         "cid": ("text", f"{raw_cid(payload)}\n"),
         "local-line": ("json", local_line(payload).decode()),
+        "generators": (
+            "json",
+            _json({name: generator(name).format().hex() for name in GENERATORS}),
+        ),
+        "commitment": ("json", _json(commitment())),
+        "proof-at-least": ("json", at_least()),
+        "proof-equals": ("json", equality()),
         "receipt": ("json", receipt().encode().decode() + "\n"),
     }
     return texts

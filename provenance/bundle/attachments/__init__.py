@@ -1,4 +1,5 @@
-"""What a bundle carries for other people's tools, derived from the evidence.
+"""What a bundle carries beside its evidence: files for other people's tools, derived from it, and
+proofs about hidden numbers.
 
 Each kind has a module whose ``files(evidence, ots)`` derives its files;
 :mod:`provenance.verify.checks.attachments` checks what the files of a bundle say.
@@ -9,15 +10,16 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from provenance.bundle.attachments import opentimestamps, slsa, tlog
+from provenance.bundle.attachments import opentimestamps, proofs, slsa, tlog
 from provenance.evidence.run_evidence import RunEvidence
 
 MAX_BYTES: Final = 1024**2
 """Of one attachment."""
 _NAMES: Final = re.compile(
     r"records/.+\.json\.ots|heads/[0-9]+\.root(?:\.ots)?|tlog/.+\.tlog-proof|statement/.+\.json"
+    r"|proofs/.+\.json"
 )
-_KINDS: Final = (opentimestamps, tlog, slsa)
+_KINDS: Final = (opentimestamps, tlog, slsa, proofs)
 
 
 def is_attachment(name: str) -> bool:

@@ -23,6 +23,7 @@ def bundle(arguments: argparse.Namespace) -> int:
         disclose=arguments.disclose or (),
         ots=arguments.ots,
         ipfs=arguments.ipfs,
+        proofs=arguments.proof or (),
     )
     lines = [
         f"{made.path}",
