@@ -40,6 +40,7 @@ from formats import (
     unbase64,
     unhex,
 )
+from roll import account_root, check_roll
 from run_proof import check_run_proof
 from shards import check_tensor
 
@@ -264,6 +265,20 @@ def forks(look: Examples) -> None:
     need(len(told["heads"]) == len(roots) == 2, "the heads agree")
 
 
+def rolls(look: Examples) -> None:
+    account, entries = look.exact("account"), look.json("merkle")["entries"]
+    need(canonical(parse(account)) == account, "the account is not canonical")
+    need(account_root(parse(account)).hex() == entries[3], "the account's entry")
+    run = {"run": look.json("keys")["run"], "entries": [{"index": 1}, {"index": 3}]}
+    check_roll(look.exact("roll"), run, {4: bytes.fromhex(look.json("merkle")["roots"][4])})
+    told = look.json("roll")["runs"][1]
+    data, config, *_ = (
+        r["body"] for r in look.json("run-records") if r["kind"] in ("data.train", "config")
+    )
+    need(told["data"] == sha256(canonical([data["root"]])).hex(), "the data's digest")
+    need(told["config"] == sha256(canonical(config["training"])).hex(), "the configuration's")
+
+
 def networks(look: Examples) -> None:
     payload, vkey = look.hex("payload"), look.text("vkey").strip()
     need(payload == b"MLP1" + bytes.fromhex(look.json("merkle")["roots"][4]), "the payload")
@@ -302,7 +317,7 @@ def networks(look: Examples) -> None:
     need(included(look.hex("run-root-after"), 3, size, proof)[0] == root, "the tlog-proof's root")
 
 
-CHECKS = (records, spool, signatures, contents, trees, runs, heads, forks, networks)
+CHECKS = (records, spool, signatures, contents, trees, runs, heads, forks, rolls, networks)
 
 
 def check(folder: Path) -> set[str]:
