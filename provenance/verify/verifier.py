@@ -58,6 +58,7 @@ from provenance.verify.checks.receipts import check_receipts
 from provenance.verify.checks.records import check_records, check_statements
 from provenance.verify.checks.reused import check_reused
 from provenance.verify.checks.roll import OTHERS, check_roll
+from provenance.verify.checks.seeds import check_seeds
 from provenance.verify.checks.story import check_lineage, late_before, run_state
 from provenance.verify.checks.trees import check_prefixes, check_trees
 from provenance.verify.findings import Findings, counted
@@ -132,6 +133,7 @@ def verify(
     runs_before = check_roll(evidence, heads, findings)
     receipts = check_receipts(evidence, key, heads, findings)  # (7)
     anchors = check_networks(evidence, receipts, nodes, headers, trust, findings)  # (8) (9)
+    unsaid = check_seeds(evidence, records, anchors, nodes, headers, trust, findings)
     check_content(records, content, findings)  # (10)
     check_states(records, findings)
     check_reused(records, findings)
@@ -142,7 +144,7 @@ def verify(
     check_privacy(records, findings)  # (12)
     online = nodes is not None
     pinned = trust.key_pinned_by(key) is not None
-    others = [] if runs_before is None else [OTHERS]
+    others = [*([] if runs_before is None else [OTHERS]), *unsaid]
     not_checked = _limits(
         evidence, state, online, pinned, content, anchors, others, findings
     )  # (13)

@@ -41,6 +41,7 @@ from formats import (
     unhex,
 )
 from roll import check_roll
+from seeds import check_seeds
 from shards import check_epochs, check_state
 from statement import check_statement
 
@@ -277,6 +278,7 @@ class Bundle:
             self.problems += [f"run.json: {line}" for line in told]
         self.unproven += signed.left_open(records, self.bodies)
         checks = [*check_epochs(records, self.bodies), *check_budgets(records, self.bodies)]
+        checks += check_seeds(self.run["run"], records, self.bodies)
         for told, problem in checks:
             (self.problems if problem else self.unproven).append(f"run.json: {told}")
         stated = {r["path"]: r["digest"] for r in records if r["path"].startswith(TREE)}

@@ -54,8 +54,10 @@ class ToldRoll:
     anchored: Mapping[int, tuple[str, float]] | None = None
 
     def run(self, text: str) -> UUID:
-        """The run that a full id, or 8 or more of its first or last digits, names. Raises
-        UnknownRunError: none, or several."""
+        """The run that a full id, 8 or more of its first or last digits, or ``latest`` names.
+        Raises UnknownRunError: none, or several."""
+        if text == "latest" and self.roll.runs:
+            return max(self.roll.runs, key=lambda item: (item.entries[:1], item.run.int)).run
         digits = text.lower().replace("-", "")
         found = [
             item.run
