@@ -131,6 +131,7 @@ bundle  auditor.bundle:bundle  write a run's evidence for an auditor
   -o --output OUTPUT!  folder, or file ending in .zip
   --ipfs  add and pin it, and print its CID
   --ots  also an OpenTimestamps proof of each record, and a tlog-proof of each seal
+  --runs  also all runs of the ledger, with their seeds and results
   --disclose KIND|PATH...  keep back all other records; repeatable, such as metrics or
     training/epoch/3
   --proof FILE...  a proof of 'provenance prove' that goes with it; repeatable
@@ -206,6 +207,12 @@ ledger succeed  ledger:succeed  begin a new ledger whose first entry commits to 
 log  ACTION  the ledger as a transparency log
 log export  auditor.log:export  write it as tlog-tiles for static hosting
   folder FOLDER
+log runs  beyond.runs:runs  every run ever begun, its end or silence; 1 where an entry is of none
+  source SOURCE?  folder or URL of tiles, or bundle (the deployment's database)
+  --before RUN  only how many began before it, how they ended, with which seeds and results
+  --ledger-key VKEY  the ledger's key, as you know it
+  --page PAGE  of the list (1)
+  --limit RUNS  on a page (as many as the screen has room for, 50 where there is none)
 log prove  auditor.log:prove  tlog-proof of a run's newest root
   run_id RUN  run id, its first or last 8, or latest
 log consistency  auditor.log:consistency  proof that one head extends another

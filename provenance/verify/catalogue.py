@@ -79,8 +79,10 @@ CHECKS: Final[tuple[Check, ...]] = (
         LEDGER,
         "roots are in the ledger, and the ledger only grew",
         "Each run root is the entry it claims to be under each head, and each head extends the "
-        "one before it; no receipt shows a head beside them.",
-        "That nobody was shown another ledger: compare heads with others.",
+        "one before it; no receipt shows a head beside them. A roll that the bundle brings has "
+        "every entry of its head, each of one run.",
+        "That nobody was shown another ledger: compare heads with others. What a roll says of "
+        "other runs, but that they are in the ledger.",
     ),
     Check(
         RECEIPTS,

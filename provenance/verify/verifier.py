@@ -59,6 +59,8 @@ from provenance.verify.checks.proofs import check_proofs
 from provenance.verify.checks.receipts import check_receipts
 from provenance.verify.checks.records import check_records, check_statements
 from provenance.verify.checks.reused import check_reused
+from provenance.verify.checks.roll import OTHERS, check_roll
+from provenance.verify.checks.seeds import check_seeds
 from provenance.verify.checks.story import check_lineage, late_before, run_state
 from provenance.verify.checks.trees import check_prefixes, check_trees
 from provenance.verify.findings import Findings, counted
@@ -130,9 +132,11 @@ def verify(
     key = ledger_key(evidence, verifier_key, trust, findings)
     heads = check_heads(evidence, key, trust.witnesses, findings)  # (5)
     check_ledger(evidence, heads, findings)  # (6)
+    runs_before = check_roll(evidence, heads, findings)
     receipts = check_receipts(evidence, key, heads, findings)  # (7)
     anchors, roots = check_networks(evidence, receipts, nodes, headers, trust, findings)  # (8)
     cross = check_agreement(evidence, receipts, anchors, roots, findings)  # (9)
+    unsaid = check_seeds(evidence, records, anchors, nodes, headers, trust, findings)
     check_content(records, content, findings)  # (10)
     check_states(records, findings)
     check_reused(records, findings)
@@ -144,12 +148,16 @@ def verify(
     check_proofs(evidence, findings)  # (14)
     online = nodes is not None
     pinned = trust.key_pinned_by(key) is not None
-    not_checked = _limits(evidence, state, online, pinned, content, anchors, findings)  # (13)
+    others = [*([] if runs_before is None else [OTHERS]), *unsaid]
+    not_checked = _limits(
+        evidence, state, online, pinned, content, anchors, others, findings
+    )  # (13)
     return VerificationReport(
         run=evidence.run,
         standing=findings.standing,
         state=state,
         lineage=continued,
+        runs_before=runs_before,
         verdict=judge(findings, trust, key, anchors),
         checked_at=now,
         online=online,
@@ -175,9 +183,10 @@ def _limits(
     pinned: bool,
     content: Mapping[str, object] | None,
     networks: Mapping[str, Mapping[str, NetworkCheck]],
+    others: list[str],
     findings: Findings,
 ) -> list[str]:
-    lines = [CLAIMED_TIMES, *disclosure.limits(evidence)]
+    lines = [CLAIMED_TIMES, *disclosure.limits(evidence), *others]
     if evidence.vkey is not None and not pinned:
         lines.append(
             "Whose key signs the heads: it was taken from the evidence itself. Compare with the "

@@ -42,6 +42,7 @@ from formats import (
     unbase64,
     unhex,
 )
+from roll import account_root, check_roll
 from run_proof import check_run_proof
 from shards import check_tensor
 
@@ -266,6 +267,20 @@ def forks(look: Examples) -> None:
     need(len(told["heads"]) == len(roots) == 2, "the heads agree")
 
 
+def rolls(look: Examples) -> None:
+    account, entries = look.exact("account"), look.json("merkle")["entries"]
+    need(canonical(parse(account)) == account, "the account is not canonical")
+    need(account_root(parse(account)).hex() == entries[3], "the account's entry")
+    run = {"run": look.json("keys")["run"], "entries": [{"index": 1}, {"index": 3}]}
+    check_roll(look.exact("roll"), run, {4: bytes.fromhex(look.json("merkle")["roots"][4])})
+    told = look.json("roll")["runs"][1]
+    data, config, *_ = (
+        r["body"] for r in look.json("run-records") if r["kind"] in ("data.train", "config")
+    )
+    need(told["data"] == sha256(canonical([data["root"]])).hex(), "the data's digest")
+    need(told["config"] == sha256(canonical(config["training"])).hex(), "the configuration's")
+
+
 def networks(look: Examples) -> None:
     payload, vkey = look.hex("payload"), look.text("vkey").strip()
     need(payload == b"MLP1" + bytes.fromhex(look.json("merkle")["roots"][4]), "the payload")
@@ -323,7 +338,8 @@ def hidden_numbers(look: Examples) -> None:
         need(numbers[0]["point"] == told["point"], name)
 
 
-CHECKS = (records, spool, signatures, contents, trees, runs, heads, forks, networks, hidden_numbers)
+CHECKS = (records, spool, signatures, contents, trees, runs, heads, forks, rolls, networks,
+          hidden_numbers)  # fmt: skip
 
 
 def check(folder: Path) -> set[str]:

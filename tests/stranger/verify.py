@@ -3,6 +3,8 @@
 ``python tests/stranger/verify.py BUNDLE [--key VKEY]`` reads a folder or a zip and prints one
 line for each thing that does not hold, each with the name of a file; exit status 1 if there
 is one. Standard library and ``cryptography`` only. It asks no network.
+
+Over 400 lines: one walk through all files of a bundle.
 """
 
 from __future__ import annotations
@@ -41,6 +43,8 @@ from formats import (
     unbase64,
     unhex,
 )
+from roll import check_roll
+from seeds import check_seeds
 from shards import check_epochs, check_state
 from statement import check_statement
 
@@ -113,6 +117,8 @@ class Bundle:
                 self.check(name, partial(self._head_root, name))
             elif name.startswith("tlog/"):
                 self.check(name, partial(self._tlog_proof, name))
+            elif name == "ledger/runs.json":
+                self.check(name, partial(self._roll, name))
             elif name == "statement/run.intoto.json":
                 self.check(name, partial(self._statement, name))
             elif re.fullmatch(r"proofs/[^/]+\.json", name):
@@ -259,6 +265,7 @@ class Bundle:
             self.problems += [f"run.json: {line}" for line in told]
         self.unproven += signed.left_open(records, self.bodies)
         checks = [*check_epochs(records, self.bodies), *check_budgets(records, self.bodies)]
+        checks += check_seeds(self.run["run"], records, self.bodies)
         for told, problem in checks:
             (self.problems if problem else self.unproven).append(f"run.json: {told}")
         stated = {r["path"]: r["digest"] for r in records if r["path"].startswith(TREE)}
@@ -366,6 +373,9 @@ class Bundle:
         path = [unbase64(line) for line in hashes]
         found = included(unhex(entry["root"], 32), entry["index"], size, path)[0]
         need(found == root and seal_label(entry) == label, "the run root is not in the ledger")
+
+    def _roll(self, name: str) -> None:
+        self.unproven.append(f"{name}: {check_roll(self.files[name], self.run, self.heads)}")
 
     def _proof(self, name: str) -> None:
         told = hidden.check_proof(self.files[name], self.run, self.bodies)

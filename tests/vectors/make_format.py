@@ -55,6 +55,7 @@ from provenance.formats.record import Kind, Phase, Record, canonical_json, recor
 from provenance.formats.run_tree.selection import DigestedRecord
 from provenance.formats.run_tree.tree import MLProvenanceMerkleTree
 from provenance.formats.run_tree.walk import RunWalk
+from provenance.formats.tlog.account import Account
 from provenance.formats.tlog.fork import ForkProof, ForkSide
 from provenance.formats.tlog.proof import TlogProof
 from provenance.ports.values import anchor_payload
@@ -62,6 +63,7 @@ from provenance.proofs.bitcoin import double_sha256
 from provenance.proofs.bulletproofs.commitment import Opening, opening_of
 from provenance.proofs.bulletproofs.curve import generator
 from provenance.proofs.ipfs.cid import raw_cid
+from provenance.roll.roll import Roll, RolledRun, config_digest, data_digest, seeds_of
 from provenance.settings import LocalSettings
 from provenance.zk.statement import Number, Statement
 from tests.support.ledger_values import SealedEntry
@@ -207,6 +209,30 @@ def fork() -> str:
         ForkSide(sign_head(Head(LEDGER.name, 2, other), LEDGER), other, ()),
     )
     return ForkProof(LEDGER.verifier, 2, sides).encode().decode() + "\n"
+
+
+def account() -> Account:
+    """Of entry 3, the run's ``after``."""
+    nodes = tree(Phase.AFTER)
+    proof, root = nodes.proof("producers/0"), nodes.proof("producers")
+    place = proof.levels[0]
+    last = records()[10]
+    return Account(
+        RUN, Phase.AFTER, None, PRODUCER, 11, chain(10),
+        place.index, place.size, place.proof, root.levels[0].proof, last,
+    )  # fmt: skip
+
+
+def roll() -> Roll:
+    """Of the ledger at size 4: the example run, and two that nobody finished."""
+    training = records()[3].body["training"]
+    others = [run_id(PUBLIC, 0x0192F0C10000 + at) for at in range(2)]
+    own = RolledRun(
+        RUN, (1, 3), "finished", None, data_digest(records()), config_digest(training),
+        seeds_of(training), {"accuracy": 0.9},
+    )  # fmt: skip
+    other = RolledRun(others[1], (2,), "lost", "try 2", config=config_digest({}), seeds={"seed": 7})
+    return Roll(4, tuple(ledger()[:4]), (RolledRun(others[0], (0,), "failed"), own, other))
 
 
 def local_line(payload: bytes) -> bytes:
@@ -438,6 +464,8 @@ def examples() -> dict[str, tuple[str, str]]:
             TlogProof(3, receipt().ledger.proof, note(4)).encode(),
         ),
         "fork-proof": ("json", fork()),
+        "account": ("json", account().encode().decode() + "\n"),
+        "roll": ("json", roll().encode().decode() + "\n"),
         "bitcoin-transaction": ("hex", _hex(bytes.fromhex(told["transaction"]))),
         "bitcoin-merkle-block": ("hex", _hex(bytes.fromhex(told["merkle_block"]))),
         "bitcoin-view-call": ("hex", _hex(view_call(told, payload[4:]))),

@@ -22,6 +22,7 @@ def bundle(arguments: argparse.Namespace) -> int:
         Path(arguments.output),
         disclose=arguments.disclose or (),
         ots=arguments.ots,
+        runs=arguments.runs,
         ipfs=arguments.ipfs,
         proofs=arguments.proof or (),
     )
