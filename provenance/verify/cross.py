@@ -15,9 +15,12 @@ A block's time may be off by its chain's own rules:
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
+from itertools import accumulate
 from typing import Final, Literal, NamedTuple
 
 SLACK_S: Final = {"ethereum": 12.0, "bitcoin": 7200.0}
@@ -91,20 +94,28 @@ class Bound(NamedTuple):
     shown: bool
 
 
-def bounds_of(anchors: Iterable[CrossAnchor]) -> list[Bound]:
-    """The bounds that anchors give, the earliest first."""
-    bounds = [
-        Bound(anchor.size, anchor.not_after, anchor.chain, anchor.status == "verified")
-        for anchor in anchors
-        if anchor.not_after is not None
-    ]
-    return sorted(bounds, key=lambda bound: bound.not_after)
+class Bounds:
+    """The bounds that anchors give, to be asked by entry: one shown before any other, then the
+    earliest."""
 
+    def __init__(self, anchors: Iterable[CrossAnchor]) -> None:
+        bounds = [
+            Bound(anchor.size, anchor.not_after, anchor.chain, anchor.status == "verified")
+            for anchor in anchors
+            if anchor.not_after is not None
+        ]
+        bounds.sort(key=lambda bound: -bound.size)
+        best = accumulate(
+            bounds, partial(min, key=lambda bound: (not bound.shown, bound.not_after))
+        )
+        self._best = list(best)[::-1]
+        """By size, each the best of its size and of those above."""
+        self._sizes = [bound.size for bound in reversed(bounds)]
 
-def earliest(index: int, bounds: Sequence[Bound]) -> Bound | None:
-    """The first bound of entry ``index``; one whose block was shown before any other."""
-    covering = [bound for bound in bounds if bound.size > index]
-    return next((bound for bound in covering if bound.shown), covering[0] if covering else None)
+    def of(self, index: int) -> Bound | None:
+        """The bound of an entry; None where no head holds it."""
+        at = bisect_right(self._sizes, index)
+        return self._best[at] if at < len(self._best) else None
 
 
 class Clock(NamedTuple):

@@ -29,6 +29,12 @@ def raw_cid(block: bytes) -> str:
     return "b" + base64.b32encode(b"\x01\x55\x12\x20" + sha256(block)).decode().lower().rstrip("=")
 
 
+def check_ipfs(anchor: dict[str, Any], root: bytes) -> None:
+    need(anchor["transaction_id"] == raw_cid(b"MLP1" + root), "another CID")
+    times = [anchor[part] for part in ("height", "block_hash", "block_time")]
+    need(times == [None] * 3, "IPFS has no block")
+
+
 # --- Bitcoin -----------------------------------------------------------------------------
 
 

@@ -61,7 +61,7 @@ def signer(digest: bytes, signature: bytes) -> bytes:
     key = add(times(s * inverse, (r, y)), times(-int.from_bytes(digest, "big") * inverse, G))
     need(key is not None, "a public key")
     assert key is not None
-    return chain.keccak256(word(key[0]) + word(key[1]))[12:]
+    return bytes(chain.keccak256(word(key[0]) + word(key[1]))[12:])
 
 
 def digest_of(chain_id: int, contract: bytes, root: bytes, metadata: bytes, deadline: int) -> bytes:
@@ -72,7 +72,7 @@ def digest_of(chain_id: int, contract: bytes, root: bytes, metadata: bytes, dead
     domain = hashed(kind) + name + version + word(chain_id) + bytes(12) + contract
     kind = b"StoreHash(bytes32 hash,string metadata,uint256 deadline)"
     message = hashed(kind) + root + hashed(metadata) + word(deadline)
-    return hashed(b"\x19\x01" + hashed(domain) + hashed(message))
+    return bytes(hashed(b"\x19\x01" + hashed(domain) + hashed(message)))
 
 
 def signers_of_call(chain_id: int, contract: bytes, call: bytes) -> list[bytes]:
@@ -174,8 +174,8 @@ def spend(raw: bytes, spent: list[bytes]) -> tuple[bytes, list[bytes]]:
             signed.append(left.pop(0))
         found.add((script, tuple(signed)))
     need(len(found) == 1, "one script and the same signers for every input")
-    script, signed = found.pop()
-    return script, list(signed)
+    script, both = found.pop()
+    return script, list(both)
 
 
 def signs(key: bytes, signature: bytes, digest: bytes) -> bool:
@@ -192,10 +192,12 @@ def signs(key: bytes, signature: bytes, digest: bytes) -> bool:
 # --- Receipts ----------------------------------------------------------------------------
 
 
-def check_bitcoin(anchor: dict[str, Any], evidence: dict[str, Any]) -> None:
+def check_bitcoin(anchor: dict[str, Any], evidence: dict[str, Any]) -> bytes:
+    """Returns the Merkle root of the block."""
     chain.check_bitcoin(anchor, evidence)
     if "spent" in evidence:
         spend(unhex(evidence["transaction"]), [unhex(each) for each in evidence["spent"]])
+    return bytes(unhex(evidence["header"])[36:68])
 
 
 def check_ethereum(anchor: dict[str, Any], evidence: dict[str, Any]) -> list[str]:
@@ -221,3 +223,26 @@ def check_request(raw: bytes, root: bytes) -> list[bytes]:
         message["metadata"].encode(), message["deadline"],
     )  # fmt: skip
     return [signer(digest, unhex(each[2:])) for each in told["signatures"]]
+
+
+def examples(look: Any) -> None:
+    """Those of the document."""
+    payload = look.hex("payload")
+    contract = bytes.fromhex("5fbdb2315678afecb367f032d93f642f64180aa3")
+    digest = digest_of(31337, contract, payload[4:], b"", 1_760_604_800)
+    need(look.hex("owners-digest") == digest, "the digest")
+    call = look.hex("owners-call")
+    signers = signers_of_call(31337, contract, call)
+    secrets = (0xA11CE, 0xCA401)
+    points = [times(secret, G) for secret in secrets]
+    keys = [word(x) + word(y) for x, y in filter(None, points)]
+    need(sorted(chain.keccak256(key)[12:] for key in keys) == signers, "the signers")
+    need(call[4:36] == payload[4:], "the root")
+    need(check_request(look.exact("signing-request"), payload[4:]) == signers, "the request")
+    need(parse(look.exact("signing-request"))["head"] == look.text("head"), "the request's head")
+    script, signed = spend(look.hex("owners-spend"), [look.hex("owners-coin")])
+    need(script == look.hex("owners-script"), "the script")
+    need(keys_of(script)[0] == 2, "two are needed")
+    need(sorted(bytes([2 + key[63] % 2]) + key[:32] for key in keys) == signed, "the signing keys")
+    _, scripts = chain.stripped(look.hex("owners-spend"))
+    need(payload in map(chain.pushed, scripts), "the payload that they signed")

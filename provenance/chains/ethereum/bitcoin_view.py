@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import astuple, dataclass
 from typing import Final, NamedTuple
 
 from eth_abi.abi import decode
@@ -41,7 +42,8 @@ _REASONS: Final = {
 """What the contract's errors mean, in the words of a message."""
 
 
-class Proof(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Proof:
     """As the contract takes it: the transaction without witness, its index in the block, its
     siblings from the lowest up, and the block's header with those that build on it."""
 
@@ -98,10 +100,10 @@ def confirm(
         chain = node.chain_id()
         raise WrongNetworkError(f"ethereum: {problem} lies at {view} on chain id {chain}")
     if register is None:
-        function, call = "anchored", BITCOIN_ANCHOR.call_of("anchored", root, proof, work)
+        function, call = "anchored", BITCOIN_ANCHOR.call_of("anchored", root, astuple(proof), work)
     else:
         function = "confirmed"
-        call = BITCOIN_ANCHOR.call_of(function, register, root, proof, work)
+        call = BITCOIN_ANCHOR.call_of(function, register, root, astuple(proof), work)
     try:
         answer = node.view(view, call)
     except RevertedError as error:

@@ -30,13 +30,12 @@ from provenance.verify.checks.receipts import BITCOIN, CheckedReceipt
 from provenance.verify.cosigners import pinned
 from provenance.verify.cross import (
     SLACK_S,
+    Bounds,
     CrossAnchor,
     CrossSeal,
     Heads,
-    bounds_of,
     clock_of,
     contradiction,
-    earliest,
 )
 from provenance.verify.findings import Findings, counted
 from provenance.verify.headers import HeaderSource
@@ -288,7 +287,7 @@ def check_agreement(
         {label: check for label, check in seals.items() if _is_mined(check)}
         for seals in with_receipts(networks).values()
     ]
-    bounds = bounds_of(_cross(check) for seals in shown for check in seals.values())
+    bounds = Bounds(_cross(check) for seals in shown for check in seals.values())
     untied = [item.size for item in evidence.heads if findings.failed(LEDGER, f"head {item.size}")]
     agreements = []
     for entry in evidence.entries:
@@ -308,12 +307,14 @@ def check_agreement(
         problem = contradiction([clock for clock in clocks if clock is not None])
         if problem is not None:
             findings.fail(AGREE, label, problem)
-        bound = earliest(entry.index, bounds)
+        bound = bounds.of(entry.index)
         told = (bound.not_after, bound.chain, bound.shown) if bound else (None, None, False)
         agreements.append(CrossSeal(label, heads, anchors, *told))
-    if not agreements:
+    if agreements:
+        seals = counted(len(agreements), "seal")
+        findings.count(AGREE, f"{seals} on several networks; {agreements[-1].line}")
+    else:
         findings.skip(AGREE, "no seal has receipts of two networks")
-    findings.count(AGREE, "; ".join(agreement.line for agreement in agreements))
     return tuple(agreements)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import Any
 
 import pytest
@@ -57,10 +57,12 @@ class View:
         return confirm(self.node, self.address, None, root, proof, work)
 
     def included(self, proof: Proof, work: int = 1) -> bytes:
-        return self.node.view(self.address, BITCOIN_ANCHOR.call_of("included", proof, work))
+        return self.node.view(
+            self.address, BITCOIN_ANCHOR.call_of("included", astuple(proof), work)
+        )
 
     def gas(self, function: str, *arguments: object) -> int:
-        call = "0x" + BITCOIN_ANCHOR.call_of(function, *arguments).hex()
+        call = "0x" + BITCOIN_ANCHOR.call_of(function, *arguments, 1).hex()
         return int(self.chain.call("eth_estimateGas", {"to": self.address, "data": call}), 16)
 
 
@@ -120,16 +122,16 @@ def test_the_example_of_the_format_is_answered_so(view: View) -> None:
 
 
 def test_no_flipped_byte_of_block_100000_is_taken(view: View) -> None:
-    transaction, index, path, headers = MAIN_PROOF
+    transaction, _, path, headers = astuple(MAIN_PROOF)
     for at in range(0, len(transaction), 7):
-        refused(view, MAIN_PROOF._replace(transaction=flipped(transaction, at)))
+        refused(view, replace(MAIN_PROOF, transaction=flipped(transaction, at)))
     for at in range(0, len(headers), 11):
-        refused(view, MAIN_PROOF._replace(headers=flipped(headers, at)))
+        refused(view, replace(MAIN_PROOF, headers=flipped(headers, at)))
     for at in range(64):
         siblings = flipped(b"".join(path), at)
-        refused(view, MAIN_PROOF._replace(path=(siblings[:32], siblings[32:])))
+        refused(view, replace(MAIN_PROOF, path=(siblings[:32], siblings[32:])))
     for other in (0, 2, 3):
-        refused(view, MAIN_PROOF._replace(index=other))
+        refused(view, replace(MAIN_PROOF, index=other))
 
 
 def flipped(data: bytes, at: int) -> bytes:
@@ -147,10 +149,10 @@ def test_no_flipped_byte_of_a_root_is_taken(view: View) -> None:
     assert view.anchored(ROOT, GOOD).work == 6
     for at in range(len(GOOD.transaction)):
         with pytest.raises(ProofError, match="ethereum: "):
-            view.anchored(ROOT, GOOD._replace(transaction=flipped(GOOD.transaction, at)))
+            view.anchored(ROOT, replace(GOOD, transaction=flipped(GOOD.transaction, at)))
     for at in range(80):
         with pytest.raises(ProofError, match="ethereum: "):
-            view.anchored(ROOT, GOOD._replace(headers=flipped(GOOD.headers, at)))
+            view.anchored(ROOT, replace(GOOD, headers=flipped(GOOD.headers, at)))
 
 
 def wide(count: int) -> bytes:
@@ -191,25 +193,25 @@ TWIN = naive_path([b"\1" * 32, b"\2" * 32, double_sha256(STRIPPED)], 2)
     ("proof", "work", "reason"),
     [
         (GOOD, 7, "the headers took 6 hashes, expected 7 at least"),
-        (GOOD._replace(headers=b""), 1, "headers of 0 bytes"),
-        (GOOD._replace(headers=GOOD.headers[:-1]), 1, "headers of 239 bytes"),
-        (GOOD._replace(headers=GOOD.headers + bytes(1)), 1, "headers of 241 bytes"),
+        (replace(GOOD, headers=b""), 1, "headers of 0 bytes"),
+        (replace(GOOD, headers=GOOD.headers[:-1]), 1, "headers of 239 bytes"),
+        (replace(GOOD, headers=GOOD.headers + bytes(1)), 1, "headers of 241 bytes"),
         (
-            GOOD._replace(headers=GOOD.headers[:80] + GOOD.headers[160:]),
+            replace(GOOD, headers=GOOD.headers[:80] + GOOD.headers[160:]),
             1,
             "header 1 does not build on the one before",
         ),
-        (GOOD._replace(headers=GOOD.headers[80:]), 1, "which is not the header's"),
-        (GOOD._replace(headers=bits(0x1D00FFFF)), 1, "header 0 has not the work"),
-        (GOOD._replace(headers=bits(0x20FFFFFF)), 1, "header 0 has not the work"),
-        (GOOD._replace(headers=bits(0x2100FFFF)), 1, "header 0 has not the work"),
-        (GOOD._replace(headers=bits(0)), 1, "header 0 has not the work"),
-        (GOOD._replace(index=3), 1, "which is not the header's"),
-        (GOOD._replace(index=2 + 8), 1, "no index 10"),
-        (GOOD._replace(index=2**255), 1, "no index 578"),
-        (GOOD._replace(path=GOOD.path[:-1]), 1, "which is not the header's"),
-        (GOOD._replace(path=(*GOOD.path, bytes(32))), 1, "which is not the header's"),
-        (GOOD._replace(path=(bytes(32),) * 16), 1, "a Merkle path of 16 steps, at most 15"),
+        (replace(GOOD, headers=GOOD.headers[80:]), 1, "which is not the header's"),
+        (replace(GOOD, headers=bits(0x1D00FFFF)), 1, "header 0 has not the work"),
+        (replace(GOOD, headers=bits(0x20FFFFFF)), 1, "header 0 has not the work"),
+        (replace(GOOD, headers=bits(0x2100FFFF)), 1, "header 0 has not the work"),
+        (replace(GOOD, headers=bits(0)), 1, "header 0 has not the work"),
+        (replace(GOOD, index=3), 1, "which is not the header's"),
+        (replace(GOOD, index=2 + 8), 1, "no index 10"),
+        (replace(GOOD, index=2**255), 1, "no index 578"),
+        (replace(GOOD, path=GOOD.path[:-1]), 1, "which is not the header's"),
+        (replace(GOOD, path=(*GOOD.path, bytes(32))), 1, "which is not the header's"),
+        (replace(GOOD, path=(bytes(32),) * 16), 1, "a Merkle path of 16 steps, at most 15"),
         (Proof(STRIPPED, 3, TWIN[0], mined(TWIN[1])), 1, "two equal siblings at level 0"),
         (proof_of_bytes(bytes(64)), 1, "64 bytes, as an inner node has"),
         (proof_of_bytes(STRIPPED[:-1]), 1, "no transaction without witness"),
@@ -257,7 +259,7 @@ def test_any_place_in_any_block(view: View, total: int, data: Any) -> None:
     leaves[index] = double_sha256(proof.transaction)
     header, message = merkle_block(leaves, index)
     told = {"transaction": raw.hex(), "merkle_block": message.hex(), "header": header.hex()}
-    assert proof_of(told)[:3] == proof[:3]
+    assert replace(proof_of(told), headers=b"") == replace(proof, headers=b"")
     assert view.anchored(ROOT, proof_of(told)).block_hash == double_sha256(header)[::-1].hex()
 
 
@@ -268,12 +270,12 @@ def test_gas(view: View) -> None:
     created = view.chain.call("eth_getTransactionReceipt", deploy(node, "BitcoinAnchor")[1])
     figures = {
         "deploy": int(created["gasUsed"], 16),
-        "1 header, 3 levels": view.gas("anchored", ROOT, proof_in_block(raw, above=0), 1),
-        "6 headers, 3 levels": view.gas("anchored", ROOT, proof_in_block(raw, above=5), 1),
+        "1 header, 3 levels": view.gas("anchored", ROOT, astuple(proof_in_block(raw, above=0))),
+        "6 headers, 3 levels": view.gas("anchored", ROOT, astuple(proof_in_block(raw, above=5))),
         "6 headers, 12 levels": view.gas(
-            "anchored", ROOT, proof_in_block(raw, total=4096, above=5), 1
+            "anchored", ROOT, astuple(proof_in_block(raw, total=4096, above=5))
         ),
-        "block 100000 and 6 on top": view.gas("included", MAIN_PROOF, 1),
+        "block 100000 and 6 on top": view.gas("included", astuple(MAIN_PROOF)),
     }
     print(figures)
     ceilings = [918_000, 59_500, 116_000, 137_000, 123_000]

@@ -218,7 +218,7 @@ def test_a_key_or_wallet_of_nobody_signs_nothing(stage: Waiting) -> None:
 def test_what_is_written_into_the_database_is_no_signature(stage: Waiting) -> None:
     """The worker verifies what is stored, each time."""
     owned, store = stage.owned, stage.ethereum.store
-    for request, words in (
+    table: list[tuple[SigningRequest, str]] = [
         (replace(stage.ethereum, signatures=(_foreign(stage),)), "signed and is no owner"),
         (another_output(stage), "it pays somebody else"),
         (
@@ -226,7 +226,8 @@ def test_what_is_written_into_the_database_is_no_signature(stage: Waiting) -> No
                     signatures=ethereum_signatures(late, 0, 1)),
             "what they signed expires: provenance multisig request ethereum --again",
         ),
-    ):  # fmt: skip
+    ]  # fmt: skip
+    for request, words in table:
         network = request.network
         before = stored(stage)
         with owned.store.transaction() as tx:
@@ -236,9 +237,12 @@ def test_what_is_written_into_the_database_is_no_signature(stage: Waiting) -> No
         assert row.state is AnchorState.HELD
         assert words in (row.reason or "")
         with owned.store.transaction() as tx:
-            for own, document in zip((stage.ethereum, stage.bitcoin), before, strict=True):
+            for name, root, document in zip(
+                ("ethereum", "bitcoin"), (stage.ethereum.root, stage.bitcoin.root), before,
+                strict=True,
+            ):  # fmt: skip
                 assert document is not None
-                tx.save_signing_request(own.network, own.root, document)
+                tx.save_signing_request(name, root, document)
 
 
 def test_a_contract_of_other_owners_pauses_the_network(stage: Waiting) -> None:

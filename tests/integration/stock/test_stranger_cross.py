@@ -34,7 +34,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     return bundle_files(evidence(tmp_path_factory.mktemp("golden") / "anchors.jsonl"))
 
 
-def changed(files: Files, name: str, **anchor: float) -> Files:
+def changed(files: Files, name: str, **anchor: object) -> Files:
     receipt = json.loads(files[name])
     receipt["anchor"] |= anchor
     data = json.dumps(receipt, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
@@ -92,7 +92,7 @@ def test_both_refuse_a_head_that_one_network_does_not_have(
 ) -> None:
     """A payload of another root, in Bitcoin's receipt alone."""
     payload = json.loads(files["receipts/after-bitcoin.json"])["anchor"]["payload"]
-    forged = changed(files, "receipts/after-bitcoin.json", payload=payload[:-2] + "00")  # type: ignore[arg-type]
+    forged = changed(files, "receipts/after-bitcoin.json", payload=payload[:-2] + "00")
     bundle, report = both(stranger, forged)
     assert "receipts/after-bitcoin.json" in {line.split(":")[0] for line in bundle.problems}
     assert "receipts/after-bitcoin.json" in {finding.file for finding in report.findings}

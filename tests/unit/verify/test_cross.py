@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from provenance.evidence.run_evidence import ReceiptFile, RunEvidence
 from provenance.formats.receipt import Receipt
 from provenance.verify.catalogue import AGREE, RECEIPTS, Status
-from provenance.verify.cross import SLACK_S, Bound, Clock, contradiction, earliest
+from provenance.verify.cross import SLACK_S, Bounds, Clock, CrossAnchor, contradiction
 from provenance.verify.report import VerificationReport
 from tests.support.verify_world import World, finished, story
 
@@ -45,12 +45,11 @@ def test_one_head_on_two_networks_bounds_both_seals_by_the_earlier_block() -> No
     assert agree(report).status is Status.PASSED
     assert [row.seal for row in report.cross] == ["before", "after"]
     for row in report.cross:
-        times = {a.network: a.time for a in row.anchors}
+        times = {a.network: a.time or 0.0 for a in row.anchors}
         assert (row.heads, row.shown, set(times)) == ("same", True, {"bitcoin", "ethereum"})
-        bounds = [times[name] + SLACK_S[name] for name in times]
-        assert row.not_after == min(bounds)
-        assert row.line in agree(report).detail
+        assert row.not_after == min(times[name] + SLACK_S[name] for name in times)
         assert row.line.startswith(f"{row.seal}: head 2 on bitcoin")
+    assert agree(report).detail == f"2 seals on several networks; {report.cross[-1].line}"
 
 
 def test_a_later_head_bounds_an_earlier_seal_and_ties_to_it() -> None:
@@ -135,18 +134,30 @@ def test_another_root_of_one_size_is_a_finding_of_the_receipts() -> None:
     assert [row.seal for row in report.cross] == ["before"]
 
 
-bound = st.builds(
-    Bound, st.integers(1, 6), st.integers(0, 9).map(float), st.sampled_from("ab"), st.booleans()
+anchor = st.builds(
+    CrossAnchor,
+    network=st.just("ethereum"),
+    chain=st.just("c"),
+    size=st.integers(1, 6),
+    root=st.just(b""),
+    status=st.sampled_from(("verified", "receipt")),
+    time=st.none() | st.integers(0, 9).map(float),
+    slack=st.just(12.0),
 )
 
 
-@given(st.integers(0, 6), st.lists(bound))
-def test_the_earliest_bound_is_the_naive_one(index: int, bounds: list[Bound]) -> None:
-    found = earliest(index, sorted(bounds, key=lambda bound: bound.not_after))
-    covering = [bound for bound in bounds if bound.size > index]
-    rows = [bound for bound in covering if bound.shown] or covering
-    assert (found.not_after if found else None) == min((r.not_after for r in rows), default=None)
-    assert found is None or found.shown or not any(row.shown for row in covering)
+@given(st.lists(anchor))
+def test_the_earliest_bound_is_the_naive_one(anchors: list[CrossAnchor]) -> None:
+    bounds = Bounds(anchors)
+    for index in range(7):
+        covering = [a for a in anchors if a.size > index and a.time is not None]
+        rows = [a for a in covering if a.status == "verified"] or covering
+        found = bounds.of(index)
+        expected = min(((a.time or 0) + 12.0 for a in rows), default=None)
+        assert (found.not_after if found else None) == expected
+        assert (found is not None and found.shown) == (
+            rows[:1] != [] and rows[0].status == "verified"
+        )
 
 
 @given(st.lists(st.tuples(st.integers(-9, 9), st.integers(0, 9)), max_size=4))
