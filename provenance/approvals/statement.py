@@ -6,6 +6,7 @@ makes final there.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import date
@@ -118,6 +119,15 @@ class Anchoring:
         more = f", and {len(self.runs) - 3} more" if len(self.runs) > 3 else ""
         head = f"head {self.head} of {self.ledger} on {self.network} ({_shown(self.chain)})"
         return f"{head}, which makes final {runs}{more}; {term(self.until)}"
+
+
+APPROVAL: Final = re.compile(r"approvals/[A-Za-z0-9_-]{1,64}-[0-9]{1,19}\.json")
+"""The name of such a file."""
+
+
+def approval_file(network: str, size: int) -> str:
+    """Where the envelope of a head's approval lies in a bundle."""
+    return f"approvals/{network}-{size}.json"
 
 
 def _run(subject: Subject, file: str) -> tuple[UUID, bytes]:

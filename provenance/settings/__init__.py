@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from provenance.settings.approvals import ApprovalSettings
 from provenance.settings.reading import load
 from provenance.settings.redis_urls import (
     RedisAddress,
@@ -31,6 +32,7 @@ __all__ = [
     "NETWORKS",
     "READERS",
     "SIGSTORE_ENV",
+    "ApprovalSettings",
     "BitcoinSettings",
     "BlockchainSettings",
     "EthereumSettings",

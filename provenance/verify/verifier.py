@@ -32,6 +32,7 @@ from provenance.formats.run_tree.walk import RunWalk
 from provenance.ports.network import Network
 from provenance.verify.catalogue import (
     ANCHOR_LIMIT,
+    APPROVAL_LIMIT,
     CHECKS,
     CLAIMED_TIMES,
     COMPLETE,
@@ -43,6 +44,7 @@ from provenance.verify.catalogue import (
     Check,
     Status,
 )
+from provenance.verify.checks.approvals import check_approvals
 from provenance.verify.checks.attachments import check_attachments
 from provenance.verify.checks.completeness import check_completeness
 from provenance.verify.checks.content import (
@@ -130,6 +132,7 @@ def verify(
     check_ledger(evidence, heads, findings)  # (6)
     receipts = check_receipts(evidence, key, heads, findings)  # (7)
     anchors = check_networks(evidence, receipts, nodes, headers, trust, findings)  # (8) (9)
+    approved = check_approvals(evidence, key, trust, findings)
     check_content(records, content, findings)  # (10)
     check_states(records, findings)
     check_reused(records, findings)
@@ -146,7 +149,7 @@ def verify(
         standing=findings.standing,
         state=state,
         lineage=continued,
-        verdict=judge(findings, trust, key, anchors),
+        verdict=judge(findings, trust, key, anchors, approved),
         checked_at=now,
         online=online,
         checks=findings.results(),
@@ -198,6 +201,8 @@ def _limits(
     if unsealed := len(evidence.under_no_root):
         what = counted(unsealed, "record")
         lines.append(f"What no root has yet: {what}, under a producer's signature alone.")
+    if evidence.approvals:
+        lines.append(APPROVAL_LIMIT)
     lines.append(ANCHOR_LIMIT)
     lines += [NETWORK_LIMITS[name] for name in networks if name in NETWORK_LIMITS]
     if (late := late_before(evidence, networks)) is not None:

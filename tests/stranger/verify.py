@@ -16,6 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import approvals
 import evidence as chain
 import producers as signed
 from budgets import check_budgets
@@ -126,6 +127,8 @@ class Bundle:
                 self.check(name, partial(self._tlog_proof, name))
             elif name == "statement/run.intoto.json":
                 self.check(name, partial(self._statement, name))
+            elif approvals.NAME.fullmatch(name):
+                self.check(name, partial(self._approval, name))
             elif name not in self.known:
                 self.problems.append(f"{name}: run.json does not know it")
 
@@ -381,6 +384,12 @@ class Bundle:
     def _statement(self, name: str) -> None:
         told = check_statement(self.files[name], self.run, self.bodies, self.files, self.key)
         self.unproven += [f"{name}: {told}"] if told else []
+
+    def _approval(self, name: str) -> None:
+        receipts = [parse(self.files[f"receipts/{told}.json"]) for told in self.run["receipts"]]
+        data = self.files[name]
+        keys = approvals.check_approval(name, data, self.run, self.heads, receipts, self.key)
+        self.unproven.append(f"{name}: whose keys these are: {', '.join(sorted(keys))}")
 
 
 def main(arguments: list[str]) -> int:
