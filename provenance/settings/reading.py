@@ -317,10 +317,10 @@ def trainers_of(o: JsonObject) -> dict[str, str | TrustedIdentity]:
 
 def approvers_of(o: JsonObject) -> dict[str, str]:
     """Whose the Ed25519 keys of an object are, by name; ConfigError."""
-    keys = {name: key for name, key in trainers_of(o).items() if isinstance(key, str)}
-    for name in o.raw.keys() - keys.keys():
-        raise o.fail(name, "found an identity of Sigstore, expected 64 hex digits (Ed25519)")
-    return keys
+    for name, key in o.raw.items():
+        if not isinstance(key, str) or not _PUBLIC_KEY.fullmatch(key.lower()):
+            raise o.fail(ascii(name)[1:-1], f"found {show(key)}, expected 64 hex digits (Ed25519)")
+    return {name: str(key) for name, key in trainers_of(o).items()}
 
 
 def _approvals(o: JsonObject) -> ApprovalSettings:

@@ -30,6 +30,7 @@ from tests.support.verify_world import OTHER, OWN, SIGNER, World, before, story
 RULE = ApprovalSettings(2, BY, ("ethereum",))
 TRUST = OWN.also(Trust(approvals=RULE))
 FILE = "approvals/ethereum-2.json"
+ANOTHER = type(SIGNER).from_private_bytes(SIGNER.name, bytes(32)).verifier.vkey
 
 
 def approved(*names: str) -> World:
@@ -207,7 +208,6 @@ FORGED: dict[str, tuple[Forge, str]] = {
         "is of a head of 2 entries",
     ),
 }
-ANOTHER = type(SIGNER).from_private_bytes(SIGNER.name, bytes(32)).verifier.vkey
 
 
 @pytest.mark.parametrize("name", FORGED)
