@@ -15,6 +15,7 @@ import blake3
 import evidence as chain
 import msgpack
 import producers as signed
+from approvals import check_approval
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
@@ -264,6 +265,20 @@ def forks(look: Examples) -> None:
     need(len(told["heads"]) == len(roots) == 2, "the heads agree")
 
 
+def approved(look: Examples) -> None:
+    root, vkey = bytes.fromhex(look.json("merkle")["roots"][4]), look.text("vkey").strip()
+    run = parse(look.exact("receipt"))["run"]
+    final = {"phase": "after", "index": 3, "root": look.hex("run-root-after").hex()}
+    told = {"run": run, "entries": [final]}
+    receipt = {"phase": "after", "anchor": {"network": "ethereum"}}
+    receipts = [{**receipt, "evidence": {"chain_id": 11155111}}]
+    data, name = look.exact("approval"), "approvals/ethereum-4.json"
+    keys = check_approval(name, data, told, {4: root}, receipts, vkey)
+    seeds = [Ed25519PrivateKey.from_private_bytes(each * 32) for each in (b"\x02", b"\x03")]
+    known = [seed.public_key().public_bytes_raw().hex() for seed in seeds]
+    need(sorted(keys) == sorted(known), "the approvers")
+
+
 def networks(look: Examples) -> None:
     payload, vkey = look.hex("payload"), look.text("vkey").strip()
     need(payload == b"MLP1" + bytes.fromhex(look.json("merkle")["roots"][4]), "the payload")
@@ -302,7 +317,7 @@ def networks(look: Examples) -> None:
     need(included(look.hex("run-root-after"), 3, size, proof)[0] == root, "the tlog-proof's root")
 
 
-CHECKS = (records, spool, signatures, contents, trees, runs, heads, forks, networks)
+CHECKS = (records, spool, signatures, contents, trees, runs, heads, forks, approved, networks)
 
 
 def check(folder: Path) -> set[str]:

@@ -18,12 +18,15 @@ import tempfile
 import textwrap
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from provenance.approvals.envelope import sign
+from provenance.approvals.statement import Anchoring
 from provenance.bundle.attachments.opentimestamps import from_ledger_root
 from provenance.capture.keys import RunKeys
 from provenance.chains.ethereum.contract import store_call
@@ -36,6 +39,7 @@ from provenance.fingerprint.shards import HeldState
 from provenance.fingerprint.tensors import state_digest, tensor_digest
 from provenance.formats import merkle
 from provenance.formats.checkpoint import Head, sign_head
+from provenance.formats.dsse import Envelope
 from provenance.formats.event import Event, SegmentHeader, frame, record_of
 from provenance.formats.merkle import Frontier
 from provenance.formats.note import SignerKey
@@ -201,6 +205,19 @@ def fork() -> str:
         ForkSide(sign_head(Head(LEDGER.name, 2, other), LEDGER), other, ()),
     )
     return ForkProof(LEDGER.verifier, 2, sides).encode().decode() + "\n"
+
+
+def approval() -> str:
+    """Of the head at 4, which makes the example run final, by two persons."""
+    root = merkle.root(ledger()[:4])
+    chain = {"chain_id": 11155111}
+    runs = ((RUN, ledger()[3]),)
+    day = date(2027, 1, 31)
+    stated = Anchoring(LEDGER.verifier.vkey, "ethereum", chain, 4, root, 0, runs, day)
+    envelope = Envelope(stated.encode(), {})
+    for seed in (b"\x02", b"\x03"):
+        envelope = sign(envelope, Ed25519PrivateKey.from_private_bytes(seed * 32))
+    return envelope.encode().decode() + "\n"
 
 
 def local_line(payload: bytes) -> bytes:
@@ -385,6 +402,7 @@ def examples() -> dict[str, tuple[str, str]]:
             TlogProof(3, receipt().ledger.proof, note(4)).encode(),
         ),
         "fork-proof": ("json", fork()),
+        "approval": ("json", approval()),
         "bitcoin-transaction": ("hex", _hex(bytes.fromhex(told["transaction"]))),
         "bitcoin-merkle-block": ("hex", _hex(bytes.fromhex(told["merkle_block"]))),
         "payload": ("hex", _hex(payload)),
