@@ -21,9 +21,9 @@ from tests.faults.support.anchoring import (
 )
 from tests.faults.support.chains import Roots, count, on_bitcoin, on_ethereum, on_file, on_ipfs
 from tests.faults.support.harness import Tally, rounds, scenario, seeded
-from tests.support.approval_world import BY, signed
 from tests.support.nodes.ethereum_chain import Anvil
 from tests.support.nodes.regtest import Regtest
+from tests.unit.approvals.world import BY, signed
 
 HELD = AnchorState.HELD
 pytestmark = pytest.mark.nodes

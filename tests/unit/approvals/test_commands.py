@@ -24,9 +24,9 @@ from provenance.ports.listing import Wanted
 from provenance.ports.values import AnchorState
 from provenance.settings import load
 from provenance.tickets import read_ticket
-from tests.support.approval_world import BY, SEEDS, altered, signed
 from tests.support.model_world import deployment
 from tests.support.verify_world import RUN
+from tests.unit.approvals.world import BY, SEEDS, altered, signed
 
 
 class Home:

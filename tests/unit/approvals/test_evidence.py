@@ -23,9 +23,9 @@ from provenance.ports.values import AnchorRow, AnchorState
 from provenance.settings.approvals import ApprovalSettings
 from provenance.verify.catalogue import APPROVAL_LIMIT, NETWORKS
 from provenance.verify.trust import Trust
-from tests.support.approval_world import BY, altered, run_id, signed
 from tests.support.stranger import load
 from tests.support.verify_world import OTHER, OWN, SIGNER, World, before, story
+from tests.unit.approvals.world import BY, altered, run_id, signed
 
 RULE = ApprovalSettings(2, BY, ("ethereum",))
 TRUST = OWN.also(Trust(approvals=RULE))

@@ -1,10 +1,10 @@
-"""What a head that waits for approval costs: ``python -m tests.benchmarks.approvals``."""
+"""What a head that waits for approval costs: ``python -m tests.unit.approvals.cost``."""
 
 from __future__ import annotations
 
 import time
 
-from tests.support.approval_world import ApprovalWorld, run_id, signed
+from tests.unit.approvals.world import ApprovalWorld, run_id, signed
 
 
 def world(runs: int) -> ApprovalWorld:
