@@ -1,12 +1,11 @@
 """What persons sign before a final root is anchored.
 
-docs/FORMAT.md, section 10.7: which head of which ledger goes on which chain, and which runs it
+docs/FORMAT.md, section 10.9: which head of which ledger goes on which chain, and which runs it
 makes final there.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import date
@@ -121,13 +120,13 @@ class Anchoring:
         return f"{head}, which makes final {runs}{more}; {term(self.until)}"
 
 
-APPROVAL: Final = re.compile(r"approvals/[A-Za-z0-9_-]{1,64}-[0-9]{1,19}\.json")
-"""The name of such a file."""
+APPROVALS: Final = "approvals/"
+"""Folder of the envelopes in a bundle."""
 
 
 def approval_file(network: str, size: int) -> str:
     """Where the envelope of a head's approval lies in a bundle."""
-    return f"approvals/{network}-{size}.json"
+    return f"{APPROVALS}{network}-{size}.json"
 
 
 def _run(subject: Subject, file: str) -> tuple[UUID, bytes]:

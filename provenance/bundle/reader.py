@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from provenance.approvals.statement import APPROVAL
 from provenance.bundle import sources
 from provenance.bundle.attachments import is_attachment
 from provenance.bundle.index import decode, equivocation_file, load, read_path, roots_of, sums
@@ -64,8 +62,7 @@ def _read(source: sources.FileSource) -> RunEvidence:
             for item in stated.equivocations
         ),
         source=Source("bundle", source.where),
-        attachments=files.matching(is_attachment),
-        approvals=files.matching(APPROVAL.fullmatch),
+        attachments=files.attachments(),
     )
     whole = evidence.state == "sealed" and evidence.incomplete is None
     own = tuple(entry.index for entry in evidence.entries)
@@ -180,9 +177,9 @@ class BundleFiles:
         text = self.text("ledger.vkey") if self._has("ledger.vkey") else None
         return None if text is None else text.removesuffix("\n")
 
-    def matching(self, wanted: Callable[[str], object]) -> dict[str, bytes]:
-        """The files whose names are wanted."""
-        names = sorted(filter(wanted, self.listed))
+    def attachments(self) -> dict[str, bytes]:
+        """The files for other people's tools."""
+        names = sorted(filter(is_attachment, self.listed))
         return {name: data for name in names if (data := self.find(name)) is not None}
 
     def check_rest(self) -> None:

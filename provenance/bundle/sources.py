@@ -8,7 +8,6 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Final, Protocol
 
-from provenance.approvals.envelope import MAX_BYTES as MAX_APPROVAL_BYTES
 from provenance.bundle.attachments import MAX_BYTES, is_attachment
 from provenance.bundle.index import SAFE_PATH, load, read_path
 from provenance.errors import FormatError, InputError, IntegrityError, TooLargeError
@@ -26,7 +25,6 @@ _LIMITS: Final = {
     "records": MAX_RECORD_BYTES,
     "equivocations": MAX_RECORD_BYTES,
     "receipts": MAX_RECEIPT_BYTES,
-    "approvals": MAX_APPROVAL_BYTES,
     "heads": MAX_NOTE_BYTES,
     "ledger.vkey": 4096,
     "README.txt": 1024**2,

@@ -98,7 +98,6 @@ def bundle_files(evidence: RunEvidence, ots: bool = False) -> dict[str, bytes]:
     files |= {receipt.file: receipt.data for receipt in evidence.receipts}
     files |= {f"heads/{head.size}.note": head.note.encode() for head in evidence.heads}
     files |= {equivocation_file(o): o.data for o in evidence.equivocations if o.data}
-    files |= evidence.approvals
     files |= attachments.files(evidence, ots)
     if evidence.vkey is not None:
         files["ledger.vkey"] = evidence.vkey.encode() + b"\n"

@@ -210,7 +210,7 @@ class LedgerView:
             ),
             problems=tuple(problems),
             source=self._source,
-            approvals=_approvals(tx, run, entries, receipts),
+            attachments=_approvals(tx, run, entries, receipts),
             ledger=self._claim,
             parent=parent_weights(tx, records, self._team),
         )

@@ -218,7 +218,6 @@ class RunEvidence:
         producers: By their 16 bytes.
         attachments: What a bundle brings for other people's tools, by file: bytes that are
             derived from the rest (:mod:`provenance.bundle.attachments`).
-        approvals: What persons signed before the final root was anchored, by file: DSSE envelopes.
         ledger: What the ledger says of all its runs; not evidence.
         parent: Weights of the run that this one says it continues, or why they cannot be read; None
             where nobody has them.
@@ -245,7 +244,6 @@ class RunEvidence:
     problems: tuple[EvidenceProblem, ...]
     source: Source
     attachments: Mapping[str, bytes] = field(default_factory=dict)
-    approvals: Mapping[str, bytes] = field(default_factory=dict)
     ledger: LedgerClaim = field(default_factory=LedgerClaim)
     parent: Sequence[Record] | str | None = field(default=None, repr=False)
 

@@ -40,6 +40,7 @@ from provenance.settings.values import (
     ArchiveSettings,
     BitcoinSettings,
     BlockchainSettings,
+    CommitmentSettings,
     EthereumSettings,
     IdentitySettings,
     IPFSSettings,
@@ -116,6 +117,8 @@ def load(
     verification, teams = whole.child("verification"), whole.child("teams")
     has_archive = whole.raw.get("archive") is not None
     archive = whole.child("archive")
+    commits = whole.raw.get("commitments") is not None
+    commitments = whole.child("commitments")
     has_approvals = whole.raw.get("approvals") is not None
     approvals = whole.child("approvals")
     for name in ("redis_url", "broker_url", "database_url", "team", "identity_key_file"):
@@ -132,6 +135,7 @@ def load(
         database_url=fixed_url(settings.database_url) or own_database,
         ledger_key_file=settings.key_file,
         weight_digests=weights.read(WeightSettings),
+        commitments=commitments.read(CommitmentSettings) if commits else None,
         blockchain=_blockchain(chain, base, secrets),
         trust=trusted,
         teams=_teams(teams, trusted.trainers),

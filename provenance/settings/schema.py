@@ -19,6 +19,7 @@ from provenance.settings.section import Section
 from provenance.settings.values import (
     ArchiveSettings,
     BlockchainSettings,
+    CommitmentSettings,
     IdentitySettings,
     Settings,
     TeamSettings,
@@ -49,7 +50,7 @@ def settings_schema() -> dict[str, Any]:
         ref_template="#/$defs/{name}",
     )
     sections: list[type[Section]] = [
-        Settings, WeightSettings, BlockchainSettings, IdentitySettings,
+        Settings, WeightSettings, CommitmentSettings, BlockchainSettings, IdentitySettings,
         VerificationSettings, WebhookSettings, ArchiveSettings, TeamSettings, ApprovalSettings,
         *SECTIONS.values(), *TRUST,
     ]  # fmt: skip

@@ -1,5 +1,5 @@
 """Check (8), whether persons approved it: the statements that anchors waited for, by their
-signatures (docs/FORMAT.md, 10.7)."""
+signatures (docs/FORMAT.md, 10.9)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from provenance.approvals.envelope import count, expected, has_expired
-from provenance.approvals.statement import Anchoring, approval_file
+from provenance.approvals.statement import APPROVALS, Anchoring, approval_file
 from provenance.errors import FormatError, IntegrityError, ProofError
 from provenance.evidence.run_evidence import RunEvidence
 from provenance.formats.dsse import Envelope, pae
@@ -46,7 +46,9 @@ def check_approvals(
     """
     final = next((e for e in evidence.entries if e.phase is Phase.AFTER), None)
     held = list[_Approved]()
-    for file, data in sorted(evidence.approvals.items()):
+    for file, data in sorted(evidence.attachments.items()):
+        if not file.startswith(APPROVALS):
+            continue
         try:
             held.append(_opened(evidence, final, key, file, data))
         except (FormatError, IntegrityError) as error:

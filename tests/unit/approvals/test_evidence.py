@@ -66,7 +66,7 @@ def evidence() -> tuple[World, RunEvidence]:
 
 def test_the_report_says_who_approved() -> None:
     world, found = evidence()
-    assert list(found.approvals) == [FILE]
+    assert list(found.attachments) == [FILE]
     report = world.verify(found, trust=TRUST)
     assert report.outcome == "verified"
     assert "anchoring on ethereum: approved by alice, carol (2 of 2)" in report.verdict.rests_on
@@ -96,7 +96,7 @@ def test_while_it_waits_the_other_network_goes_on_and_the_report_says_so() -> No
 
 def test_a_final_root_without_approval_is_a_finding_of_an_own_run() -> None:
     world, found = evidence()
-    bare = replace(found, approvals={})
+    bare = replace(found, attachments={})
     (finding,) = world.verify(bare, trust=TRUST).findings
     expected = "anchored with the approval of nobody, expected 2 of alice, bob, carol"
     assert (finding.check, finding.subject, finding.problem) == (
@@ -113,7 +113,7 @@ def test_a_bundle_brings_them_and_a_stranger_agrees(tmp_path: Path) -> None:
     world, found = evidence()
     folder = written(found, tmp_path)
     read = read_bundle(folder)
-    assert read.approvals == found.approvals
+    assert {FILE: read.attachments[FILE]} == found.attachments
     assert not read.problems
     assert "approvals/  who approved" in (folder / "README.txt").read_text()
     report = world.verify(read, online=False, trust=TRUST)
@@ -141,7 +141,7 @@ def stranger(folder: Path) -> Any:
 
 
 def envelope_of(found: RunEvidence) -> Envelope:
-    return Envelope.decode(found.approvals[FILE], FILE)
+    return Envelope.decode(found.attachments[FILE], FILE)
 
 
 def resigned(found: RunEvidence, **changes: object) -> Mapping[str, bytes]:
@@ -204,7 +204,7 @@ FORGED: dict[str, tuple[Forge, str]] = {
     ),
     "no envelope": (lambda e: {FILE: b"{}"}, "found nothing"),
     "another name": (
-        lambda e: {"approvals/ethereum-9.json": e.approvals[FILE]},
+        lambda e: {"approvals/ethereum-9.json": e.attachments[FILE]},
         "is of a head of 2 entries",
     ),
 }
@@ -214,7 +214,7 @@ FORGED: dict[str, tuple[Forge, str]] = {
 def test_forged_evidence_is_refused_by_both(name: str, tmp_path: Path) -> None:
     world, found = evidence()
     forge, problem = FORGED[name]
-    forged = replace(found, approvals=forge(found))
+    forged = replace(found, attachments=forge(found))
     findings = world.verify(forged, trust=TRUST).findings
     lines = [f.problem for f in findings if f.check == NETWORKS and f.file is None]
     assert any(problem in line for line in lines), lines
@@ -228,7 +228,7 @@ def test_too_few_are_a_finding_even_where_their_signatures_hold() -> None:
     one = Envelope(envelope.payload, {BY["alice"]: envelope.signatures[BY["alice"]]})
     strangers = signed(one, "eve")
     for fewer in (one, strangers):
-        report = world.verify(replace(found, approvals={FILE: fewer.encode()}), trust=TRUST)
+        report = world.verify(replace(found, attachments={FILE: fewer.encode()}), trust=TRUST)
         (finding,) = report.findings
         assert finding.problem.startswith("anchored with the approval of alice, expected 2 of")
 
@@ -236,7 +236,7 @@ def test_too_few_are_a_finding_even_where_their_signatures_hold() -> None:
 def test_a_block_long_after_the_last_day_is_told() -> None:
     world, found = evidence()
     late = altered(envelope_of(found), until=date(2020, 1, 1))
-    forged = replace(found, approvals={FILE: signed(late, "alice", "bob").encode()})
+    forged = replace(found, attachments={FILE: signed(late, "alice", "bob").encode()})
     notices = [n.problem for n in world.verify(forged, trust=TRUST).notices]
     assert "its block came more than a day after 2020-01-01" in notices
 
@@ -250,6 +250,6 @@ def test_the_approval_of_a_head_that_never_got_there_goes_with_the_next(tmp_path
     world.anchor()
     found = world.evidence()
     assert [r.ledger.size for r in found.receipts_of("ethereum")] == [1, 3]
-    assert list(found.approvals) == [FILE]
+    assert list(found.attachments) == [FILE]
     assert not world.verify(found, trust=TRUST).findings
     assert stranger(written(found, tmp_path)).problems == []
