@@ -68,6 +68,10 @@ class AnchoringApprovals:
     def waits_for(self, tx: LedgerTx, row: AnchorRow) -> str | None:
         """``waits for approval: 1 of 2 (alice)``; None where nothing is missing."""
         try:
+            if self._since(tx, row) is None:
+                return None
+            if tx.approval(row.id) is None:  # of many heads that wait, nearly all
+                return f"waits for approval: 0 of {self.rule.at_least}"
             known = self.known(tx, row)
         except InputError as error:
             return f"waits for approval: {error}"
@@ -77,6 +81,8 @@ class AnchoringApprovals:
 
     def is_begun(self, tx: LedgerTx, row: AnchorRow) -> bool:
         """Whether somebody took the statement, and it approves this head today."""
+        if tx.approval(row.id) is None:
+            return False
         try:
             known = self.known(tx, row)
         except InputError:
@@ -110,21 +116,23 @@ class AnchoringApprovals:
         return Approval(found, envelope, count(self.rule.by, envelope, what))
 
     def _wanted(self, tx: LedgerTx, row: AnchorRow) -> Anchoring | None:
-        """The statement for a head, for ever; None where it makes no run final."""
-        if row.network not in self.rule.networks:
+        """The statement for a head, for ever; None where it needs no approval."""
+        since = self._since(tx, row)
+        if since is None:
             return None
-        remembered = tx.network(row.network)
-        if remembered is None or not remembered.identity:
-            raise InputError(f"{row.network} has not said yet which chain it is")
-        fields = remembered.identity
-        chain = {name: fields[name] for name in CHAIN_FIELDS if fields.get(name) is not None}
-        since = self._approved_size(tx, row, chain)
         entries = tx.entries(first=since, end=row.size)
         runs = tuple((e.run, e.root) for e in entries if e.phase is Phase.AFTER)
         if len(runs) > MAX_RUNS:
             raise InputError(f"head {row.size} makes {len(runs)} runs final, at most {MAX_RUNS}")
-        own = (self.ledger, row.network, chain, row.size, row.root, since, runs)
-        return Anchoring(*own) if runs else None
+        chain = _chain(tx, row.network)
+        return Anchoring(self.ledger, row.network, chain, row.size, row.root, since, runs)
+
+    def _since(self, tx: LedgerTx, row: AnchorRow) -> int | None:
+        """Up to which size the final roots below a head are approved; None where all are."""
+        if row.network not in self.rule.networks:
+            return None
+        since = self._approved_size(tx, row, _chain(tx, row.network))
+        return since if tx.has_final(since, row.size) else None
 
     def _approved_size(self, tx: LedgerTx, row: AnchorRow, chain: Mapping[str, Json]) -> int:
         """Up to which size of the ledger all final roots are approved on this chain, or need not
@@ -145,6 +153,15 @@ class AnchoringApprovals:
             if head == own and not lapsed and len(names) >= self.rule.at_least:
                 return max(size, self.rule.since)
         return self.rule.since
+
+
+def _chain(tx: LedgerTx, network: str) -> dict[str, Json]:
+    """Which chain a network said that it is; ``InputError`` where it did not yet."""
+    remembered = tx.network(network)
+    if remembered is None or not remembered.identity:
+        raise InputError(f"{network} has not said yet which chain it is")
+    told = remembered.identity
+    return {name: told[name] for name in CHAIN_FIELDS if told.get(name) is not None}
 
 
 def waiting(tx: LedgerTx, network: str) -> AnchorRow | None:

@@ -1,6 +1,6 @@
 """What persons sign before a final root is anchored.
 
-docs/FORMAT.md, section 10.7: which head of which ledger goes on which chain, and which runs it
+docs/FORMAT.md, section 10.9: which head of which ledger goes on which chain, and which runs it
 makes final there.
 """
 
@@ -118,6 +118,15 @@ class Anchoring:
         more = f", and {len(self.runs) - 3} more" if len(self.runs) > 3 else ""
         head = f"head {self.head} of {self.ledger} on {self.network} ({_shown(self.chain)})"
         return f"{head}, which makes final {runs}{more}; {term(self.until)}"
+
+
+APPROVALS: Final = "approvals/"
+"""Folder of the envelopes in a bundle."""
+
+
+def approval_file(network: str, size: int) -> str:
+    """Where the envelope of a head's approval lies in a bundle."""
+    return f"{APPROVALS}{network}-{size}.json"
 
 
 def _run(subject: Subject, file: str) -> tuple[UUID, bytes]:

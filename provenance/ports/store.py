@@ -226,6 +226,9 @@ class LedgerTx(Protocol):
     ) -> Sequence[LedgerEntry]:
         """By index, from ``first`` up to ``end``."""
 
+    def has_final(self, first: int, end: int) -> bool:
+        """Whether a run's final root is among the entries from ``first`` up to ``end``."""
+
     def subtrees(self, wanted: Sequence[Subtree]) -> Sequence[bytes]:
         """Roots of complete subtrees of the ledger, 32 bytes each, in the order asked for, with
         one read or two: what :class:`provenance.formats.merkle.KeptTree` takes.

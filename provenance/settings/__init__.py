@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from provenance.settings.approvals import ApprovalSettings
 from provenance.settings.multisig import BitcoinMultisig, EthereumMultisig
 from provenance.settings.reading import load
 from provenance.settings.redis_urls import (
@@ -33,6 +34,7 @@ __all__ = [
     "NETWORKS",
     "READERS",
     "SIGSTORE_ENV",
+    "ApprovalSettings",
     "BitcoinMultisig",
     "BitcoinSettings",
     "BlockchainSettings",

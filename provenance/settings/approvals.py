@@ -38,7 +38,7 @@ class ApprovalSettings(ApprovalRule, frozen=True):
 
     networks: Annotated[
         tuple[Literal["ethereum", "bitcoin", "ipfs", "local"], ...],
-        Meta(description="a list of networks"),
+        Meta(description="a list of ethereum, bitcoin, ipfs, local"),
     ] = ()
     """There the final root of a run is anchored only when they have signed."""
     since: Annotated[int, Meta(ge=0, le=2**53 - 1, description="a whole number from 0")] = 0

@@ -120,10 +120,10 @@ def load(
     verification, teams = whole.child("verification"), whole.child("teams")
     has_archive = whole.raw.get("archive") is not None
     archive = whole.child("archive")
-    has_approvals = whole.raw.get("approvals") is not None
-    approvals = whole.child("approvals")
     commits = whole.raw.get("commitments") is not None
     commitments = whole.child("commitments")
+    has_approvals = whole.raw.get("approvals") is not None
+    approvals = whole.child("approvals")
     for name in ("redis_url", "broker_url", "database_url", "team", "identity_key_file"):
         whole.raw[name] = os.environ.get(f"PROVENANCE_{name.upper()}") or whole.raw.get(name)
     settings = replace(whole.read(Settings, base_dir=base), base_dir=base)  # as it was given
@@ -346,10 +346,10 @@ def trainers_of(o: JsonObject) -> dict[str, str | TrustedIdentity]:
 
 def approvers_of(o: JsonObject) -> dict[str, str]:
     """Whose the Ed25519 keys of an object are, by name; ConfigError."""
-    keys = {name: key for name, key in trainers_of(o).items() if isinstance(key, str)}
-    for name in o.raw.keys() - keys.keys():
-        raise o.fail(name, "found an identity of Sigstore, expected 64 hex digits (Ed25519)")
-    return keys
+    for name, key in o.raw.items():
+        if not isinstance(key, str) or not _PUBLIC_KEY.fullmatch(key.lower()):
+            raise o.fail(ascii(name)[1:-1], f"found {show(key)}, expected 64 hex digits (Ed25519)")
+    return {name: str(key) for name, key in trainers_of(o).items()}
 
 
 def _approvals(o: JsonObject) -> ApprovalSettings:

@@ -25,7 +25,7 @@ from provenance.formats.note import VerifierKey
 from provenance.formats.record import Json
 from provenance.proofs.bitcoin import CHAINS
 from provenance.proofs.multisig import Quorum
-from provenance.settings import Settings, TrustedIdentity
+from provenance.settings import ApprovalSettings, Settings, TrustedIdentity
 
 KNOWN: Final = "known to this program"
 KNOWN_BITCOIN: Final = frozenset({"main", "testnet4", "signet"})
@@ -139,6 +139,7 @@ class Trust:
         sigstore_root: File of the trusted root behind the latter; None takes sigstore's own.
         block_hashes: Ethereum blocks that the reader knows to be the chain's.
         owners: By network.
+        approvals: Who approves what is anchored.
         own: The evidence is of the reader's own deployment: every anchor that it asked for
             must be there, and nothing more.
         require: What the reader requires instead of the default.
@@ -152,6 +153,7 @@ class Trust:
     sigstore_root: Path | None = None
     block_hashes: frozenset[str] = frozenset()
     owners: Mapping[str, PinnedOwners] = field(default_factory=dict)
+    approvals: ApprovalSettings | None = None
     own: bool = False
     require: tuple[Word, ...] | None = None
 
@@ -216,6 +218,7 @@ class Trust:
             sigstore_root=other.sigstore_root or self.sigstore_root,
             block_hashes=self.block_hashes | other.block_hashes,
             owners={**self.owners, **other.owners, **_required(self), **_required(other)},
+            approvals=other.approvals or self.approvals,
             own=self.own or other.own,
             require=self.require if other.require is None else other.require,
         )
@@ -259,6 +262,7 @@ def of_settings(settings: Settings) -> Trust:
         trainers=section.trainers,
         sigstore_root=section.sigstore_root,
         owners=_owners(section.multisig, f"trust.multisig.{{}} in {where}", required=True),
+        approvals=settings.approvals,
     )
 
 

@@ -337,6 +337,15 @@ def test_the_approval_below_a_size_is_the_largest_of_its_network(tx: LedgerTx) -
     assert tx.approval_below("ipfs", 4) is None
 
 
+def test_final_roots_are_found_in_a_range_of_entries(run_tx: LedgerTx) -> None:
+    for epoch in range(3):
+        run_tx.append_entry(RUN, Phase.CHECKPOINT, epoch, digest(f"{epoch}"), True, 1.0)
+    run_tx.append_entry(RUN, Phase.AFTER, None, digest("after"), True, 1.0)
+    ranges = [(0, 3), (0, 4), (3, 4), (4, 9), (3, 3)]
+    found = [run_tx.has_final(first, end) for first, end in ranges]
+    assert found == [False, True, True, False, False]
+
+
 def test_an_approval_needs_an_anchor(store: LedgerStore) -> None:
     with pytest.raises(IntegrityError), store.transaction() as tx:
         tx.save_approval(99, b"of nothing")

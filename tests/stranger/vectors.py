@@ -17,6 +17,7 @@ import hidden
 import msgpack
 import owners
 import producers as signed
+from approvals import check_approval
 from cross import check_view
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -282,6 +283,20 @@ def rolls(look: Examples) -> None:
     need(told["config"] == sha256(canonical(config["training"])).hex(), "the configuration's")
 
 
+def approved(look: Examples) -> None:
+    root, vkey = bytes.fromhex(look.json("merkle")["roots"][4]), look.text("vkey").strip()
+    run = parse(look.exact("receipt"))["run"]
+    final = {"phase": "after", "index": 3, "root": look.hex("run-root-after").hex()}
+    told = {"run": run, "entries": [final]}
+    receipt = {"phase": "after", "anchor": {"network": "ethereum"}}
+    receipts = [{**receipt, "evidence": {"chain_id": 11155111}}]
+    data, name = look.exact("approval"), "approvals/ethereum-4.json"
+    keys = check_approval(name, data, told, {4: root}, receipts, vkey)
+    seeds = [Ed25519PrivateKey.from_private_bytes(each * 32) for each in (b"\x02", b"\x03")]
+    known = [seed.public_key().public_bytes_raw().hex() for seed in seeds]
+    need(sorted(keys) == sorted(known), "the approvers")
+
+
 def networks(look: Examples) -> None:
     payload, vkey = look.hex("payload"), look.text("vkey").strip()
     need(payload == b"MLP1" + bytes.fromhex(look.json("merkle")["roots"][4]), "the payload")
@@ -339,8 +354,8 @@ def hidden_numbers(look: Examples) -> None:
         need(numbers[0]["point"] == told["point"], name)
 
 
-CHECKS = (records, spool, signatures, contents, trees, runs, heads, forks, rolls, networks,
-          hidden_numbers, owners.examples)  # fmt: skip
+CHECKS = (records, spool, signatures, contents, trees, runs, heads, forks, rolls, approved,
+          networks, hidden_numbers, owners.examples)  # fmt: skip
 
 
 def check(folder: Path) -> set[str]:

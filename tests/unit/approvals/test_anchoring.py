@@ -16,7 +16,8 @@ from provenance.formats.note import SignerKey
 from provenance.ports.values import AnchorState
 from provenance.settings.approvals import ApprovalSettings
 from tests.support.anchor_world import ORIGIN
-from tests.support.approval_world import (
+from tests.support.nodes.memory_chain import MemoryChain
+from tests.unit.approvals.world import (
     BY,
     KEYS,
     RULE,
@@ -25,7 +26,6 @@ from tests.support.approval_world import (
     run_id,
     signed,
 )
-from tests.support.nodes.memory_chain import MemoryChain
 
 HELD, SENT, REPLACED = AnchorState.HELD, AnchorState.SENT, AnchorState.REPLACED
 
