@@ -214,13 +214,14 @@ def _made(
     before: SigningRequest | None,
 ) -> SigningRequest:
     if row.network == "ethereum":
+        from provenance.chains.ethereum.multisig import require_owners
         from provenance.chains.ethereum.sender import Sender
 
         section = _section(settings, row.network, EthereumSettings)
         sender = Sender(section)
         with closing(sender.node) as node:
             address = sender.required_contract()
-            node.require_owners(address)
+            require_owners(node, address, section.multisig)
             contract, chain_id = bytes.fromhex(address[2:]), node.chain_id()
         deadline = int(time.time()) + TERM_S
         return EthereumRequest(head, StoreRequest(chain_id, contract, row.root, deadline))

@@ -45,15 +45,6 @@ class Cosigners:
         needed = f"{self.quorum.threshold} needed"
         return f"signed by {signed} of {len(self.quorum.owners)} owners, {needed} ({self.shown_by})"
 
-    def as_json(self) -> dict[str, Json]:
-        """For the report."""
-        return {
-            "signers": list(self.signers),
-            "threshold": None if self.quorum is None else self.quorum.threshold,
-            "owners": None if self.quorum is None else list(self.quorum.owners),
-            "shown_by": self.shown_by,
-        }
-
 
 def cosigners_of(network: str, evidence: Mapping[str, Json]) -> Cosigners | None:
     """From a receipt's evidence; None where one key signed. Raises FormatError, ProofError: the

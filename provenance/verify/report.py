@@ -119,8 +119,7 @@ class NetworkCheck:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        chain = self.chain
-        values: dict[str, Any] = as_json(self)
+        chain, values = self.chain, as_json(self)
         del values["seal"]
         return values | {
             "chain": chain.label,
@@ -128,7 +127,6 @@ class NetworkCheck:
             "network": chain.id if self.network == "bitcoin" else None,
             "contract": chain.contract,
             "work": None if chain.work is None else round(chain.work, 2),
-            "cosigners": self.cosigners and self.cosigners.as_json(),
         }
 
 
@@ -169,9 +167,7 @@ def number(value: Json) -> float | None:
     """A recorded metric as a number; NaN and the infinities are written as strings."""
     if isinstance(value, str):
         return NON_FINITE.get(value)
-    if isinstance(value, int | float):
-        return float(value)
-    return None
+    return float(value) if isinstance(value, int | float) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,9 +349,8 @@ class RunResult:
         """What does not hold."""
         if self.report is not None:
             return self.report.findings
-        if self.outcome == "failed":
-            return (Finding(RECORDS, "run", f"cannot be read: {self.problem}"),)
-        return ()
+        failed = Finding(RECORDS, "run", f"cannot be read: {self.problem}")
+        return (failed,) if self.outcome == "failed" else ()
 
     @property
     def exit_code(self) -> int:

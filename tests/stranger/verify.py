@@ -42,7 +42,6 @@ from formats import (
     read_note,
     seal_marks,
     sha256,
-    unbase64,
     unhex,
 )
 from roll import check_roll
@@ -362,17 +361,9 @@ class Bundle:
                 self.unproven.append(f"{name}: pending")
 
     def _tlog_proof(self, name: str) -> None:
-        head, _, checkpoint = self.files[name].decode().partition("\n\n")
-        first, index, *hashes = head.split("\n")
-        match = re.fullmatch("index (0|[1-9][0-9]*)", index)
-        need(first == "c2sp.org/tlog-proof@v1" and match, "no tlog-proof")
-        assert match
+        told = chain.check_tlog_proof(self.files[name], self.run["entries"], self.key)
         label = name.removeprefix("tlog/").removesuffix(".tlog-proof")
-        entry = {e["index"]: e for e in self.run["entries"]}[int(match[1])]
-        size, root = read_note(checkpoint, self.key)
-        path = [unbase64(line) for line in hashes]
-        found = included(unhex(entry["root"], 32), entry["index"], size, path)[0]
-        need(found == root and seal_label(entry) == label, "the run root is not in the ledger")
+        need(told == label, "is of another seal")
 
     def _roll(self, name: str) -> None:
         self.unproven.append(f"{name}: {check_roll(self.files[name], self.run, self.heads)}")

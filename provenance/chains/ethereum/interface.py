@@ -75,7 +75,7 @@ class EthereumInterface(Network):
                 raise
             package = (error.name or "web3").partition(".")[0]
             raise MissingExtraError(package, "ethereum") from error
-        self._abi, self._signed_call = contract, multisig.signed_call
+        self._abi, self._owned = contract, multisig
         self._requests = requests
         self._evidence = responses.evidence
         self._header_rlp = responses.header_rlp
@@ -126,7 +126,7 @@ class EthereumInterface(Network):
         if self.contract is not None:
             node.require_contract(self.contract)
             if self.sender is not None:
-                node.require_owners(self.contract)
+                self._owned.require_owners(node, self.contract, self.settings.multisig)
         fields: dict[str, Json] = {
             "chain_id": chain_id,
             "genesis": genesis,
@@ -169,7 +169,7 @@ class EthereumInterface(Network):
         if self.settings.multisig is not None:
             to = self._sender.required_contract()
             request = None if self._requests is None else self._requests(root)
-            call = self._signed_call(self._node, to, root, request)
+            call = self._owned.signed_call(self._node, to, root, request)
         elif self.contract is not None:
             call = self._abi.store_call(root, "")
         return Draft(self.name, payload, self._sender.prepare(to, call, replaces))

@@ -26,9 +26,10 @@ from provenance.errors import (
     RejectedError,
     WrongNetworkError,
 )
+from provenance.proofs.multisig import Quorum
 from provenance.proofs.multisig.ethereum import MAX_OWNERS, StoreRequest
 from provenance.proofs.multisig.request import EthereumRequest, SigningRequest
-from provenance.settings import EthereumSettings
+from provenance.settings import EthereumMultisig, EthereumSettings
 
 
 def deploy_multisig(
@@ -52,6 +53,22 @@ def deploy_multisig(
         return sender.deploy(abi.MULTISIG, deadline_s, bytes(arguments))
     finally:
         sender.node.close()
+
+
+def require_owners(node: EthereumNode, address: str, multisig: EthereumMultisig | None) -> None:
+    """WrongNetworkError where the contract's owners are not those of the settings: nobody's
+    signatures would ever suffice, or other people's would."""
+    found = node.quorum(address)
+    wanted = None if multisig is None else Quorum(multisig.threshold, multisig.owners)
+    if found != wanted:
+        told, expected = (
+            "no k-of-n contract" if each is None else f"{each.threshold} of {len(each.owners)}"
+            for each in (found, wanted)
+        )
+        raise WrongNetworkError(
+            f"ethereum: the contract at {address} is {told}, expected {expected} with the owners "
+            "of blockchain.ethereum.multisig"
+        )
 
 
 def sign(request: StoreRequest, key: str) -> bytes:

@@ -188,21 +188,6 @@ class EthereumNode:
                 "provenance contract deploy"
             )
 
-    def require_owners(self, address: str) -> None:
-        """WrongNetworkError where the contract's owners are not those of the settings: nobody's
-        signatures would ever suffice, or other people's would."""
-        own, found = self._settings.multisig, self.quorum(address)
-        wanted = None if own is None else Quorum(own.threshold, own.owners)
-        if found != wanted:
-            told, expected = (
-                "no k-of-n contract" if each is None else f"{each.threshold} of {len(each.owners)}"
-                for each in (found, wanted)
-            )
-            raise WrongNetworkError(
-                f"ethereum: the contract at {address} is {told}, expected {expected} with the "
-                "owners of blockchain.ethereum.multisig"
-            )
-
     def view(self, address: str, call: bytes) -> bytes:
         """The answer of a read-only call in the newest block."""
         request = {"to": address, "data": "0x" + call.hex()}
