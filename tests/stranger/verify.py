@@ -3,6 +3,8 @@
 ``python tests/stranger/verify.py BUNDLE [--key VKEY]`` reads a folder or a zip and prints one
 line for each thing that does not hold, each with the name of a file; exit status 1 if there
 is one. Standard library and ``cryptography`` only. It asks no network.
+
+Over 400 lines: one walk through all files of a bundle.
 """
 
 from __future__ import annotations
@@ -17,10 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import evidence as chain
+import hidden
 import producers as signed
 from budgets import check_budgets
 from cross import agreement
 from cryptography.exceptions import InvalidSignature
+from files import Files, load
 from formats import (
     CONTROL,
     LEAVES,
@@ -39,10 +43,11 @@ from formats import (
     unbase64,
     unhex,
 )
+from roll import check_roll
+from seeds import check_seeds
 from shards import check_epochs, check_state
 from statement import check_statement
 
-Files = dict[str, bytes]
 PART = "[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}"
 TREE = ("data/", "model/", "training/")
 NAME = re.compile(f"(?:{PART}/){{0,11}}{PART}")
@@ -80,20 +85,6 @@ def seal_label(entry: dict[str, Any]) -> str:
     return str(entry["phase"]) + ("" if entry["epoch"] is None else f"-{entry['epoch']}")
 
 
-def load(path: Path) -> Files:
-    if path.is_dir():
-        found = [p for p in path.rglob("*") if not p.is_dir() or p.is_symlink()]
-        need(not any(p.is_symlink() for p in found), "a bundle has no links")
-        return {p.relative_to(path).as_posix(): p.read_bytes() for p in sorted(found)}
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-        need(len(set(names)) == len(names) <= 200_000, "a zip with a name twice")
-        files = {name: archive.read(name) for name in names if not name.endswith("/")}
-    top = next(iter(files), "").partition("/")[0] + "/"
-    wrapped = "manifest.json" not in files and all(name.startswith(top) for name in files)
-    return {name.removeprefix(top): data for name, data in files.items()} if wrapped else files
-
-
 class Bundle:
     """``problems`` holds one line for each thing that does not hold."""
 
@@ -126,8 +117,12 @@ class Bundle:
                 self.check(name, partial(self._head_root, name))
             elif name.startswith("tlog/"):
                 self.check(name, partial(self._tlog_proof, name))
+            elif name == "ledger/runs.json":
+                self.check(name, partial(self._roll, name))
             elif name == "statement/run.intoto.json":
                 self.check(name, partial(self._statement, name))
+            elif re.fullmatch(r"proofs/[^/]+\.json", name):
+                self.check(name, partial(self._proof, name))
             elif name not in self.known:
                 self.problems.append(f"{name}: run.json does not know it")
 
@@ -270,6 +265,7 @@ class Bundle:
             self.problems += [f"run.json: {line}" for line in told]
         self.unproven += signed.left_open(records, self.bodies)
         checks = [*check_epochs(records, self.bodies), *check_budgets(records, self.bodies)]
+        checks += check_seeds(self.run["run"], records, self.bodies)
         for told, problem in checks:
             (self.problems if problem else self.unproven).append(f"run.json: {told}")
         stated = {r["path"]: r["digest"] for r in records if r["path"].startswith(TREE)}
@@ -377,6 +373,13 @@ class Bundle:
         path = [unbase64(line) for line in hashes]
         found = included(unhex(entry["root"], 32), entry["index"], size, path)[0]
         need(found == root and seal_label(entry) == label, "the run root is not in the ledger")
+
+    def _roll(self, name: str) -> None:
+        self.unproven.append(f"{name}: {check_roll(self.files[name], self.run, self.heads)}")
+
+    def _proof(self, name: str) -> None:
+        told = hidden.check_proof(self.files[name], self.run, self.bodies)
+        self.unproven += [f"{name}: {told}"] if told else []
 
     def _statement(self, name: str) -> None:
         if told := check_statement(self.files[name], self.run, self.bodies, self.files, self.key):

@@ -41,6 +41,7 @@ from provenance.ports.values import (
     anchor_payload,
     payload_root,
 )
+from provenance.proofs.beacon import Beacon
 from provenance.settings import EthereumSettings
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ class EthereumInterface(Network):
             raise MissingExtraError(package, "ethereum") from error
         self._abi = contract
         self._evidence = responses.evidence
+        self._header_rlp = responses.header_rlp
         self._proofs = trie.proofs
         self._client = CLIENT
         self.settings = settings
@@ -130,6 +132,18 @@ class EthereumInterface(Network):
         }
         balance = None if self.sender is None else node.balance(self.sender)
         return Identity(self.name, fields, height, self.sender, balance)
+
+    def newest_block(self) -> Beacon | None:
+        """As :meth:`Network.newest_block`; None too where the chain's headers do not hash."""
+        found = self._node.final_block()
+        header = None if found is None else self._header_rlp(found)
+        if found is None or header is None:
+            return None
+        return Beacon(self.name, str(self._node.chain_id()), found.number, header)
+
+    def depth_of(self, block: Beacon) -> int:
+        """As :meth:`Network.depth_of`."""
+        return self._node.depth_of(block.shown, block.height)
 
     def next_nonce(self) -> int:
         """The sender's next nonce, its transactions in the node's pool included."""

@@ -52,6 +52,7 @@ def verify(arguments: argparse.Namespace) -> int:
     settings, options = settings_of(arguments, secrets=READERS), _options(arguments)
     if arguments.parent is not None:
         options["parent"] = _verified(settings, arguments.parent, options)
+    options["proofs"] = arguments.proof or ()
     report = _verified(settings, arguments.subject, options)
     if arguments.json:
         print_json(report.as_dict())
@@ -92,8 +93,9 @@ def _all(arguments: argparse.Namespace) -> int:
 
     if arguments.subject is not None:
         raise InputError(f"verify: found --all and {arguments.subject}, expected one of the two")
-    for option, given in (("--parent", arguments.parent), ("--cross", arguments.cross)):
-        if given:
+    given = {"--parent": arguments.parent, "--cross": arguments.cross, "--proof": arguments.proof}
+    for option, value in given.items():
+        if value:
             raise InputError(f"{option}: found --all, expected one RUN or PATH")
     settings = settings_of(arguments, secrets=READERS)
     with verify_all(settings, **_options(arguments)) as runs:
