@@ -404,7 +404,7 @@ _KEYWORDS: dict[str, dict[str, Any]] = {
     "--watch": {"type": _interval, "const": 2.0},
     "--sort": {"default": "created"},
     "--quorum": {"type": _positive},
-    "--least-work": {"type": _seconds},
+    "--least-work": {"type": float},
     "--witness-quorum": {"type": _positive},
     "--settle": {"type": _seconds, "default": 0.0},
     "--run": {"dest": "run_id"},
