@@ -41,6 +41,7 @@ from formats import (
     unhex,
 )
 from run_proof import check_run_proof
+from lineage import read_parents, shared
 from shards import check_tensor
 
 
@@ -169,6 +170,15 @@ def contents(look: Examples) -> None:
     file = {"digest": f"sha256:{sha256(b'abc').hex()}", "path": "a/b.txt", "size": 3}
     need(canonical(file) == look.exact("file-leaf"), "the file's leaf")
     need(content_digest("sha3-256", b"") and content_digest("blake2b", b""), "other algorithms")
+
+
+def parents(look: Examples) -> None:
+    named, told = look.json("parents"), look.json("sharing")
+    need(read_parents({"parent": named}) == named, "the parents")
+    states = []
+    for side in ("child", "parent"):
+        states.append({t["name"]: {"whole": t["shape"], "at": "", **t} for t in told[side]})
+    need(shared(*states) == told["shared"], "what the states share")
 
 
 def element(text: bytes, label: int) -> bytes:
@@ -302,7 +312,7 @@ def networks(look: Examples) -> None:
     need(included(look.hex("run-root-after"), 3, size, proof)[0] == root, "the tlog-proof's root")
 
 
-CHECKS = (records, spool, signatures, contents, trees, runs, heads, forks, networks)
+CHECKS = (records, spool, signatures, contents, parents, trees, runs, heads, forks, networks)
 
 
 def check(folder: Path) -> set[str]:

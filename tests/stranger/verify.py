@@ -1,8 +1,9 @@
 """A stranger's verifier of evidence bundles: written from docs/FORMAT.md, from nothing else.
 
-``python tests/stranger/verify.py BUNDLE [--key VKEY]`` reads a folder or a zip and prints one
-line for each thing that does not hold, each with the name of a file; exit status 1 if there
-is one. Standard library and ``cryptography`` only. It asks no network.
+``python tests/stranger/verify.py BUNDLE [--key VKEY] [--parent BUNDLE]`` reads a folder or a zip
+and prints one line for each thing that does not hold, each with the name of a file; exit status 1
+if there is one. Of a parent it prints what the two share. Standard library and ``cryptography``
+only. It asks no network.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import evidence as chain
 import producers as signed
 from budgets import check_budgets
 from cryptography.exceptions import InvalidSignature
+from files import load
 from formats import (
     CONTROL,
     LEAVES,
@@ -38,6 +40,7 @@ from formats import (
     unbase64,
     unhex,
 )
+from lineage import check_parent
 from shards import check_epochs, check_state
 from statement import check_statement
 
@@ -77,20 +80,6 @@ def no_flags(value: Any, but: Collection[str] = (), at: str = "") -> None:
 
 def seal_label(entry: dict[str, Any]) -> str:
     return str(entry["phase"]) + ("" if entry["epoch"] is None else f"-{entry['epoch']}")
-
-
-def load(path: Path) -> Files:
-    if path.is_dir():
-        found = [p for p in path.rglob("*") if not p.is_dir() or p.is_symlink()]
-        need(not any(p.is_symlink() for p in found), "a bundle has no links")
-        return {p.relative_to(path).as_posix(): p.read_bytes() for p in sorted(found)}
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-        need(len(set(names)) == len(names) <= 200_000, "a zip with a name twice")
-        files = {name: archive.read(name) for name in names if not name.endswith("/")}
-    top = next(iter(files), "").partition("/")[0] + "/"
-    wrapped = "manifest.json" not in files and all(name.startswith(top) for name in files)
-    return {name.removeprefix(top): data for name, data in files.items()} if wrapped else files
 
 
 class Bundle:
@@ -385,8 +374,13 @@ class Bundle:
 
 def main(arguments: list[str]) -> int:
     path, *rest = arguments
+    options = dict(zip(rest[::2], rest[1::2], strict=True))
     try:
-        bundle = Bundle(load(Path(path)), rest[1] if rest[:1] == ["--key"] else None)
+        bundle = Bundle(load(Path(path)), options.get("--key"))
+        if "--parent" in options:
+            parent = Bundle(load(Path(options["--parent"])), options.get("--key"))
+            bundle.problems += [f"parent: {line}" for line in parent.problems]
+            print(bundle.check("parent", partial(check_parent, bundle, parent)) or "no parent")
     except (*WRONG, OSError, zipfile.BadZipFile) as error:
         print(f"{path}: {error}")
         return 1

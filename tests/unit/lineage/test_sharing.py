@@ -1,0 +1,142 @@
+"""Which tensors a child has of its parent, from the bundles of both: ours and the stranger's."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from provenance.bundle.reader import read_bundle
+from provenance.bundle.sources import MemorySource
+from provenance.bundle.writer import bundle_files
+from provenance.verify.report import VerificationReport
+from tests.support.lineage_world import CHILD, adapted, base, family, named
+from tests.support.stranger import load
+from tests.support.verify_world import RUN, World
+
+BASE = base()
+TUNED = {**BASE, "fc.bias": BASE["fc.bias"] + 1, "out.weight": BASE["out.weight"] * 2}
+ZERO = {name: value * 0 for name, value in BASE.items()}
+HALF = {name: value.astype("f2") for name, value in BASE.items()}
+CLASSES = ("equal", "changed", "retyped", "reshaped", "renamed", "added", "removed")
+
+
+@pytest.fixture(scope="module")
+def stranger() -> ModuleType:
+    return load()
+
+
+def held(world: World) -> VerificationReport:
+    """The child's bundle, as an auditor reads it, against the parent's."""
+    parent, child = (
+        read_bundle(MemorySource(bundle_files(world.evidence(run)), "b")) for run in (RUN, CHILD)
+    )
+    return world.verify(child, parent=world.verify(parent))
+
+
+def by_stranger(stranger: ModuleType, world: World) -> str:
+    """The stranger's line, or its problem."""
+    parent, child = (stranger.Bundle(bundle_files(world.evidence(run))) for run in (RUN, CHILD))
+    assert (child.problems, parent.problems) == ([], [])
+    try:
+        return str(stranger.check_parent(child, parent))
+    except ValueError as error:
+        return f"refused: {error}"
+
+
+def counts(report: VerificationReport) -> str:
+    """Our tensors in the stranger's words."""
+    assert report.lineage is not None
+    found = report.lineage.tensors
+    assert found is not None
+    assert found.problem is None
+    numbers = ", ".join(f"{len(getattr(found, name))} {name}" for name in CLASSES)
+    return f"parent: {numbers}, {len(found.adapters)} of an adapter"
+
+
+@pytest.mark.parametrize(
+    ("ours", "claim", "line"),
+    [
+        ([BASE, TUNED], {}, "1 of 3 tensors are the parent's, bit for bit, 2 changed"),
+        ([BASE], {}, "all 3 tensors of the parent are there, bit for bit"),
+        (
+            [adapted(BASE)],
+            {"role": "adapter-of"},
+            "all 3 tensors of the parent are there, bit for bit, 2 adapter tensors new",
+        ),
+        (
+            [HALF],
+            {"role": "quantised"},
+            "0 of 3 tensors are the parent's, bit for bit, 3 of the same shape in another type "
+            "(F32 -> F16)",
+        ),
+        (
+            [
+                {
+                    "fc.bias": BASE["fc.bias"],
+                    "fc.weight": BASE["fc.weight"][:2],
+                    "head": BASE["fc.bias"],
+                }
+            ],
+            {},
+            "1 of 3 tensors are the parent's, bit for bit, 1 of another shape, 1 not there, 1 new",
+        ),
+    ],
+)
+def test_what_a_child_shares_is_told_tensor_by_tensor(
+    stranger: ModuleType, ours: list[Any], claim: dict[str, Any], line: str
+) -> None:
+    world = family([ZERO, BASE], ours, named(**claim))
+    report = held(world)
+    told = [notice.problem for notice in report.notices if notice.subject == "parent's tensors"]
+    state = "before training" if len(ours) == 1 else "epoch 1"
+    assert told == [f"tensor by tensor, {state} against epoch 1 of the parent: {line}"]
+    assert report.findings == ()
+    assert by_stranger(stranger, world) == counts(report)
+
+
+def test_an_adapter_whose_base_is_the_parents_matches() -> None:
+    report = held(family([BASE, TUNED], [adapted(TUNED)], named(role="adapter-of")))
+    assert (report.outcome, report.findings) == ("verified", ())
+    assert report.lineage is not None
+    assert report.lineage.line.startswith(
+        f"is an adapter of run {RUN} at epoch 1: the initial weights have all its tensors"
+    )
+    assert report.as_dict()["parent"]["tensors"]["adapters"] == (
+        "fc.lora_A.default.weight", "fc.lora_B.default.weight",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("ours", "claim", "ours_says", "strangers"),
+    [
+        (
+            [adapted(TUNED)],
+            {"role": "adapter-of"},
+            "an adapter leaves the parent's tensors, 2 differ: fc.bias, out.weight",
+            "an adapter, and other tensors: ['fc.bias', 'out.weight']",
+        ),
+        (
+            [TUNED],
+            {"role": "quantised"},
+            "what is quantised has other element types, all are the parent's",
+            "quantised, and all types the same",
+        ),
+        (
+            [BASE],
+            {"root": "5" * 64},
+            f"names root {'5' * 64} of run {RUN}, which has no such seal",
+            "a root that is no seal's",
+        ),
+    ],
+)
+def test_a_claim_that_the_records_contradict_is_a_finding(
+    stranger: ModuleType, ours: list[Any], claim: dict[str, Any], ours_says: str, strangers: str
+) -> None:
+    world = family([ZERO, BASE], ours, named(**claim))
+    (finding,) = held(world).findings
+    assert finding.subject == "parent"
+    assert finding.problem.endswith(ours_says)
+    assert by_stranger(stranger, world) == f"refused: {strangers}"
