@@ -142,7 +142,8 @@ def _held(
     if epoch is None and found.matches is not True:
         epoch = newest_state(parent)
     last = newest_state(records)
-    shared = sharing(state_at(records, last), state_at(parent, epoch), when(last), when(epoch))
+    whose = f"{when(epoch)} of the parent"
+    shared = sharing(state_at(records, last), state_at(parent, epoch), when(last), whose)
     return found._replace(tensors=shared)
 
 
@@ -321,7 +322,7 @@ def _claim(item: object) -> Claim | None:
         run=run[:_ID_CHARS],
         epoch=epoch if type(epoch) is int else None,
         role=_role(fields),
-        root=root and root.hex(),
+        root=None if root is None else root.hex(),
     )
 
 

@@ -18,6 +18,7 @@ from provenance.formats.run_tree.ranks import Piece, pieces_of, shown
 
 ADAPTER: Final = re.compile(r"(.+\.)?lora_(A|B|embedding_A|embedding_B)(\..+)?")
 """Names that PEFT has for the tensors of a LoRA adapter."""
+_PART: Final = re.compile(r"lora_(?:embedding_)?(A|B)(?:\.|$)")
 _NAMES_SHOWN: Final = 5
 
 
@@ -79,7 +80,7 @@ class Sharing(NamedTuple):
     @property
     def line(self) -> str:
         """For people."""
-        where = f"tensor by tensor, {self.child} against {self.parent} of the parent"
+        where = f"tensor by tensor, {self.child} against {self.parent}"
         if self.problem is not None:
             return f"{where}: not compared: {self.problem}"
         total = len((*self.equal, *self.changed, *self.retyped, *self.reshaped, *self.removed))
@@ -108,6 +109,27 @@ def _some(names: Sequence[str]) -> str:
     more = len(names) - _NAMES_SHOWN
     listed = ", ".join(name[:60] for name in names[:_NAMES_SHOWN])
     return f"{listed}{f' and {more} more' if more > 0 else ''}"
+
+
+def adapter_line(child: TensorState, parent: TensorState) -> str | None:
+    """How the tensors of an adapter alone fit the parent's that they are for, by PEFT's names and
+    shapes: ``B A`` has the shape of the tensor. None where the child is no adapter alone."""
+    if not child.pieces or not all(map(ADAPTER.fullmatch, child.pieces)):
+        return None
+    fit: dict[str, set[str]] = {}
+    for name, piece in child.pieces.items():
+        before, part, _ = _PART.split(name, maxsplit=1)
+        target = before.removeprefix("base_model.model.").removesuffix(".")
+        own = parent.pieces.get(f"{target}.weight") or parent.pieces.get(
+            f"{target}.base_layer.weight"
+        )
+        if own is None or len(piece.shape) != 2 or len(own.shape) != 2:
+            continue
+        if {"A": piece.shape[1:] == own.shape[1:], "B": piece.shape[:1] == own.shape[:1]}[part]:
+            fit.setdefault(target, set()).add(part)
+    pairs = sum(len(parts) == 2 for parts in fit.values())
+    total = f"{len(child.pieces)} tensors are an adapter alone"
+    return f"{total}: {pairs} pairs fit a tensor of the parent's {len(parent.pieces)}"
 
 
 def when(epoch: int | None) -> str:
@@ -155,7 +177,7 @@ def _covers(record: Record) -> Mapping[str, Any]:
 def _aliases(record: Record) -> dict[str, Sequence[str]]:
     tensors = record.body.get("tensors")
     return {
-        item["name"]: [alias for alias in others if isinstance(alias, str)]
+        str(item.get("name")): [alias for alias in others if isinstance(alias, str)]
         for item in (tensors if isinstance(tensors, list) else ())
         if isinstance(item, dict) and isinstance(others := item.get("aliases"), list)
     }
@@ -178,7 +200,7 @@ def sharing(
         p.name for p in theirs.values()
     }:
         return Sharing(of_child, of_parent, problem="ranks share them in another way")
-    found: dict[str, list[str]] = {}
+    found: dict[str, list[str]] = {"equal": [], "changed": [], "retyped": [], "reshaped": []}
     dtypes = dict[str, None]()
     for name in mine.keys() & theirs.keys():
         own, other = mine[name], theirs[name]
@@ -191,16 +213,21 @@ def sharing(
             dtypes[f"{other.dtype} -> {own.dtype}"] = None
         else:
             kind = "changed"
-        found.setdefault(kind, []).append(name)
+        found[kind].append(name)
     added, removed = mine.keys() - theirs.keys(), theirs.keys() - mine.keys()
     renamed = dict(_renamed(child, parent, added, removed))
-    found |= {
-        "renamed": [*renamed],
-        "added": [name for name in added if name not in renamed],
-        "removed": [name for name in removed if name not in renamed.values()],
-    }
-    result = Sharing(of_child, of_parent, dtypes=tuple(sorted(dtypes)))
-    return result._replace(**{kind: tuple(sorted(names)) for kind, names in found.items()})
+    return Sharing(
+        of_child,
+        of_parent,
+        equal=tuple(sorted(found["equal"])),
+        changed=tuple(sorted(found["changed"])),
+        retyped=tuple(sorted(found["retyped"])),
+        reshaped=tuple(sorted(found["reshaped"])),
+        renamed=tuple(sorted(renamed)),
+        added=tuple(sorted(added - renamed.keys())),
+        removed=tuple(sorted(removed - {*renamed.values()})),
+        dtypes=tuple(sorted(dtypes)),
+    )
 
 
 def _renamed(

@@ -104,11 +104,11 @@ def _parent(given: object, factory: HashFactory) -> dict[str, Json]:
     with suppress(ValueError):
         return {"run": str(UUID(str(named))), "epoch": None, **more}
     if isinstance(named, str) and _HUB.fullmatch(named):
-        place, found = hub_snapshot(named), dict[str, Json]()
-        if place is not None:
+        weights = dict[str, Json]()
+        if (place := hub_snapshot(named)) is not None:
             with suppress(ProvenanceError):  # no weights there, such as a tokenizer's alone
-                found = _weights(place, factory)
-        return _model(named, found, more)
+                weights = _weights(place, factory)
+        return _model(named, weights, more)
     if isinstance(named, str | os.PathLike) and (path := Path(named)).exists():
         if is_bundle(path):
             return {**_bundle(path), **more}

@@ -40,8 +40,8 @@ from formats import (
     unbase64,
     unhex,
 )
-from run_proof import check_run_proof
 from lineage import read_parents, shared
+from run_proof import check_run_proof
 from shards import check_tensor
 
 

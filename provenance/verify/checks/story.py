@@ -135,9 +135,10 @@ def check_lineage(
             findings.unchecked(CONTENT, f"parent: {found.line}")
         elif (order := _sealed_before(evidence, parent.evidence, found.epoch)) is not None:
             findings.notice(CONTENT, "parent", order)
-        why = found.tensors and found.tensors.contradicts(found.role)
-        if why is not None:
-            findings.fail(CONTENT, "parent", f"names itself {found.role} of run {found.run}: {why}")
+        wrong = found.tensors and found.tensors.contradicts(found.role)
+        if wrong:
+            line = f"names itself {found.role} of run {found.run}: {wrong}"
+            findings.fail(CONTENT, "parent", line)
     unverified = " (that run was not verified here: --parent)" if parent is None and weights else ""
     if not isinstance(weights, str):
         found = found._replace(line=f"{found.line}{unverified}")
