@@ -128,8 +128,10 @@ def adapter_line(child: TensorState, parent: TensorState) -> str | None:
         if {"A": piece.shape[1:] == own.shape[1:], "B": piece.shape[:1] == own.shape[:1]}[part]:
             fit.setdefault(target, set()).add(part)
     pairs = sum(len(parts) == 2 for parts in fit.values())
-    total = f"{len(child.pieces)} tensors are an adapter alone"
-    return f"{total}: {pairs} pairs fit a tensor of the parent's {len(parent.pieces)}"
+    own, theirs = len(child.pieces), len(parent.pieces)
+    return (
+        f"an adapter alone of {own} tensors; of the parent's {theirs} fit a pair of them: {pairs}"
+    )
 
 
 def when(epoch: int | None) -> str:

@@ -87,7 +87,8 @@ def hold(
         for stated in algorithms & DIGEST_SIZES.keys():
             _share(_state(own, stated), state, model, of_parent, found)
     if len(others) == 1:
-        found.shown.append(pruned(tensors_of(own), tensors_of(others[0])).line)
+        entries = pruned(tensors_of(own), tensors_of(others[0]))
+        found.shown.extend([entries.line] if entries.tensors else ())
     elif others:
         found.shown.append(merged(tensors_of(own), [tensors_of(files) for files in others]).line)
     return found
@@ -107,7 +108,8 @@ def _of_runs(files: ModelFiles, reports: Sequence[VerificationReport]) -> str | 
     """Which epoch of a run has these weights; None where none of the runs has."""
     for report in reports:
         if matches := match_model(report, files).matches:
-            return f"the weights of {matches[-1].when} of run {report.run}"
+            of = "" if matches[-1].epoch is None else "of "
+            return f"the weights {of}{matches[-1].when} of run {report.run}"
     return None
 
 

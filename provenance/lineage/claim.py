@@ -93,7 +93,7 @@ def _parent(given: object, factory: HashFactory) -> dict[str, Json]:
             found = f"the key {unknown[0][:60]!r}" if unknown else "no source"
             raise InputError(f"parent: found {found}, expected source, role and epoch")
         source, role, epoch = given["source"], given.get("role"), given.get("epoch")
-        if role is not None and role not in ROLES:
+        if role is not None and not (isinstance(role, str) and role in ROLES):
             raise InputError(f"parent.role: found {role!r:.60}, expected one of {', '.join(ROLES)}")
         if epoch is not None and (type(epoch) is not int or not 0 <= epoch <= MAX_SAFE_INTEGER):
             raise InputError(f"parent.epoch: found {epoch!r:.60}, expected a whole number from 0")

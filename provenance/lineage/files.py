@@ -9,8 +9,9 @@ name, shape and element type; F64, F32, F16 and BF16 are numbers here.
   rounded once to c's type, or the sum of the products, each rounded to that type, rounded again
   (as a program computes it in that type). It holds within 1 ulp where it differs from one of the
   two by at most the distance of two neighbours of c's type at the largest of all |a(i) * x(i)| and
-  |c|. The a(i) are the least squares over a sample, as they are or in 2, 3, 4 or 6 decimals, each
-  as double or single precision: the first with most entries of the sample to the bit.
+  |c|. The a(i) are the least squares over a sample, in 2, 3, 4 or 6 decimals or as they are, each
+  in double or single precision or rounded to a type of the tensors: the first of these with most
+  entries of the sample to the bit.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any, Final, NamedTuple
 from provenance.errors import InputError
 from provenance.fingerprint.arrays import RawTensor, load_numpy
 from provenance.fingerprint.model_files import ModelFiles
+from provenance.verify.findings import counted
 
 CHUNK: Final = 1 << 20
 """Entries that are compared at once."""
@@ -77,9 +79,10 @@ class Merged(NamedTuple):
         total = self.exact + self.near + self.other
         counts = f"{self.exact} of {total} entries to the bit, {self.near} within 1 ulp"
         rest = f", {self.other} not" if self.other else ""
-        left = (
-            f"; not compared: {len(self.left)} tensors, {self.left[0]!r:.60}" if self.left else ""
-        )
+        left = ""
+        if self.left:
+            number = counted(len(self.left), "tensor")
+            left = f"; {number} not compared, such as {self.left[0]!r:.60}"
         what = "merge" if self.holds else "no merge"
         return f"{what}: {' + '.join(terms)}: {counts}{rest}{left}"
 
@@ -157,8 +160,9 @@ def _combination(groups: Sequence[Group], count: int) -> Sequence[float]:
     if not columns or not columns[0].size or not all(numpy.isfinite(c).all() for c in columns):
         return [0.0] * count
     found = numpy.linalg.lstsq(numpy.stack(columns[1:], axis=1), columns[0], rcond=None)[0]
-    tried = [numpy.round(found, decimals) for decimals in _DECIMALS] + [found]
-    tried = [numbers for own in tried for numbers in (own, own.astype("f4").astype("f8"))]
+    plain = [numpy.round(found, decimals) for decimals in _DECIMALS] + [found]
+    types = ("F64", "F32", *sorted({dtype for dtype, _, _ in groups} - {"F64", "F32"}))
+    tried = [_rounded(own, dtype) for own in plain for dtype in types]
 
     def exact(numbers: Array) -> int:
         return sum(_judged(*sample, numbers)[0] for sample in samples)

@@ -67,6 +67,8 @@ def lineage(arguments: argparse.Namespace) -> int:
             files.replace(path, text.encode(), files.PUBLIC)
         written = {"path": str(path), "bytes": len(text.encode()), "exit_code": code}
         answer(arguments, written, str(path))
+    elif arguments.json:
+        print_json({"format": arguments.format, "text": text, "exit_code": code})
     else:
         print_text(text)
     return code

@@ -164,8 +164,8 @@ def _check_claims(own: Iterable[Record], findings: Findings) -> list[Claim]:
                 line += ", whose files were not at hand"
             else:
                 same = (claim.weights, claim.algorithm) in roots
-                how = "which are its initial weights" if same else "its initial weights are others"
-                line += f" with weights {claim.weights}: {how}"
+                line += f" with weights {claim.weights}"
+                line += ", which are its initial weights" if same else ""
             findings.notice(CONTENT, "parent", line)
     return named
 

@@ -11,7 +11,7 @@ from provenance.bundle.reader import read_bundle
 from provenance.bundle.sources import MemorySource
 from provenance.bundle.writer import bundle_files
 from provenance.verify.report import VerificationReport
-from tests.support.lineage_world import CHILD, adapted, base, family, named
+from tests.support.lineage_world import CHILD, adapted, base, family, fields_of, named, story
 from tests.support.stranger import load
 from tests.support.verify_world import RUN, World
 
@@ -129,6 +129,12 @@ def test_an_adapter_whose_base_is_the_parents_matches() -> None:
             f"names root {'5' * 64} of run {RUN}, which has no such seal",
             "a root that is no seal's",
         ),
+        (
+            [BASE],
+            {"run": str(CHILD)},
+            f"names '{CHILD}' as the run that it continues; the run that was given is {RUN}",
+            f"names no run {RUN} as a parent",
+        ),
     ],
 )
 def test_a_claim_that_the_records_contradict_is_a_finding(
@@ -139,3 +145,80 @@ def test_a_claim_that_the_records_contradict_is_a_finding(
     assert finding.subject == "parent"
     assert finding.problem.endswith(ours_says)
     assert by_stranger(stranger, world) == f"refused: {strangers}"
+
+
+def test_a_parent_that_names_its_child_is_a_finding(stranger: ModuleType) -> None:
+    in_turn = {"run": str(CHILD), "epoch": None}
+    world = family([ZERO, BASE], [BASE], named(), of_parent=in_turn)
+    (finding,) = held(world).findings
+    assert finding.problem == (
+        f"run {RUN} names this run as a parent in turn: the claims go in a circle"
+    )
+    assert by_stranger(stranger, world) == "refused: the claims go in a circle"
+
+
+MODEL = {"model": "hf:a/b@" + "0" * 40, "algorithm": "blake3", "weights": f"mth-sha256:{'1' * 64}"}
+
+
+@pytest.mark.parametrize(
+    ("parent", "line", "strangers"),
+    [
+        (
+            named(role="cousin"),
+            "parent.role: found 'cousin', expected one of continues, ",
+            "a role",
+        ),
+        (named(root="5" * 63), "parent.root: found '5", "no run root"),
+        ({**MODEL, "role": "cousin"}, "parent.role: found 'cousin'", "a role that is none"),
+        ({**MODEL, "weights": "1" * 64}, "parent.weights: found '1", "no root of weights"),
+        ({**MODEL, "model": "\n"}, "parent.model: found '\\\\n', expected a name", "no name"),
+        ({**MODEL, "more": 1}, "parent.more: unknown key", "other keys of a parent"),
+        ([named()] * 65, "parent: found 65 parents, expected 64", "too many parents"),
+    ],
+)
+def test_a_claim_of_another_form_leaves_the_check_open(
+    stranger: ModuleType, parent: Any, line: str, strangers: str
+) -> None:
+    world = family([ZERO, BASE], [BASE], parent)
+    report = world.verify(world.evidence(CHILD))
+    assert report.findings == ()
+    (told,) = (m for m in report.verdict.missing if "training/config" in m)
+    assert line.replace("\\\\", "\\") in told
+    assert strangers in by_stranger(stranger, world)
+
+
+@pytest.mark.parametrize(
+    ("weights", "line"),
+    [
+        (fields_of(BASE)["root"], ", which are its initial weights"),
+        (fields_of(TUNED)["root"], ""),
+    ],
+)
+def test_a_model_that_is_named_is_told_with_its_weights(weights: str, line: str) -> None:
+    world = family([BASE], [BASE], {**MODEL, "weights": weights, "role": "fine-tuned"})
+    told = [n.problem for n in world.verify(world.evidence(CHILD)).notices if n.subject == "parent"]
+    says = f"says that it is fine-tuned from the model {MODEL['model']!r} with weights {weights}"
+    assert told == [says + line]
+
+
+def test_digests_by_two_algorithms_are_not_compared(stranger: ModuleType) -> None:
+    world = family([ZERO, BASE], [BASE], named(epoch=1), algorithm="sha256")
+    report = held(world)
+    assert report.lineage is not None
+    assert report.lineage.tensors is not None
+    assert report.lineage.tensors.problem == "their digests are by sha256 and blake3"
+    assert by_stranger(stranger, world) == "refused: no digests of one algorithm"
+
+
+def test_other_names_of_a_tensor_are_told_and_prove_nothing() -> None:
+    world = World(("bitcoin",))
+    world.ingest(world.batch(story([ZERO, BASE])))
+    ours = story([{"net.bias": BASE["fc.bias"]}], named())
+    ours[3][2]["tensors"][0]["aliases"] = ["fc.bias"]
+    world.ingest(world.batch(ours, run=CHILD, producer=b"c" * 16))
+    world.anchor()
+    report = held(world)
+    assert report.lineage is not None
+    assert report.lineage.tensors is not None
+    assert report.lineage.tensors.renamed == ("net.bias",)
+    assert "1 under another name, not compared" in report.lineage.tensors.line
