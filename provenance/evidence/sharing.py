@@ -120,18 +120,16 @@ def adapter_line(child: TensorState, parent: TensorState) -> str | None:
     for name, piece in child.pieces.items():
         before, part, _ = _PART.split(name, maxsplit=1)
         target = before.removeprefix("base_model.model.").removesuffix(".")
-        own = parent.pieces.get(f"{target}.weight") or parent.pieces.get(
-            f"{target}.base_layer.weight"
-        )
-        if own is None or len(piece.shape) != 2 or len(own.shape) != 2:
+        names = (f"{target}.weight", f"{target}.base_layer.weight")
+        whole = next((parent.pieces[n].shape for n in names if n in parent.pieces), ())
+        shape = piece.shape
+        if len(shape) != 2 or len(whole) != 2:
             continue
-        if {"A": piece.shape[1:] == own.shape[1:], "B": piece.shape[:1] == own.shape[:1]}[part]:
+        if {"A": shape[1:] == whole[1:], "B": shape[:1] == whole[:1]}[part]:
             fit.setdefault(target, set()).add(part)
     pairs = sum(len(parts) == 2 for parts in fit.values())
-    own, theirs = len(child.pieces), len(parent.pieces)
-    return (
-        f"an adapter alone of {own} tensors; of the parent's {theirs} fit a pair of them: {pairs}"
-    )
+    alone = f"an adapter alone of {len(child.pieces)} tensors"
+    return f"{alone}; of the parent's {len(parent.pieces)} fit a pair of them: {pairs}"
 
 
 def when(epoch: int | None) -> str:

@@ -16,7 +16,7 @@ from provenance.errors import InputError, ProvenanceError
 from provenance.fingerprint.hashers import HashFactory
 from provenance.formats.record import Kind
 from provenance.lineage.claim import stated_parents
-from tests.support.lineage_world import CHILD, base, family, fields_of, named
+from tests.support.beyond.lineage_world import CHILD, base, family, fields_of, named
 from tests.support.spooled import spooled
 from tests.support.verify_world import RUN
 

@@ -18,8 +18,9 @@ from safetensors.numpy import save_file
 
 from provenance import ProvenanceTracker
 from provenance.cli import main
+from tests.support.beyond.lineage_world import adapted, base
 from tests.support.home import brought_home
-from tests.support.lineage_world import adapted, base
+from tests.vectors.make_golden import RANKS
 
 BASE = base()
 TUNED = {**BASE, "fc.bias": BASE["fc.bias"] + 1}
@@ -182,6 +183,20 @@ def test_bundles_alone_give_the_graph_too(family: Family, told: Told, tmp_path: 
     code, text = told(base, "--parent", tuned, base_dir=tmp_path)
     line = f"FOUND run {family['tuned']} is no ancestor of run {family['base']}"
     assert (code, line in text) == (1, True)
+
+
+def test_a_process_that_goes_on_is_an_edge(told: Told, tmp_path: Path) -> None:
+    code, text = told(str(RANKS), base_dir=tmp_path)
+    line = "rank 1, process 2 after 1: was started again at epoch 2"
+    assert (code, line in text) == (0, True)
+    document = json.loads(told(str(RANKS), "--format", "prov", base_dir=tmp_path)[1])
+    (edge,) = document["wasInformedBy"].values()
+    run = next(name for name in document["activity"] if "process" not in name)
+    assert edge == {
+        "prov:informed": f"{run}.rank-1.process-2",
+        "prov:informant": f"{run}.rank-1.process-1",
+    }
+    assert "after process 1: was started again" in told(str(RANKS), "--format", "html")[1]
 
 
 @pytest.mark.parametrize(

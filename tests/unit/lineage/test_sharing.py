@@ -11,7 +11,7 @@ from provenance.bundle.reader import read_bundle
 from provenance.bundle.sources import MemorySource
 from provenance.bundle.writer import bundle_files
 from provenance.verify.report import VerificationReport
-from tests.support.lineage_world import CHILD, adapted, base, family, fields_of, named, story
+from tests.support.beyond.lineage_world import CHILD, adapted, base, family, fields_of, named, story
 from tests.support.stranger import load
 from tests.support.verify_world import RUN, World
 
