@@ -151,6 +151,8 @@ def _begun_from(
     says: str, name: str, stated: int | None, own: list[Record], parent: Collection[Record]
 ) -> Lineage:
     """A run whose initial weights are an epoch's of its parent."""
+    how = says.removeprefix("says that it ")
+    at = "from" if how.startswith("continues") else "at"
     weights = "initial weights"
     if any(is_sharded(record.body) for record in own):
         weights = "the leader's shards of the initial weights"
@@ -162,12 +164,10 @@ def _begun_from(
         epoch = max((epoch for epoch in equal if epoch is not None), default=None)
     place = "its weights before training" if epoch is None else f"epoch {epoch}"
     if equal and stated in (None, epoch):
-        how = says.removeprefix("says that it ")
-        at = "from" if how.startswith("continues") else "at"
         return Lineage(name, epoch, f"{how} {at} {place}: {weights} match", True)
     asked = list(verdicts.values())
     if stated is not None:
-        says = f"{says} from epoch {stated}"
+        says = f"{says} {at} epoch {stated}"
         asked = [verdicts[stated]] if stated in verdicts else []
     reason = next((verdict for verdict in asked if isinstance(verdict, str)), None)
     if reason is not None:

@@ -17,6 +17,7 @@ from uuid import UUID
 
 from provenance.errors import InputError, ProvenanceError
 from provenance.evidence.lineage import MAX_PARENTS, ROLES
+from provenance.files import errors_of
 from provenance.fingerprint.hashers import HashFactory
 from provenance.formats.record import MAX_SAFE_INTEGER, Json
 from provenance.log import get_logger
@@ -60,15 +61,17 @@ def configured_parents(training: Mapping[str, Json], factory: HashFactory) -> Js
     try:
         return stated_parents(named, factory)
     except ProvenanceError as error:
-        if not isinstance(named, str):
+        items = named if isinstance(named, list) else [named]
+        if any(isinstance(item, dict) and "source" in item for item in items):
             log.warning("the parent in the configuration is recorded as it is", problem=str(error))
         return named
 
 
 def is_bundle(path: Path) -> bool:
     """Whether a path is taken for a bundle, and not for a model."""
-    if path.is_dir():
-        return any((path / name).is_file() for name in ("manifest.json", "evidence/manifest.json"))
+    if os.path.isdir(path):
+        names = ("manifest.json", "evidence/manifest.json")
+        return any(os.path.isfile(path / name) for name in names)
     return path.suffix == ".zip"
 
 
@@ -109,10 +112,12 @@ def _parent(given: object, factory: HashFactory) -> dict[str, Json]:
             with suppress(ProvenanceError):  # no weights there, such as a tokenizer's alone
                 weights = _weights(place, factory)
         return _model(named, weights, more)
-    if isinstance(named, str | os.PathLike) and (path := Path(named)).exists():
-        if is_bundle(path):
-            return {**_bundle(path), **more}
-        return _model(path.resolve().name, _weights(path, factory), more)
+    if isinstance(named, str | os.PathLike) and os.path.exists(named):
+        path = Path(named)
+        with errors_of(path, "read"):
+            if is_bundle(path):
+                return {**_bundle(path), **more}
+            return _model(path.resolve().name, _weights(path, factory), more)
     raise InputError(f"parent: found {str(named)[:80]!r}, expected {_EXPECTED}")
 
 

@@ -8,7 +8,8 @@ listed as they say it. No node is asked.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,13 +22,14 @@ from provenance.app.verify import Options, verify_path, verify_run
 from provenance.bootstrap import reading
 from provenance.bundle.reader import read_bundle
 from provenance.bundle.sources import FileSource
-from provenance.errors import FormatError, InputError
+from provenance.errors import FormatError, InputError, IntegrityError
 from provenance.evidence.lineage import Claim, claims, lineage
 from provenance.evidence.run_evidence import RunEvidence, seal_label
 from provenance.evidence.sharing import Sharing
 from provenance.evidence.story import restarts
 from provenance.formats.record import Kind, Record
 from provenance.ports.listing import Wanted
+from provenance.ports.store import LedgerTx
 from provenance.report.summary import summary_of
 from provenance.settings import Settings
 from provenance.verify.report import VerificationReport
@@ -55,6 +57,7 @@ class Node:
         weights: Root of its newest weights, or of those that a model has.
         data: Root by path of each dataset.
         resumed: Rank, number and a line of each process that went on where another had stopped.
+        withheld: Whether its configuration is withheld, which names its parents.
         began, ended: The first and the last time in its records, as its trainer has them.
         seal: Label of the newest seal.
     """
@@ -69,6 +72,7 @@ class Node:
     weights: str | None = None
     data: Mapping[str, str] = field(default_factory=dict)
     resumed: tuple[tuple[int, int, str], ...] = ()
+    withheld: bool = False
     began: str | None = None
     ended: str | None = None
 
@@ -255,19 +259,26 @@ class _Walk:
         store = reading.open_store(self.settings)
         if store is None:
             return found
+        wanted = Wanted(time.time(), self.settings.lost_after_s, size=_PAGE)
         with closing(store), store.snapshot() as tx:
             page, total = 1, 1
             while (page - 1) * _PAGE < total:
-                rows, total = tx.list_runs(Wanted(0.0, page=page, size=_PAGE))
+                rows, total = tx.list_runs(replace(wanted, page=page))
                 for row, summary in rows:
-                    if summary.parent is None:
-                        continue
-                    stored = tx.records(row.run, (Kind.CONFIG,))
-                    for claim in claims_of(Record.decode(item.data) for item in stored):
+                    for claim in self._named(tx, row.run) if summary.parent is not None else ():
                         own = (str(row.run), summary.name, summary.state, claim)
                         found.setdefault(str(claim.run or claim.model), []).append(own)
                 page += 1
         return found
+
+    def _named(self, tx: LedgerTx, run: UUID) -> list[Claim]:
+        """The parents that a run of the database names."""
+        try:
+            return claims_of([Record.decode(row.data) for row in tx.records(run, (Kind.CONFIG,))])
+        except (FormatError, IntegrityError):
+            problem = f"run {run}: its configuration cannot be read; see: provenance verify {run}"
+            self.problems.append(problem)
+            return []
 
     def _verified(self, source: Source, more: Options) -> VerificationReport:
         options: Options = {"offline": True, **more}
@@ -306,7 +317,7 @@ def records_of(evidence: RunEvidence) -> list[Record]:
     return [record for record in own if isinstance(record, Record)]
 
 
-def claims_of(records: Iterator[Record] | Sequence[Record]) -> list[Claim]:
+def claims_of(records: Sequence[Record]) -> list[Claim]:
     """The parents that the configurations name, each once."""
     found: dict[str, Claim] = {}
     for record in records:
@@ -349,6 +360,7 @@ def _node(report: VerificationReport, own: Sequence[Record]) -> Node:
         weights=None if newest is None else str(newest.body.get("root")),
         data=data,
         resumed=tuple((each.rank, each.number, each.line) for each in restarts(own)),
+        withheld=any(item.withheld for item in evidence.records if item.kind is Kind.CONFIG),
         began=times[0] if times else None,
         ended=times[-1] if times else None,
     )

@@ -108,5 +108,6 @@ def _grow(tree: Tree, graph: Graph, run: str, other: str, above: tuple[str, ...]
 def _node(graph: Graph, name: str) -> Text:
     own = graph.nodes[name]
     label = f"{own.kind} {own.id}" + (f" ({own.name})" if own.name else "")
-    more = ", ".join(part for part in (own.state, own.outcome) if part)
+    withheld = "its configuration is withheld, which names its parents" if own.withheld else ""
+    more = ", ".join(part for part in (own.state, own.outcome, withheld) if part)
     return Text(shown(f"{label}: {more}" if more else label))

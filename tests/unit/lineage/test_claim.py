@@ -70,6 +70,8 @@ def test_each_way_to_name_a_parent_is_recorded_in_one_form(place: Path) -> None:
     ("given", "line"),
     [
         ("nowhere.zip", "parent: found 'nowhere.zip', expected a run id or a tracker, the path of"),
+        ("x" * 5000, "parent: found 'xxx"),
+        ("a\0b", "parent: found 'a\\x00b', expected a run id"),
         ("hf:org/net@main", "parent: found 'hf:org/net@main', expected "),
         ("hf:org@" + "0" * 40, "parent: found 'hf:org@0000"),
         (7, "parent: found '7', expected a run id"),
@@ -107,6 +109,7 @@ def test_a_file_that_is_damaged_is_refused_by_name(place: Path, name: str) -> No
         ({"parent": [{"source": str(RUN), "role": "merged"}]}, named(role="merged")),
         ({"parent_model": REVISION}, {"model": REVISION, **WEIGHTS}),
         ({"parent": "bert base"}, "bert base"),
+        ({"parent": "x" * 5000}, "x" * 5000),
         ({"parent": {"depth": 3}}, {"depth": 3}),
         (
             {"parent": {"source": str(RUN), "role": "cousin"}},

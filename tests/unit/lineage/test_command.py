@@ -22,6 +22,7 @@ from tests.support.beyond.lineage_world import adapted, base
 from tests.support.home import brought_home
 from tests.vectors.make_golden import RANKS
 
+pytestmark = pytest.mark.slow  # whole commands
 BASE = base()
 TUNED = {**BASE, "fc.bias": BASE["fc.bias"] + 1}
 MERGED = {name: np.float32(0.25) * BASE[name] + np.float32(0.75) * TUNED[name] for name in BASE}

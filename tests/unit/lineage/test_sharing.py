@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from provenance.bundle.reader import read_bundle
 from provenance.bundle.sources import MemorySource
 from provenance.bundle.writer import bundle_files
+from provenance.evidence.sharing import sharing, state_at
+from provenance.formats.event import Event, SegmentHeader, record_of
+from provenance.formats.record import Kind
 from provenance.verify.report import VerificationReport
 from tests.support.beyond.lineage_world import CHILD, adapted, base, family, fields_of, named, story
 from tests.support.stranger import load
@@ -22,9 +27,12 @@ HALF = {name: value.astype("f2") for name, value in BASE.items()}
 CLASSES = ("equal", "changed", "retyped", "reshaped", "renamed", "added", "removed")
 
 
-@pytest.fixture(scope="module")
+STRANGER = load()
+
+
+@pytest.fixture
 def stranger() -> ModuleType:
-    return load()
+    return STRANGER
 
 
 def held(world: World) -> VerificationReport:
@@ -94,6 +102,57 @@ def test_what_a_child_shares_is_told_tensor_by_tensor(
     assert told == [f"tensor by tensor, {state} against epoch 1 of the parent: {line}"]
     assert report.findings == ()
     assert by_stranger(stranger, world) == counts(report)
+
+
+@st.composite
+def states(draw: st.DrawFn) -> list[dict[str, Any]]:
+    """The tensors of a record: a few names, some of shards, with a few digests and aliases."""
+    found = []
+    for name in draw(st.lists(st.sampled_from("abcde"), min_size=1, unique=True)):
+        size, digest = draw(st.integers(1, 2)), draw(st.sampled_from("01"))
+        tensor = {
+            "name": name,
+            "dtype": draw(st.sampled_from(["F32", "I8"])),
+            "shape": [size],
+            "digest": f"sha256:{digest * 64}",
+        }
+        if draw(st.booleans()):
+            tensor["aliases"] = draw(st.lists(st.sampled_from("abcde"), max_size=2))
+        if draw(st.integers(0, 4)) == 0:
+            tensor["shard"] = {"global_shape": [4], "offset": [draw(st.integers(0, 1))]}
+        found.append(tensor)
+    return found
+
+
+@given(states(), states())
+def test_the_stranger_finds_what_we_find_in_any_two_states(
+    child: list[dict[str, Any]], parent: list[dict[str, Any]]
+) -> None:
+    lineage = STRANGER.check_parent.__globals__
+    bundles, ours = [], []
+    for tensors in (child, parent):
+        record = {"path": "model/weights/0", "kind": "model.weights", "epoch": None, "rank": 0}
+        run = {"records": [{**record, "ts": "", "producer": "", "seq": 0}]}
+        bodies = {"model/weights/0": {"tensors": tensors}}
+        bundles.append(SimpleNamespace(run=run, bodies=bodies))
+        event = Event(0, Kind.WEIGHTS, None, 0, 0, {"tensors": tensors})
+        header = SegmentHeader(RUN, bytes(16), 0, 1, 0)
+        ours.append(state_at([record_of(event, header, bytes(32))], None))
+    found = sharing(ours[0], ours[1], "", "")
+    assert found is not None
+    try:
+        theirs = lineage["shared"](*(lineage["state_at"](bundle, None) for bundle in bundles))
+    except ValueError:
+        assert found.problem is not None
+        return
+    assert [len(getattr(found, kind)) for kind in CLASSES] == [*map(len, theirs.values())]
+    for kind in ("equal", "changed", "retyped", "reshaped") if not sharded(child, parent) else ():
+        assert list(getattr(found, kind)) == theirs[kind]
+
+
+def sharded(*states: list[dict[str, Any]]) -> bool:
+    """Whether one has shards, whose names the two programs write in their own ways."""
+    return any("shard" in tensor for state in states for tensor in state)
 
 
 def test_an_adapter_whose_base_is_the_parents_matches() -> None:
