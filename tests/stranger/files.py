@@ -1,4 +1,4 @@
-"""The files of a bundle, from a folder or a zip (section 9)."""
+"""The files of a bundle: a folder, or one zip of it (docs/FORMAT.md, sections 9 and 9.4)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from pathlib import Path
 
 from formats import need
 
+Files = dict[str, bytes]
 
-def load(path: Path) -> dict[str, bytes]:
+
+def load(path: Path) -> Files:
     if path.is_dir():
         found = [p for p in path.rglob("*") if not p.is_dir() or p.is_symlink()]
         need(not any(p.is_symlink() for p in found), "a bundle has no links")

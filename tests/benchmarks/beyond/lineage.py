@@ -44,9 +44,8 @@ def main() -> None:
     held = timed(lambda: world.verify(evidence[CHILD], online=False, parent=parent))
     print(f"bytes of a parent in the configuration: {len(canonical_json(config.body['parent']))}")
     print(f"reading the claim: {timed(lambda: claims(config)):.3f} ms")
-    print(
-        f"{TENSORS} tensors against {TENSORS}: {timed(lambda: sharing(ours, theirs, '', '')):.2f} ms"
-    )
+    compared = timed(lambda: sharing(ours, theirs, "", ""))
+    print(f"{TENSORS} tensors against {TENSORS}: {compared:.2f} ms")
     print(f"verify: {alone:.1f} ms, with --parent that is verified already: {held:.1f} ms")
     values = np.random.default_rng(1).normal(size=(3, ENTRIES)).astype("f4")
     values[2] = np.float32(0.3) * values[0] + np.float32(0.7) * values[1]

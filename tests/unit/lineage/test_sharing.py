@@ -110,7 +110,7 @@ def states(draw: st.DrawFn) -> list[dict[str, Any]]:
     found = []
     for name in draw(st.lists(st.sampled_from("abcde"), min_size=1, unique=True)):
         size, digest = draw(st.integers(1, 2)), draw(st.sampled_from("01"))
-        tensor = {
+        tensor: dict[str, Any] = {
             "name": name,
             "dtype": draw(st.sampled_from(["F32", "I8"])),
             "shape": [size],
