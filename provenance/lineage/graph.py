@@ -9,9 +9,10 @@ listed as they say it. No node is asked.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
@@ -23,7 +24,7 @@ from provenance.bootstrap import reading
 from provenance.bundle.reader import read_bundle
 from provenance.bundle.sources import FileSource
 from provenance.errors import FormatError, InputError, IntegrityError
-from provenance.evidence.lineage import Claim, claims, lineage
+from provenance.evidence.lineage import Claim, Lineage, claims
 from provenance.evidence.run_evidence import RunEvidence, seal_label
 from provenance.evidence.sharing import Sharing
 from provenance.evidence.story import restarts
@@ -154,7 +155,7 @@ def lineage_graph(
     settings: Settings,
     subject: str,
     bundles: Sequence[Path] = (),
-    tell: Callable[[str], None] = lambda run: None,
+    tell: Callable[[], None] = lambda: None,
 ) -> tuple[Graph, Mapping[str, VerificationReport]]:
     """The graph around a run, and what verifying it and its ancestors found, by their ids.
 
@@ -162,7 +163,7 @@ def lineage_graph(
         subject: A run id, 8 or more of its first or last hex digits, ``latest``; a bundle's path,
             or its CID.
         bundles: Of runs that others come from.
-        tell: Takes the id of each run before it is verified.
+        tell: Is called before each verification.
 
     Raises:
         UnknownRunError, StoreUnavailable, InputError, FormatError, IntegrityError: As
@@ -177,7 +178,7 @@ def lineage_graph(
 
 class _Walk:
     def __init__(
-        self, settings: Settings, bundles: Sequence[Path], tell: Callable[[str], None]
+        self, settings: Settings, bundles: Sequence[Path], tell: Callable[[], None]
     ) -> None:
         self.settings, self.tell = settings, tell
         self.bundles = {str(_bundle(path).run): path for path in bundles}
@@ -187,56 +188,46 @@ class _Walk:
         self.problems: list[str] = []
 
     def visit(self, source: Source, below: tuple[str, ...]) -> VerificationReport:
-        """Verify a run behind its parents. ``below``: the runs that led here, this one last."""
-        settings = self.settings
-        evidence = evidence_of(settings, source) if isinstance(source, str) else _bundle(source)
-        run, trail = str(evidence.run), (*below, str(evidence.run))
+        """Verify a run behind its parents. ``below``: the runs that led here, the last one last."""
+        if isinstance(source, str):
+            evidence = evidence_of(self.settings, source)
+            source = str(evidence.run)
+        else:
+            evidence = _bundle(source)
+        run, own = str(evidence.run), records_of(evidence)
         if run in self.reports:
             return self.reports[run]
         if len(self.reports) >= MAX_ANCESTORS:
-            raise InputError(f"lineage: run {trail[0]} has more than {MAX_ANCESTORS} ancestors")
-        if isinstance(source, str):
-            source = run
-        own = records_of(evidence)
-        report, edges = None, []
+            raise InputError(f"lineage: run {below[0]} has more than {MAX_ANCESTORS} ancestors")
+        reports, edges = list[VerificationReport](), list[Edge]()
         for claim in claims_of(own):
+            name, says = str(claim.run or claim.model), f"says that {claim.says}"
+            known = Edge(run, name, claim.role, f"{says} run {name}, which is not known here")
+            place = None if claim.run is None else self._place(claim.run)
             if claim.model is not None:
-                edges.append(self._named_model(run, claim))
-            elif claim.run in trail:
-                self.problems.append(f"the claims go in a circle: {_circle(trail, claim.run)}")
-                edges.append(Edge(run, claim.run, claim.role, f"says that {claim.says} it"))
-            elif (place := self._place(str(claim.run))) is None:
-                found = lineage(evidence.run, own, None, claim.run)
-                line = found.line if found else f"says that {claim.says} run {claim.run}"
-                self.nodes.setdefault(str(claim.run), Node(str(claim.run), "run"))
-                edges.append(Edge(run, str(claim.run), claim.role, line))
+                weights = claim.weights and f"with weights {claim.weights}"
+                how = weights or "whose files were not at hand"
+                known = replace(known, line=f"{says} the model {name}, {how}")
+                self.nodes.setdefault(name, Node(name, "model", weights=claim.weights))
+            elif name in (*below, run):
+                circle = [*below, run][[*below, run].index(name) :]
+                line = f"the claims go in a circle: {' comes from '.join([*circle, name])}"
+                self.problems.append(line)
+                known = replace(known, line=line)
+            elif place is None:
+                self.nodes.setdefault(name, Node(name, "run"))
             else:
-                parent = self.visit(place, trail)
-                report = self._verified(source, {"parent": parent})
-                found = report.lineage
-                assert found is not None
-                matches, verified = found.matches, found.verified
-                self.problems += [
-                    f"run {run}: {finding.problem}"
-                    for finding in report.findings
-                    if finding.subject == "parent"
-                ]
-                tensors = found.tensors
-                edges.append(
-                    Edge(run, found.run, claim.role, found.line, matches, verified, tensors)
-                )
-        if report is None:
-            self.tell(run)
-            report = self._verified(source, {})
-        self.problems += [
-            f"run {run}: ({finding.check}) {finding.subject}: {finding.problem}"
-            for finding in report.findings
-            if finding.subject != "parent"
-        ][:1]
-        self.nodes[run] = _node(report, own)
+                parent = self.visit(place, (*below, run))
+                reports.append(self._verified(source, {"parent": parent}))
+                known = _held(known, reports[-1].lineage)
+            edges.append(known)
+        if not reports:
+            reports.append(self._verified(source, {}))
+        self.problems += [f"run {run}: {line}" for line in dict.fromkeys(_problems(reports))]
+        self.nodes[run] = _node(reports[-1], own)
         self.edges += edges
-        self.reports[run] = report
-        return report
+        self.reports[run] = reports[-1]
+        return reports[-1]
 
     def descend(self, subject: str) -> None:
         """List what the database's runs say that they come from the subject, or from what does."""
@@ -254,21 +245,20 @@ class _Walk:
                     waiting.append(child)
 
     def _children(self) -> dict[str, list[tuple[str, str | None, str, Claim]]]:
-        """Runs of the database by what they name as a parent."""
+        """Runs of the database by what they name as a parent: id, name, state and the claim."""
         found: dict[str, list[tuple[str, str | None, str, Claim]]] = {}
         store = reading.open_store(self.settings)
         if store is None:
             return found
-        wanted = Wanted(time.time(), self.settings.lost_after_s, size=_PAGE)
+        wanted, seen, total = Wanted(time.time(), self.settings.lost_after_s, size=_PAGE), 0, 1
         with closing(store), store.snapshot() as tx:
-            page, total = 1, 1
-            while (page - 1) * _PAGE < total:
-                rows, total = tx.list_runs(replace(wanted, page=page))
+            while seen < total:
+                rows, total = tx.list_runs(replace(wanted, page=1 + seen // _PAGE))
                 for row, summary in rows:
                     for claim in self._named(tx, row.run) if summary.parent is not None else ():
                         own = (str(row.run), summary.name, summary.state, claim)
                         found.setdefault(str(claim.run or claim.model), []).append(own)
-                page += 1
+                seen += _PAGE
         return found
 
     def _named(self, tx: LedgerTx, run: UUID) -> list[Claim]:
@@ -281,6 +271,7 @@ class _Walk:
             return []
 
     def _verified(self, source: Source, more: Options) -> VerificationReport:
+        self.tell()
         options: Options = {"offline": True, **more}
         if isinstance(source, str):
             return verify_run(self.settings, source, **options)
@@ -299,11 +290,24 @@ class _Walk:
             except ValueError:
                 return None
 
-    def _named_model(self, run: str, claim: Claim) -> Edge:
-        name = str(claim.model)
-        self.nodes.setdefault(name, Node(name, "model", weights=claim.weights))
-        how = f"with weights {claim.weights}" if claim.weights else "whose files were not at hand"
-        return Edge(run, name, claim.role, f"says that {claim.says} the model {name}, {how}")
+
+def _held(claim: Edge, found: Lineage | None) -> Edge:
+    """The claim with what came out; a record that does not hold claims nothing."""
+    if found is None:
+        return replace(
+            claim, line=f"{claim.line.partition(',')[0]}, in a record that does not hold"
+        )
+    matches, verified, tensors = found.matches, found.verified, found.tensors
+    return Edge(claim.child, claim.parent, claim.role, found.line, matches, verified, tensors)
+
+
+def _problems(reports: Sequence[VerificationReport]) -> Iterator[str]:
+    """What verifying a run against its parents found of these, and the first of all else."""
+    for report in reports:
+        of_parents = [f.problem for f in report.findings if f.subject == "parent"]
+        others = (f for f in report.findings if f.subject != "parent")
+        yield from of_parents
+        yield from (f"({f.check}) {f.subject}: {f.problem}" for f in islice(others, 1))
 
 
 def _bundle(source: Path | FileSource) -> RunEvidence:
@@ -329,11 +333,6 @@ def claims_of(records: Sequence[Record]) -> list[Claim]:
             for claim in named:
                 found.setdefault(str(claim.run or claim.model), claim)
     return list(found.values())
-
-
-def _circle(trail: Sequence[str], run: str | None) -> str:
-    start = trail.index(str(run))
-    return " comes from ".join([*trail[start:], str(run)])
 
 
 def _node(report: VerificationReport, own: Sequence[Record]) -> Node:

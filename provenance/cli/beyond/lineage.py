@@ -41,7 +41,7 @@ def lineage(arguments: argparse.Namespace) -> int:
     with progress() as bars:
         task = bars.add_task("verifying", total=None)
         graph, reports = lineage_graph(
-            settings, arguments.subject, bundles, lambda run: bars.advance(task)
+            settings, arguments.subject, bundles, lambda: bars.advance(task)
         )
         graph = graph.expecting(runs)
         held = None

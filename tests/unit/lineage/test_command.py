@@ -17,9 +17,12 @@ import pytest
 from safetensors.numpy import save_file
 
 from provenance import ProvenanceTracker
+from provenance.bundle.writer import write_bundle
 from provenance.cli import main
-from tests.support.beyond.lineage_world import adapted, base
+from tests.support.beyond.lineage_world import CHILD, adapted, base, named
+from tests.support.beyond.lineage_world import family as two_runs
 from tests.support.home import brought_home
+from tests.support.verify_world import RUN
 from tests.vectors.make_golden import RANKS
 
 pytestmark = pytest.mark.slow  # whole commands
@@ -198,6 +201,29 @@ def test_a_process_that_goes_on_is_an_edge(told: Told, tmp_path: Path) -> None:
         "prov:informant": f"{run}.rank-1.process-1",
     }
     assert "after process 1: was started again" in told(str(RANKS), "--format", "html")[1]
+
+
+def test_claims_that_go_in_a_circle_are_told(told: Told, tmp_path: Path) -> None:
+    in_turn = {"run": str(CHILD), "epoch": None}
+    world = two_runs([TUNED, BASE], [BASE], named(), of_parent=in_turn)
+    for run, name in ((RUN, "one"), (CHILD, "two")):
+        write_bundle(world.evidence(run), tmp_path / name)
+    code, text = told(str(tmp_path / "two"), "--parent", str(tmp_path / "one"), base_dir=tmp_path)
+    circle = f"the claims go in a circle: {CHILD} comes from {RUN} comes from {CHILD}"
+    assert (code, f"FOUND run {RUN}: {circle}" in text or f"FOUND {circle}" in text) == (1, True)
+    html = told(str(tmp_path / "two"), "--parent", str(tmp_path / "one"), "--format", "html")[1]
+    assert circle in html
+
+
+def test_a_claim_in_a_record_that_was_edited_is_none(told: Told, tmp_path: Path) -> None:
+    world = two_runs([TUNED, BASE], [BASE], named())
+    for run, name in ((RUN, "one"), (CHILD, "two")):
+        write_bundle(world.evidence(run), tmp_path / name)
+    (config,) = (tmp_path / "two" / "records" / "training").glob("config*")
+    config.write_bytes(config.read_bytes().replace(b'"epoch":null,"run"', b'"epoch":1234,"run"'))
+    code, text = told(str(tmp_path / "two"), "--parent", str(tmp_path / "one"), base_dir=tmp_path)
+    assert (code, f"run {RUN}, in a record that does not hold" in text) == (1, True)
+    assert f"FOUND run {CHILD}: (1) {config.name}" in text or "FOUND run" in text
 
 
 @pytest.mark.parametrize(
