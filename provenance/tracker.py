@@ -128,14 +128,14 @@ class ProvenanceTracker(Handle):
         self._config = config
         self.settings: Settings = load(config, base_directory(base_dir), secrets=False)
         self._labels["team"] = self.settings.team
+        self._part = join_run(self.spool_dir, _told)
+        keys, self.rank, self.world_size = self._part[:3]
         self._factory = HashFactory(self.settings.hash_algorithm)
         self._parent: Json = None
-        if parent is not None:
+        if parent is not None and self.rank == 0:  # who states the configuration
             from provenance.lineage.claim import stated_parents
 
             self._parent = stated_parents(parent, self._factory)
-        self._part = join_run(self.spool_dir, _told)
-        keys, self.rank, self.world_size = self._part[:3]
         self.run = keys.run
         if self.settings.identity_key_file is not None:
             keys = signed_by_identity(keys, self.settings.identity_key_file)

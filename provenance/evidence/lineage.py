@@ -186,19 +186,16 @@ def _begun_from(
 def _made_from(says: str, claim: Claim, own: list[Record], parent: Collection[Record]) -> Lineage:
     """A run whose initial weights are made of an epoch's of its parent; that an adapter leaves
     them as they are is all that digests can show."""
-    name, epochs = (
-        str(claim.run),
-        sorted({r.epoch for r in parent}, key=lambda e: -1 if e is None else e),
-    )
-    if claim.role == "adapter-of":
-        initial = state_at(own, None)
-        for epoch in reversed(epochs if claim.epoch is None else [claim.epoch]):
-            shared = sharing(initial, state_at(parent, epoch), when(None), when(epoch))
-            if shared is not None and shared.holds_parent:
-                how = says.removeprefix("says that it ")
-                place = "its weights before training" if epoch is None else f"epoch {epoch}"
-                line = f"{how} at {place}: the initial weights have all its tensors"
-                return Lineage(name, epoch, line, True)
+    name, epochs = str(claim.run), [claim.epoch]
+    if claim.epoch is None:
+        epochs = [*sorted({r.epoch for r in parent if r.epoch is not None}, reverse=True), None]
+    for epoch in epochs if claim.role == "adapter-of" else ():
+        shared = sharing(state_at(own, None), state_at(parent, epoch), when(None), when(epoch))
+        if shared is not None and shared.holds_parent:
+            how = says.removeprefix("says that it ")
+            place = "its weights before training" if epoch is None else f"epoch {epoch}"
+            line = f"{how} at {place}: the initial weights have all its tensors"
+            return Lineage(name, epoch, line, True)
     if claim.epoch is not None:
         says = f"{says} at epoch {claim.epoch}"
     return Lineage(name, None, f"{says}; digests alone do not show it, the files do (--model)")
