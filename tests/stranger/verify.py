@@ -4,8 +4,6 @@
 and prints one line for each thing that does not hold, each with the name of a file; exit status 1
 if there is one. Of a parent it prints what the two share. Standard library and ``cryptography``
 only. It asks no network.
-
-Over 400 lines: one walk through all files of a bundle.
 """
 
 from __future__ import annotations
@@ -25,7 +23,7 @@ import producers as signed
 from budgets import check_budgets
 from cross import agreement
 from cryptography.exceptions import InvalidSignature
-from files import Files, load
+from files import KEYS, NAME, RECEIPT, Files, load
 from formats import (
     CONTROL,
     LEAVES,
@@ -50,23 +48,7 @@ from seeds import check_seeds
 from shards import check_epochs, check_state
 from statement import check_statement
 
-PART = "[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}"
 TREE = ("data/", "model/", "training/")
-NAME = re.compile(f"(?:{PART}/){{0,11}}{PART}")
-KEYS = {
-    "producers": "producer certificate statements", "statements": "count signature",
-    "records": "path kind epoch rank producer seq ts digest withheld",
-    "entries": "index phase epoch root anchor created_at coverage",
-    "inclusions": "index size proof", "consistencies": "old_size new_size proof",
-    "anchors": "network size root state transaction_id reason height depth block_time",
-    "equivocations": "producer seq digest seen_at proof withheld",
-    "parked": "id reason size parked_at",
-}  # fmt: skip
-RECEIPT = {
-    None: "v run phase epoch root ledger head anchor evidence", "ledger": "index size root proof",
-    "anchor": "network state transaction_id payload height block_hash depth block_time"
-    " confirmed_at",
-}  # fmt: skip
 WRONG = (ValueError, KeyError, TypeError, IndexError, AttributeError, ArithmeticError,
          RecursionError, InvalidSignature)  # fmt: skip
 

@@ -183,7 +183,9 @@ class _Deployment:
     def __init__(self, anchors: Path, networks: tuple[str, ...], seed: bytes = LEDGER_SEED) -> None:
         self.ledger = SignerKey.from_private_bytes(LEDGER.verifier.name, seed)
         local = LocalNetwork(LocalSettings(path=anchors), seed, lambda: float(START + 90))
-        known = {each.name: each for each in (PaperEthereum(), PaperBitcoin(), PaperIpfs(), local)}
+        known: dict[str, Any] = {
+            each.name: each for each in (PaperEthereum(), PaperBitcoin(), PaperIpfs(), local)
+        }
         self.networks = [known[name] for name in networks]
         self.store = SqlStore.open("sqlite://")
         self.policy = SealPolicy(networks, self.ledger, grace_s=60.0)
