@@ -15,7 +15,12 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from provenance import files
+from provenance.compliance.cyclonedx import cyclonedx
 from provenance.compliance.dossier import Dossier, dossier_of
+from provenance.compliance.hub_card import hub_card
+from provenance.compliance.materials import materials_of
+from provenance.compliance.pdf import pdf
+from provenance.compliance.spdx import spdx3
 from provenance.compliance.statement import FILE, ComplianceStatement, read_statement, sign
 from provenance.errors import FormatError, InputError
 from provenance.report.html import time_of, version
@@ -111,5 +116,9 @@ def _document(dossier: Dossier, signer: str | None) -> bytes:
 OUTPUTS: Final[Mapping[str, Callable[[Dossier, str | None], bytes]]] = {
     "report.html": _page,
     "report.json": _document,
+    "report.pdf": pdf,
+    "bom.cdx.json": lambda dossier, _: cyclonedx(materials_of(dossier.report)),
+    "bom.spdx3.json": lambda dossier, _: spdx3(materials_of(dossier.report)),
+    "model-card.md": lambda dossier, _: hub_card(dossier.report, materials_of(dossier.report)),
 }
 """What makes each file."""

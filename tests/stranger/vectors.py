@@ -15,6 +15,7 @@ import blake3
 import evidence as chain
 import msgpack
 import producers as signed
+from compliance import check_report
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
@@ -264,6 +265,16 @@ def forks(look: Examples) -> None:
     need(len(told["heads"]) == len(roots) == 2, "the heads agree")
 
 
+def reports(look: Examples) -> None:
+    files = {"statement.dsse.json": look.exact("compliance-statement"),
+             "report.html": b"a", "report.json": b"b"}  # fmt: skip
+    root, run = look.hex("run-root-after").hex(), look.json("keys")["run"]
+    told = {"run": run, "entries": [{"phase": "after", "epoch": None, "root": root}]}
+    public = look.json("keys")["identity_key_seed"]
+    key = Ed25519PrivateKey.from_private_bytes(unhex(public, 32)).public_key()
+    need(check_report(files, told, key.public_bytes_raw().hex()) is None, "the report")
+
+
 def networks(look: Examples) -> None:
     payload, vkey = look.hex("payload"), look.text("vkey").strip()
     need(payload == b"MLP1" + bytes.fromhex(look.json("merkle")["roots"][4]), "the payload")
@@ -302,7 +313,7 @@ def networks(look: Examples) -> None:
     need(included(look.hex("run-root-after"), 3, size, proof)[0] == root, "the tlog-proof's root")
 
 
-CHECKS = (records, spool, signatures, contents, trees, runs, heads, forks, networks)
+CHECKS = (records, spool, signatures, contents, trees, runs, heads, forks, reports, networks)
 
 
 def check(folder: Path) -> set[str]:

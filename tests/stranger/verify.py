@@ -1,8 +1,11 @@
 """A stranger's verifier of evidence bundles: written from docs/FORMAT.md, from nothing else.
 
-``python tests/stranger/verify.py BUNDLE [--key VKEY]`` reads a folder or a zip and prints one
+``python tests/stranger/verify.py BUNDLE [--key VKEY] ...`` reads a folder or a zip and prints one
 line for each thing that does not hold, each with the name of a file; exit status 1 if there
-is one. Standard library and ``cryptography`` only. It asks no network.
+is one. Standard library and ``cryptography`` only. It asks no network. With ``--report FOLDER`` and
+``--signer KEY`` it also checks a compliance report about the run.
+
+Over 400 lines: one verification, from the first file to the last.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from typing import Any
 import evidence as chain
 import producers as signed
 from budgets import check_budgets
+from compliance import check_report
 from cryptography.exceptions import InvalidSignature
 from formats import (
     CONTROL,
@@ -385,8 +389,13 @@ class Bundle:
 
 def main(arguments: list[str]) -> int:
     path, *rest = arguments
+    given = dict(zip(rest[::2], rest[1::2], strict=True))
     try:
-        bundle = Bundle(load(Path(path)), rest[1] if rest[:1] == ["--key"] else None)
+        bundle = Bundle(load(Path(path)), given.get("--key"))
+        if "--report" in given:
+            files, signer = load(Path(given["--report"])), given.get("--signer")
+            told = bundle.check("report", partial(check_report, files, bundle.run, signer))
+            bundle.unproven += [f"report: {told}"] if told else []
     except (*WRONG, OSError, zipfile.BadZipFile) as error:
         print(f"{path}: {error}")
         return 1

@@ -15,7 +15,8 @@ from provenance.compliance import statement as module
 from provenance.compliance.statement import FILE, ComplianceStatement, check, sign
 from provenance.errors import FormatError
 from provenance.formats.dsse import Envelope
-from tests.unit.compliance.conftest import BUNDLE, ROOT, SEED, Run
+from tests.support.paths import ROOT
+from tests.unit.compliance.conftest import BUNDLE, SEED, Run
 
 KEY = Ed25519PrivateKey.from_private_bytes(SEED).public_key().public_bytes_raw().hex()
 OTHER = Ed25519PrivateKey.from_private_bytes(b"o" * 32)
