@@ -28,6 +28,7 @@ MAX_CHARS: Final = 1000
 PREFIX: Final = "ml-provenance:"
 """Of properties, as CycloneDX has them: a name space and a name."""
 
+_ROOT: Final = re.compile(r"[a-z0-9-]{1,32}:[0-9a-f]{64,128}")
 _PACKAGE: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9])?")
 """A name that the index of Python packages takes."""
 
@@ -46,7 +47,7 @@ class Material:
     def root(self) -> str | None:
         """None where the record states none."""
         root = self.body.get("root", self.body.get("digest"))
-        return root if isinstance(root, str) else None
+        return root if isinstance(root, str) and _ROOT.fullmatch(root) else None
 
     @property
     def digest(self) -> Digest | None:

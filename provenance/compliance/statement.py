@@ -135,7 +135,10 @@ def read_statement(folder: Path) -> tuple[Envelope, ComplianceStatement]:
         InputError, FormatError: There is none, or it is another file.
     """
     path = folder / FILE
-    envelope = Envelope.decode(_read(path, MAX_BYTES), str(path))
+    data = _read(path, MAX_BYTES)
+    envelope = Envelope.decode(data, str(path))
+    if envelope.encode() != data:
+        raise FormatError(f"{path}: is not the one form of such an envelope (RFC 8785)")
     return envelope, ComplianceStatement.decode(envelope.payload, str(path))
 
 

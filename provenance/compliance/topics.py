@@ -159,7 +159,7 @@ TOPICS: Final[dict[str, Topic]] = {
         "Run root in the ledger",
         "The records give exactly this root, and it is an entry of a ledger that only grew.",
         "That the ledger's key is the right one, unless you pinned it.",
-        checks=(TREES, HEADS, LEDGER),
+        checks=(RECORDS, TREES, HEADS, LEDGER),
     ),
     "anchors": Topic(
         "Anchors on networks",

@@ -27,11 +27,12 @@ def check_report(files: dict[str, bytes], run: dict[str, Any], signer: str | Non
     """
     need(OWN in files and len(files[OWN]) <= 64 * 1024, f"no {OWN}")
     envelope = parse(files[OWN])
+    need(canonical(envelope) == files[OWN], "the envelope is not in canonical form")
     need(set(envelope) == {"payload", "payloadType", "signatures"}, "other keys in the envelope")
     need(envelope["payloadType"] == TYPE, "another type of payload")
     payload = unbase64(envelope["payload"])
     keys = [each["keyid"] for each in envelope["signatures"]]
-    need(len(set(keys)) == len(keys), "a key twice")
+    need(keys == sorted(set(keys)), "the keys are not in their order, each once")
     for each in envelope["signatures"]:
         need(set(each) == {"keyid", "sig"}, "other keys in a signature")
         message = b"DSSEv1 %d %b %d %b" % (len(TYPE), TYPE.encode(), len(payload), payload)

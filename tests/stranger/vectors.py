@@ -266,7 +266,7 @@ def forks(look: Examples) -> None:
 
 
 def reports(look: Examples) -> None:
-    files = {"statement.dsse.json": look.exact("compliance-statement"),
+    files = {"statement.dsse.json": look.exact("compliance-statement").rstrip(b"\n"),
              "report.html": b"a", "report.json": b"b"}  # fmt: skip
     root, run = look.hex("run-root-after").hex(), look.json("keys")["run"]
     told = {"run": run, "entries": [{"phase": "after", "epoch": None, "root": root}]}

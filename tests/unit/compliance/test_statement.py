@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from base64 import b64decode, b64encode
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,7 @@ def rewrite(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
     change(statement)
     payload = json.dumps(statement, separators=(",", ":"), sort_keys=True, ensure_ascii=False)
     document["payload"] = b64encode(payload.encode()).decode()
-    (folder / FILE).write_text(json.dumps(document))
+    (folder / FILE).write_text(json.dumps(document, separators=(",", ":"), sort_keys=True))
 
 
 def signed_by_another(folder: Path) -> None:
@@ -55,6 +57,7 @@ def test_without_key_and_run_it_says_what_is_not_checked(run: Run, folder: Path)
     assert check(folder, bytes.fromhex(KEY)).exit_code == 3
 
 
+@pytest.mark.slow
 def test_an_unsigned_report_says_so(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -174,6 +177,25 @@ def test_a_statement_has_one_form(folder: Path, name: str) -> None:
         check(folder)
     assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_no_byte_of_it_can_be_changed(folder: Path, tmp_path: Path) -> None:
+    stated = replace(module.read_statement(folder)[1], files={"a": hashlib.sha256(b"a").digest()})
+    small = tmp_path / "small"
+    small.mkdir()
+    (small / "a").write_bytes(b"a")
+    whole = sign(stated, Ed25519PrivateKey.from_private_bytes(SEED))
+    (small / FILE).write_bytes(whole)
+    assert check(small, bytes.fromhex(KEY)).problems == ()
+    for at in range(len(whole)):
+        data = bytearray(whole)
+        data[at] ^= 1 << at % 7
+        (small / FILE).write_bytes(data)
+        try:
+            assert check(small, bytes.fromhex(KEY)).exit_code == 1, at
+        except FormatError:
+            continue
 
 
 def test_a_statement_is_read_as_it_was_written(folder: Path) -> None:
