@@ -17,7 +17,7 @@ from itertools import islice
 from typing import Any, Final
 
 from provenance.compliance.framework import Framework, Requirement, load_framework
-from provenance.compliance.retention import Retention, ai_act
+from provenance.compliance.retention import Retention, ai_act, record_times
 from provenance.compliance.topics import TOPICS, Topic
 from provenance.errors import InputError
 from provenance.evidence.run_evidence import RecordFile, receipt_name
@@ -258,8 +258,8 @@ def _value(body: Json, key: str) -> Json:
 
 def _log(report: VerificationReport, support: Support) -> Iterator[Item]:
     records = report.evidence.records
-    if records:
-        times = sorted(record.ts for record in records)
+    times = record_times(report.evidence)
+    if times:
         processes = len({record.producer for record in records})
         gaps = sum(record.kind is Kind.GAP for record in records)
         says = f"{len(records)} records of {processes} processes, {times[0]} to {times[-1]}"

@@ -15,6 +15,7 @@ from typing import Any, Final
 from uuid import UUID, uuid5
 
 from provenance.bundle.attachments.slsa import last_states, record_body
+from provenance.compliance.retention import record_times
 from provenance.errors import FormatError
 from provenance.evidence.run_summary import leaves
 from provenance.fingerprint.hashers import Digest
@@ -63,7 +64,7 @@ class Materials:
     """All that bills of materials name.
 
     Attributes:
-        when: The last record's time, the trainer's claim.
+        when: The last record's time, the trainer's claim; 1970 where no record can be read.
         weights: After the last epoch that has any; ``initial`` are those before training.
         packages: Version by name.
         hyperparameters, results: Values as JSON text, by name.
@@ -108,12 +109,12 @@ def materials_of(report: VerificationReport) -> Materials:
     name, parent = config.get("name"), config.get("parent")
     environment = config.get("environment")
     packages = environment.get("packages") if isinstance(environment, dict) else None
-    times = [record.ts for record in evidence.records]
+    times = record_times(evidence) or ["1970-01-01T00:00:00"]
     return Materials(
         run=evidence.run,
         name=_cut(name) if isinstance(name, str) and name else str(evidence.run),
         seal=seal,
-        when=datetime.fromisoformat(max(times)[:19]).replace(tzinfo=UTC),
+        when=datetime.fromisoformat(times[-1][:19]).replace(tzinfo=UTC),
         architecture=next(iter(of_kind(Kind.ARCHITECTURE)), None),
         initial=of_kind(Kind.WEIGHTS),
         weights=tuple(each for each in of_kind(Kind.STATE) if each.path in states),

@@ -1,19 +1,25 @@
 """How long documents and logs must be kept, as days that follow from an article.
 
 A period of months or years ends with the day of the same number, or the last of its month where
-there is none: Regulation (EEC, Euratom) No 1182/71, Article 3(2)(c).
+there is none, and on a Saturday or Sunday with the next working day: Regulation (EEC, Euratom)
+No 1182/71, Article 3(2)(c) and (4). Public holidays, which differ by Member State, are left out.
 """
 
 from __future__ import annotations
 
 import calendar
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from typing import Final
 
+from provenance.evidence.run_evidence import RunEvidence
+from provenance.formats.record import Record
 from provenance.verify.report import VerificationReport
 
-PERIODS: Final = "Regulation (EEC, Euratom) No 1182/71, Article 3(2)(c)"
+PERIODS: Final = (
+    "Regulation (EEC, Euratom) No 1182/71, Article 3(2)(c) and (4), without public holidays"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +32,18 @@ class Retention:
     basis: str
 
 
+def record_times(evidence: RunEvidence) -> list[str]:
+    """``ts`` of the records that decode, in order: claims of the trainer's clock."""
+    return sorted(r.decoded.ts for r in evidence.records if isinstance(r.decoded, Record))
+
+
 def last_day(start: date, months: int) -> date:
-    """The last day of a period of months that begins on a day; ``OverflowError`` beyond 9999."""
+    """The last day of a period of months that begins with an event on a day; ``ValueError`` beyond
+    the year 9999."""
     years, month = divmod(start.month - 1 + months, 12)
     year = start.year + years
-    if year > date.max.year:
-        raise OverflowError(f"{start} and {months} months")
-    return date(year, month + 1, min(start.day, calendar.monthrange(year, month + 1)[1]))
+    last = date(year, month + 1, min(start.day, calendar.monthrange(year, month + 1)[1]))
+    return last + timedelta(7 - last.weekday() if last.weekday() > 4 else 0)
 
 
 def ai_act(report: VerificationReport, placed_on: date | None) -> tuple[Retention, ...]:
@@ -45,10 +56,11 @@ def ai_act(report: VerificationReport, placed_on: date | None) -> tuple[Retentio
         until = last_day(placed_on, 120)
         basis = f"10 years after {placed_on}, as given (--placed-on); {PERIODS}"
         kept = Retention("Art. 18", documents, until, basis)
-    days = [item.ts[:10] for item in report.evidence.records]
+    times = record_times(report.evidence)
     logs = "logs, as far as the run's records are such: at least, and longer where the purpose asks"
-    last = date.fromisoformat(max(days)) if days else None
-    until_logs = None if last is None else last_day(last, 6)
+    last, until_logs = date.fromisoformat(times[-1][:10]) if times else None, None
+    with suppress(ValueError):  # a clock may say anything
+        until_logs = None if last is None else last_day(last, 6)
     basis = f"6 months after the last record, {last} by the trainer's clock; {PERIODS}"
     return (
         kept,

@@ -49,10 +49,7 @@ def compliance(arguments: argparse.Namespace) -> int:
         document,
         f"{folder / 'report.html'}: run {report.run}: {report.outcome}",
         f"  {len(dossier.rows)} requirements of {dossier.framework.title}: evidence {counts}",
-        *(
-            f"  keep until {each.until or 'not known'}: {each.article}"
-            for each in dossier.retention
-        ),
+        *(f"  {each.article}: keep until {each.until or each.basis}" for each in dossier.retention),
         f"  signed by {signer}" if signer else "  not signed (--key)",
         *(f"FOUND {finding.subject}: {finding.problem}" for finding in report.findings),
     )

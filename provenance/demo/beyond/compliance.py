@@ -34,6 +34,6 @@ def walk(stage: Stage) -> str:
     counts, until = dossier.counts, dossier.retention[0].until
     return (
         f"{len(dossier.rows)} requirements of the EU AI Act: evidence verified for "
-        f"{counts['verified']}, a person's word for {counts['nothing']}; "
+        f"{counts['verified']}, no record for {counts['nothing']}; "
         f"{len(checked.statement.files)} files signed by {public.hex()[:16]}, to keep until {until}"
     )

@@ -33,7 +33,7 @@ from provenance.compliance.write import OUTPUTS
 from provenance.formats.record import Kind
 from provenance.verify.report import VerificationReport
 from tests.support.paths import ROOT
-from tests.support.verify_world import KEY, World, ending, metrics, seal
+from tests.support.verify_world import KEY, NOW, World, ending, metrics, seal
 
 VENDORED = ROOT / "tests/vectors/spdx"
 HOSTILE = "<script>alert(1)</script> | `x` \u202e日本\x1b[31m\n---\n# {{ 7 * 7 }}"
@@ -72,7 +72,7 @@ def hostile() -> VerificationReport:
     total = len(done)
     done.append((Kind.RUN_END, None, {"events": total, "reason": HOSTILE}))
     world = World(names=())
-    world.ingest(world.batch(done))
+    world.ingest(world.batch(done, at=253_402_300_700.0 - NOW))  # the last minutes of 9999
     return world.verify()
 
 
@@ -163,7 +163,6 @@ def test_spdx_s_own_validator_takes_the_bill(hostile: VerificationReport) -> Non
 @pytest.mark.slow
 def test_spdx_s_own_validator_refuses_another(verified: VerificationReport) -> None:
     document = json.loads(spdx3(materials_of(verified)))
-    assert spdx_errors(document) == []
     for each in document["@graph"]:
         each.pop("dataset_datasetType", None)
     assert len(spdx_errors(document)) == 2
@@ -221,9 +220,9 @@ def test_the_pdf_s_text_can_be_taken_out(verified: VerificationReport) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("framework", ["eu-ai-act", "nist-ai-rmf", "iso-42001"])
-def test_hostile_records_break_no_file(hostile: VerificationReport, framework: str) -> None:
-    dossier = dossier_of(hostile, framework)
+def test_hostile_records_break_no_file(hostile: VerificationReport) -> None:
+    dossier = dossier_of(hostile, "eu-ai-act")
+    assert [each.until for each in dossier.retention] == [None] * 3
     made = {name: write(dossier, "ab" * 32) for name, write in OUTPUTS.items()}
     page = made["report.html"].decode()
     assert "<script" not in page
