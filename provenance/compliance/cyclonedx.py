@@ -11,9 +11,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from provenance import __version__
 from provenance.compliance.materials import PREFIX, Material, Materials
 from provenance.errors import MissingExtraError
+from provenance.report.html import version
 
 try:
     from cyclonedx.model import (
@@ -69,7 +69,7 @@ def cyclonedx(materials: Materials) -> bytes:
         )
         for name, version in materials.packages.items()
     ]
-    tool = Component(name="ml-provenance", version=__version__, type=ComponentType.APPLICATION)
+    tool = Component(name="ml-provenance", version=version(), type=ComponentType.APPLICATION)
     bom = Bom(
         serial_number=materials.uuid("cyclonedx"),
         metadata=BomMetaData(component=model, tools=[], timestamp=materials.when),

@@ -9,11 +9,10 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Final
 
-from provenance import __version__
 from provenance.compliance.dossier import Dossier, Row, Support
 from provenance.errors import MissingExtraError
 from provenance.log import shown
-from provenance.report.html import time_of
+from provenance.report.html import time_of, version
 
 try:
     from fpdf import FPDF
@@ -77,7 +76,7 @@ def pdf(dossier: Dossier, signer: str | None) -> bytes:
     title = f"{framework.title}: evidence of run {report.run}"
     pages.set_title(_latin(title))
     pages.set_lang("en")
-    pages.set_creator(f"ml-provenance {__version__}")
+    pages.set_creator(f"ml-provenance {version()}")
     pages.set_creation_date(datetime.fromtimestamp(report.checked_at, UTC))
     pages.add_page()
     pages.heading(framework.title, 0, 16)

@@ -12,9 +12,9 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from provenance import __version__
 from provenance.compliance.materials import Material, Materials
 from provenance.errors import MissingExtraError
+from provenance.report.html import version
 
 try:
     from spdx_python_model import v3_0_1 as spdx
@@ -40,7 +40,7 @@ class _Document:
         self.elements = spdx.SHACLObjectSet()
         self.info = spdx.CreationInfo(_id="_:creation", created=materials.when, specVersion="3.0.1")
         self.elements.add(self.info)
-        tool = self.add("tool", spdx.Tool, name=f"ml-provenance {__version__}")
+        tool = self.add("tool", spdx.Tool, name=f"ml-provenance {version()}")
         self.unknown = self.add("agent", spdx.Agent, name=_UNKNOWN)
         self.info.createdBy = [self.unknown._id]
         self.info.createdUsing = [tool._id]
