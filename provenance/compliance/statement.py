@@ -1,6 +1,6 @@
 """What is signed of a report: the run's newest root and the digest of each file.
 
-docs/FORMAT.md, section 10.7: a DSSE envelope (DSSE v1.0.2) around an in-toto Statement v1. It
+docs/FORMAT.md, section 10.9: a DSSE envelope (DSSE v1.0.2) around an in-toto Statement v1. It
 needs none of the packages that write the report.
 """
 

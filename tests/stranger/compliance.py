@@ -1,4 +1,4 @@
-"""A compliance report, read by a stranger: written from docs/FORMAT.md, 10.7.
+"""A compliance report, read by a stranger: written from docs/FORMAT.md, 10.9.
 
 Imports nothing of the program that it checks. It raises where something does not hold.
 """
