@@ -195,6 +195,14 @@ approve  auditor.gate:approve  sign that a run may be promoted, for a gate's pol
   --key FILE!  yours, as 'provenance identity' makes it
   --until DAY  the last day that it holds for, such as 2027-01-31 (for ever)
   -o --output FILE!  signatures that are there stay, and yours comes to them
+compliance  beyond.compliance:compliance  what a run's records say to a framework, and what is left
+  subject RUN|BUNDLE?  run id, latest, bundle folder or .zip, or ipfs:CID
+  --framework {eu-ai-act,nist-ai-rmf,iso-42001}  whose requirements
+  -o --output FOLDER  a new folder, or that of an earlier report
+  --key FILE  sign with it: yours, as 'provenance identity' makes it
+  --placed-on DAY  when the system is placed on the market, such as 2027-01-31: counts retention
+  --check FOLDER  instead of writing, hold a report against its signed statement
+  --signer KEY  with --check: the key that must have signed, 64 hex digits
 sign  auditor.model:sign  sign a model's files (OpenSSF Model Signing)
   model FOLDER  the model's files
   --run RUN!  where it is from

@@ -1,9 +1,10 @@
 """A stranger's verifier of evidence bundles: written from docs/FORMAT.md, from nothing else.
 
-``python tests/stranger/verify.py BUNDLE [--key VKEY] [--parent BUNDLE]`` reads a folder or a zip
+``python tests/stranger/verify.py BUNDLE [--key VKEY] [--parent BUNDLE] ...`` reads a folder or a zip
 and prints one line for each thing that does not hold, each with the name of a file; exit status 1
 if there is one. Of a parent it prints what the two share. Standard library and ``cryptography``
-only. It asks no network.
+only. It asks no network. With ``--report FOLDER`` and ``--signer KEY`` it also checks a compliance
+report about the run.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import evidence as chain
 import hidden
 import producers as signed
 from budgets import check_budgets
+from compliance import check_report
 from cross import agreement
 from cryptography.exceptions import InvalidSignature
 from files import KEYS, NAME, RECEIPT, Files, load
@@ -379,6 +381,10 @@ def main(arguments: list[str]) -> int:
             parent = Bundle(load(Path(options["--parent"])), options.get("--key"))
             bundle.problems += [f"parent: {line}" for line in parent.problems]
             print(bundle.check("parent", partial(check_parent, bundle, parent)) or "no parent")
+        if "--report" in options:
+            files, signer = load(Path(options["--report"])), options.get("--signer")
+            told = bundle.check("report", partial(check_report, files, bundle.run, signer))
+            bundle.unproven += [f"report: {told}"] if told else []
     except (*WRONG, OSError, zipfile.BadZipFile) as error:
         print(f"{path}: {error}")
         return 1

@@ -29,6 +29,8 @@ from provenance.capture.keys import RunKeys
 from provenance.chains.ethereum.bitcoin_view import BITCOIN_ANCHOR, proof_of
 from provenance.chains.ethereum.contract import store_call
 from provenance.chains.local import LocalNetwork
+from provenance.compliance.statement import ComplianceStatement
+from provenance.compliance.statement import sign as sign_report
 from provenance.evidence.sharing import sharing, state_at
 from provenance.fingerprint.arrays import block_header, tensor_header
 from provenance.fingerprint.datasets import dataset_digest
@@ -141,6 +143,22 @@ def tree(phase: Phase) -> MLProvenanceMerkleTree:
 
 def digested() -> list[DigestedRecord]:
     return [DigestedRecord(r, record_digest(r.encode())) for r in records()]
+
+
+def report_statement() -> str:
+    """Of two files, ``a`` and ``b``, about the example run."""
+    stated = ComplianceStatement(
+        run=RUN,
+        root=tree(Phase.AFTER).root,
+        seal="after",
+        framework="eu-ai-act",
+        version="1",
+        table=hashlib.sha256(b"table").digest(),
+        outcome="consistent",
+        files={"report.html": hashlib.sha256(b"a").digest(),
+               "report.json": hashlib.sha256(b"b").digest()},
+    )  # fmt: skip
+    return sign_report(stated, IDENTITY).decode() + "\n"
 
 
 def checkpoint() -> dict[str, object]:
@@ -508,6 +526,7 @@ def examples() -> dict[str, tuple[str, str]]:
             TlogProof(3, receipt().ledger.proof, note(4)).encode(),
         ),
         "fork-proof": ("json", fork()),
+        "compliance-statement": ("json", report_statement()),
         "account": ("json", account().encode().decode() + "\n"),
         "roll": ("json", roll().encode().decode() + "\n"),
         "bitcoin-transaction": ("hex", _hex(bytes.fromhex(told["transaction"]))),
