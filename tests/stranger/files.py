@@ -1,13 +1,29 @@
-"""The files of a bundle: a folder, or one zip of it (docs/FORMAT.md, sections 9 and 9.4)."""
+"""The files of a bundle: a folder, or one zip of it (docs/FORMAT.md, sections 9 and 9.4), and what
+their JSON has everywhere."""
 
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 from formats import need
 
 Files = dict[str, bytes]
+
+
+def no_flags(value: Any, but: Collection[str] = (), at: str = "") -> None:
+    """A flag stands where one is expected alone: it equals 0 or 1 in this language."""
+    need(at in but or not isinstance(value, bool), f"{at}: a flag")
+    for key, inner in value.items() if isinstance(value, dict) else ():
+        no_flags(inner, but, key)
+    for inner in value if isinstance(value, list) else ():
+        no_flags(inner, but, at)
+
+
+def seal_label(entry: dict[str, Any]) -> str:
+    return str(entry["phase"]) + ("" if entry["epoch"] is None else f"-{entry['epoch']}")
 
 
 def load(path: Path) -> Files:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import sys
 import zipfile
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -24,7 +24,7 @@ import producers as signed
 from budgets import check_budgets
 from cross import agreement
 from cryptography.exceptions import InvalidSignature
-from files import Files, load
+from files import Files, load, no_flags, seal_label
 from formats import (
     CONTROL,
     LEAVES,
@@ -70,19 +70,6 @@ WRONG = (ValueError, KeyError, TypeError, IndexError, AttributeError, Arithmetic
 
 
 # --- the bundle (section 9) --------------------------------------------------------------
-
-
-def no_flags(value: Any, but: Collection[str] = (), at: str = "") -> None:
-    """A flag stands where one is expected alone: it equals 0 or 1 in this language."""
-    need(at in but or not isinstance(value, bool), f"{at}: a flag")
-    for key, inner in value.items() if isinstance(value, dict) else ():
-        no_flags(inner, but, key)
-    for inner in value if isinstance(value, list) else ():
-        no_flags(inner, but, at)
-
-
-def seal_label(entry: dict[str, Any]) -> str:
-    return str(entry["phase"]) + ("" if entry["epoch"] is None else f"-{entry['epoch']}")
 
 
 class Bundle:
