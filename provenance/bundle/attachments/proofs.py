@@ -20,11 +20,6 @@ FOLDER: Final = "proofs/"
 _MAX_BYTES: Final = 1024**2
 
 
-def proofs_of(evidence: RunEvidence) -> dict[str, bytes]:
-    """Those that the evidence brings, by file."""
-    return {name: data for name, data in evidence.attachments.items() if name.startswith(FOLDER)}
-
-
 def with_proofs(evidence: RunEvidence, paths: Iterable[Path]) -> RunEvidence:
     """The evidence with the proofs of these files too. Raises InputError: one cannot be read."""
     added: dict[str, bytes] = {}

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Final
 
-from provenance.bundle.attachments import is_derived, slsa
+from provenance.bundle.attachments import GIVEN, slsa
 from provenance.bundle.attachments.opentimestamps import BITCOIN, calendar_uri, head_roots
 from provenance.bundle.attachments.tlog import evidence_key
 from provenance.errors import FormatError, InputError, IntegrityError, ProofError, TooLargeError
@@ -43,7 +43,7 @@ _KEYS: Final = {
 
 def check_attachments(evidence: RunEvidence, findings: Findings) -> None:
     """Check the OpenTimestamps proofs, tlog-proofs and statement that the evidence brings."""
-    portable = sum(map(is_derived, evidence.attachments))
+    portable = sum(not name.startswith(GIVEN) for name in evidence.attachments)
     if not portable:
         findings.skip(PORTABLE, "the evidence brings none")
     findings.count(PORTABLE, counted(portable, "file"))
@@ -70,7 +70,8 @@ def check_opentimestamps(evidence: RunEvidence, findings: Findings) -> None:
         findings.fail(PORTABLE, paths.get(name, name), problem + more, name, paths.get(name))
     if proofs.complete or proofs.pending:
         counts = f"{proofs.complete} complete, {proofs.pending} pending"
-        files = counted(sum(map(is_derived, evidence.attachments)), "file")
+        portable = sum(not name.startswith(GIVEN) for name in evidence.attachments)
+        files = counted(portable, "file")
         findings.count(PORTABLE, f"{files}; OpenTimestamps proofs: {counts}")
     if proofs.foreign:
         kinds = "attestations of kinds that this release does not know"
