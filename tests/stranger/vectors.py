@@ -359,8 +359,8 @@ def hidden_numbers(look: Examples) -> None:
         need(numbers[0]["point"] == told["point"], name)
 
 
-CHECKS = (records, spool, signatures, contents, parents, trees, runs, heads, forks, rolls, reports, networks,
-          hidden_numbers)  # fmt: skip
+CHECKS = (records, spool, signatures, contents, parents, trees, runs, heads, forks, rolls, reports,
+          networks, hidden_numbers)  # fmt: skip
 
 
 def check(folder: Path) -> set[str]:

@@ -1,8 +1,8 @@
 """A stranger's verifier of evidence bundles: written from docs/FORMAT.md, from nothing else.
 
-``python tests/stranger/verify.py BUNDLE [--key VKEY] [--parent BUNDLE] ...`` reads a folder or a zip
-and prints one line for each thing that does not hold, each with the name of a file; exit status 1
-if there is one. Of a parent it prints what the two share. Standard library and ``cryptography``
+``python tests/stranger/verify.py BUNDLE [--key VKEY] [--parent BUNDLE] ...`` reads a folder or a
+zip and prints one line for each thing that does not hold, each with the name of a file; exit status
+1 if there is one. Of a parent it prints what the two share. Standard library and ``cryptography``
 only. It asks no network. With ``--report FOLDER`` and ``--signer KEY`` it also checks a compliance
 report about the run.
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import sys
 import zipfile
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -25,7 +25,7 @@ from budgets import check_budgets
 from compliance import check_report
 from cross import agreement
 from cryptography.exceptions import InvalidSignature
-from files import KEYS, NAME, RECEIPT, Files, load
+from files import KEYS, NAME, RECEIPT, Files, load, no_flags, seal_label
 from formats import (
     CONTROL,
     LEAVES,
@@ -56,19 +56,6 @@ WRONG = (ValueError, KeyError, TypeError, IndexError, AttributeError, Arithmetic
 
 
 # --- the bundle (section 9) --------------------------------------------------------------
-
-
-def no_flags(value: Any, but: Collection[str] = (), at: str = "") -> None:
-    """A flag stands where one is expected alone: it equals 0 or 1 in this language."""
-    need(at in but or not isinstance(value, bool), f"{at}: a flag")
-    for key, inner in value.items() if isinstance(value, dict) else ():
-        no_flags(inner, but, key)
-    for inner in value if isinstance(value, list) else ():
-        no_flags(inner, but, at)
-
-
-def seal_label(entry: dict[str, Any]) -> str:
-    return str(entry["phase"]) + ("" if entry["epoch"] is None else f"-{entry['epoch']}")
 
 
 class Bundle:
