@@ -16,6 +16,7 @@ import evidence as chain
 import hidden
 import msgpack
 import producers as signed
+from compliance import check_report
 from cross import check_view
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -42,6 +43,7 @@ from formats import (
     unbase64,
     unhex,
 )
+from lineage import read_parents, shared
 from roll import account_root, check_roll
 from run_proof import check_run_proof
 from shards import check_tensor
@@ -174,6 +176,15 @@ def contents(look: Examples) -> None:
     need(content_digest("sha3-256", b"") and content_digest("blake2b", b""), "other algorithms")
 
 
+def parents(look: Examples) -> None:
+    named, told = look.json("parents"), look.json("sharing")
+    need(read_parents({"parent": named}) == named, "the parents")
+    states = []
+    for side in ("child", "parent"):
+        states.append({t["name"]: {"whole": t["shape"], "at": "", **t} for t in told[side]})
+    need(shared(*states) == told["shared"], "what the states share")
+
+
 def element(text: bytes, label: int) -> bytes:
     """``{"text": ..., "label": ...}``: a dict, then its values by key."""
     digest: bytes = sha256(
@@ -281,6 +292,16 @@ def rolls(look: Examples) -> None:
     need(told["config"] == sha256(canonical(config["training"])).hex(), "the configuration's")
 
 
+def reports(look: Examples) -> None:
+    files = {"statement.dsse.json": look.exact("compliance-statement").rstrip(b"\n"),
+             "report.html": b"a", "report.json": b"b"}  # fmt: skip
+    root, run = look.hex("run-root-after").hex(), look.json("keys")["run"]
+    told = {"run": run, "entries": [{"phase": "after", "epoch": None, "root": root}]}
+    public = look.json("keys")["identity_key_seed"]
+    key = Ed25519PrivateKey.from_private_bytes(unhex(public, 32)).public_key()
+    need(check_report(files, told, key.public_bytes_raw().hex()) is None, "the report")
+
+
 def networks(look: Examples) -> None:
     payload, vkey = look.hex("payload"), look.text("vkey").strip()
     need(payload == b"MLP1" + bytes.fromhex(look.json("merkle")["roots"][4]), "the payload")
@@ -338,8 +359,8 @@ def hidden_numbers(look: Examples) -> None:
         need(numbers[0]["point"] == told["point"], name)
 
 
-CHECKS = (records, spool, signatures, contents, trees, runs, heads, forks, rolls, networks,
-          hidden_numbers)  # fmt: skip
+CHECKS = (records, spool, signatures, contents, parents, trees, runs, heads, forks, rolls, reports,
+          networks, hidden_numbers)  # fmt: skip
 
 
 def check(folder: Path) -> set[str]:
