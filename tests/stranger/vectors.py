@@ -42,6 +42,7 @@ from formats import (
 )
 from roll import account_root, check_roll
 from run_proof import check_run_proof
+from seeds import seed_of
 from shards import check_tensor
 
 
@@ -279,6 +280,17 @@ def rolls(look: Examples) -> None:
     need(told["config"] == sha256(canonical(config["training"])).hex(), "the configuration's")
 
 
+def seeds(look: Examples) -> None:
+    raw, keys = look.exact("beacon"), look.json("keys")
+    beacon, body = parse(raw), look.json("seed")
+    need(canonical(beacon) == raw, "the beacon is not canonical")
+    signature = unhex(beacon.pop("signature"), 64)
+    key = unbase64(keys["ledger_vkey"].split("+", 2)[2])[1:]
+    signed.verify(key, signature, "ml-provenance/beacon/v1", canonical(beacon))
+    need(beacon.pop("v") == 1 and body["blocks"] == [beacon], "the seed's block")
+    need(seed_of(keys["run"], body) == body["seed"], "the seed")
+
+
 def networks(look: Examples) -> None:
     payload, vkey = look.hex("payload"), look.text("vkey").strip()
     need(payload == b"MLP1" + bytes.fromhex(look.json("merkle")["roots"][4]), "the payload")
@@ -317,7 +329,7 @@ def networks(look: Examples) -> None:
     need(included(look.hex("run-root-after"), 3, size, proof)[0] == root, "the tlog-proof's root")
 
 
-CHECKS = (records, spool, signatures, contents, trees, runs, heads, forks, rolls, networks)
+CHECKS = (records, spool, signatures, contents, trees, runs, heads, forks, rolls, seeds, networks)
 
 
 def check(folder: Path) -> set[str]:
