@@ -136,6 +136,10 @@ class ProvenanceTracker(Handle):
             keys = signed_by_identity(keys, self.settings.identity_key_file)
         elif self.settings.identity.sigstore:  # its shipper signs
             keys = replace(keys, sigstore=str(self.settings.identity.token_file or ""))
+        if self.settings.commitments is not None:
+            import provenance.capture.ship.commitments  # noqa: F401  its package may be missing
+
+            keys = replace(keys, commitments=self.settings.commitments)
         self._factory = HashFactory(self.settings.hash_algorithm)
         refuse_network_file_system(self.spool_dir)
         self._keys = keep_run_keys(self.spool_dir / str(self.run), keys)

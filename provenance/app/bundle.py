@@ -22,6 +22,7 @@ from uuid import UUID
 from provenance import files
 from provenance.app.log.runs import with_roll
 from provenance.app.runs import evidence_of
+from provenance.bundle.attachments.proofs import with_proofs
 from provenance.bundle.reader import read_bundle
 from provenance.bundle.sources import MANIFEST, FileSource, MemorySource
 from provenance.bundle.writer import bundle_files, write_files
@@ -76,6 +77,7 @@ def make_bundle(
     ots: bool = False,
     runs: bool = False,
     ipfs: bool = False,
+    proofs: Sequence[Path] = (),
 ) -> WrittenBundle:
     """Write a run's evidence.
 
@@ -87,6 +89,7 @@ def make_bundle(
         ots: As for :func:`provenance.bundle.attachments.files`.
         runs: With the roll of all runs of the ledger, their seeds and results.
         ipfs: Add and pin it too.
+        proofs: Files of ``provenance prove`` that go with it.
 
     Raises:
         UnknownRunError, StoreUnavailable
@@ -98,7 +101,7 @@ def make_bundle(
     daemon = _daemon(settings) if ipfs else None
     if runs and disclose:
         raise InputError("--runs: tells configurations and results, found --disclose beside it")
-    evidence = withhold(evidence_of(settings, run), disclose)
+    evidence = withhold(with_proofs(evidence_of(settings, run), proofs), disclose)
     if runs:
         evidence = with_roll(settings, evidence)
     contents = bundle_files(evidence, ots)

@@ -17,6 +17,7 @@ from provenance.formats.fields import as_json
 from provenance.formats.record import Json, Kind, Record
 from provenance.roll.statistics import RunsBefore
 from provenance.verify.catalogue import RECORDS, Check, Status
+from provenance.verify.cross import CrossSeal
 from provenance.verify.identity import Standing
 from provenance.verify.trust import Chain
 
@@ -211,6 +212,7 @@ class VerificationReport:
     seals: tuple[Seal, ...]
     networks: Mapping[str, Mapping[str, NetworkCheck]]
     """By network, then by seal label."""
+    cross: tuple[CrossSeal, ...]
     metrics: tuple[EpochMetrics, ...]
     not_checked: tuple[str, ...]
     evidence: RunEvidence = field(repr=False)
@@ -287,6 +289,7 @@ class VerificationReport:
                 name: {label: seal.as_dict() for label, seal in seals.items()}
                 for name, seals in self.networks.items()
             },
+            "cross": as_json(self.cross),
             "not_checked": list(self.not_checked),
         }
 

@@ -16,6 +16,7 @@ The same list is printed in the report and by ``provenance verify --explain``
 11. files for other tools hold
 12. privacy budgets add up
 13. what was not checked is said
+14. zero-knowledge proofs hold
 
 A check that fails does not stop the others.
 """
@@ -52,8 +53,9 @@ from provenance.verify.checks.content import (
     note_not_recorded,
 )
 from provenance.verify.checks.ledger import check_heads, check_ledger, ledger_key
-from provenance.verify.checks.networks import check_networks
+from provenance.verify.checks.networks import check_agreement, check_networks
 from provenance.verify.checks.privacy import check_privacy
+from provenance.verify.checks.proofs import check_proofs
 from provenance.verify.checks.receipts import check_receipts
 from provenance.verify.checks.records import check_records, check_statements
 from provenance.verify.checks.reused import check_reused
@@ -132,7 +134,8 @@ def verify(
     check_ledger(evidence, heads, findings)  # (6)
     runs_before = check_roll(evidence, heads, findings)
     receipts = check_receipts(evidence, key, heads, findings)  # (7)
-    anchors = check_networks(evidence, receipts, nodes, headers, trust, findings)  # (8) (9)
+    anchors, roots = check_networks(evidence, receipts, nodes, headers, trust, findings)  # (8)
+    cross = check_agreement(evidence, receipts, anchors, roots, findings)  # (9)
     unsaid = check_seeds(evidence, records, anchors, nodes, headers, trust, findings)
     check_content(records, content, findings)  # (10)
     check_states(records, findings)
@@ -142,6 +145,7 @@ def verify(
     continued = check_lineage(evidence, records, parent, findings)
     check_attachments(evidence, findings)  # (11)
     check_privacy(records, findings)  # (12)
+    check_proofs(evidence, findings)  # (14)
     online = nodes is not None
     pinned = trust.key_pinned_by(key) is not None
     others = [*([] if runs_before is None else [OTHERS]), *unsaid]
@@ -165,6 +169,7 @@ def verify(
             for entry, root in zip(evidence.entries, recomputed, strict=True)
         ),
         networks=anchors,
+        cross=cross,
         metrics=metrics_of(records),
         not_checked=tuple(not_checked),
         evidence=evidence,

@@ -24,6 +24,7 @@ def bundle(arguments: argparse.Namespace) -> int:
         ots=arguments.ots,
         runs=arguments.runs,
         ipfs=arguments.ipfs,
+        proofs=arguments.proof or (),
     )
     lines = [
         f"{made.path}",
