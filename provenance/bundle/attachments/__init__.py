@@ -21,7 +21,8 @@ _NAMES: Final = re.compile(
     r"|proofs/.+\.json|ledger/runs\.json"
 )
 _DERIVED: Final = (opentimestamps, tlog, slsa)
-_GIVEN: Final = (proofs.FOLDER, roll.FILE)
+GIVEN: Final = (proofs.FOLDER, roll.FILE)
+"""How the names of those begin that nothing derives."""
 
 
 def is_attachment(name: str) -> bool:
@@ -33,7 +34,7 @@ def files(evidence: RunEvidence, ots: bool = False) -> dict[str, bytes]:
     """The attachments of a bundle, by file; with ``ots`` the OpenTimestamps proof of each record
     and the tlog-proof of each seal too, not only those of the heads and of the newest seal."""
     given = evidence.attachments.items()
-    made = {name: data for name, data in given if name.startswith(_GIVEN)}
+    made = {name: data for name, data in given if name.startswith(GIVEN)}
     for kind in _DERIVED:
         made |= kind.files(evidence, ots)
     return made
