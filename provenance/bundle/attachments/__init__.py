@@ -1,8 +1,9 @@
 """What a bundle carries beside its evidence.
 
 Files for other people's tools are derived from it: each kind has a module with ``files(evidence,
-ots)``. Proofs about hidden numbers and the roll of all runs are not: they go along where the
-evidence has them. :mod:`provenance.verify.checks.attachments` checks what the files of a bundle say.
+ots)``, and :mod:`provenance.verify.checks.attachments` checks what the files of a bundle say.
+Proofs about hidden numbers and the roll of all runs are not: they go along where the evidence has
+them.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _NAMES: Final = re.compile(
 )
 _DERIVED: Final = (opentimestamps, tlog, slsa)
 GIVEN: Final = (proofs.FOLDER, roll.FILE)
-"""How the names of those begin that nothing derives."""
+"""How the names begin of what is not derived."""
 
 
 def is_attachment(name: str) -> bool:
