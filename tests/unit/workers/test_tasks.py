@@ -1002,7 +1002,7 @@ def test_the_sweep_asks_for_blocks_now_and_then_and_a_worker_publishes_them(
     beacons.publish("ethereum")
     data = work.transport.beacon("ethereum")
     assert data is not None
-    key = sending.ledger_signer(resources.settings()).verifier.public_bytes
+    key = sending.ledger_signer(app_module.settings()).verifier.public_bytes
     assert open_beacon(data, key) == ETHEREUM
     node.fail_next("newest_block", NetworkUnavailable("ethereum: no answer"))
     with capture_logs() as logs:
