@@ -46,6 +46,7 @@ from formats import (
 from lineage import read_parents, shared
 from roll import account_root, check_roll
 from run_proof import check_run_proof
+from seeds import seed_of
 from shards import check_tensor
 
 
@@ -302,6 +303,17 @@ def reports(look: Examples) -> None:
     need(check_report(files, told, key.public_bytes_raw().hex()) is None, "the report")
 
 
+def seeds(look: Examples) -> None:
+    raw, keys = look.exact("beacon"), look.json("keys")
+    beacon, body = parse(raw), look.json("seed")
+    need(canonical(beacon) == raw, "the beacon is not canonical")
+    signature = unhex(beacon.pop("signature"), 64)
+    key = unbase64(keys["ledger_vkey"].split("+", 2)[2])[1:]
+    signed.verify(key, signature, "ml-provenance/beacon/v1", canonical(beacon))
+    need(beacon.pop("v") == 1 and body["blocks"] == [beacon], "the seed's block")
+    need(seed_of(keys["run"], body) == body["seed"], "the seed")
+
+
 def networks(look: Examples) -> None:
     payload, vkey = look.hex("payload"), look.text("vkey").strip()
     need(payload == b"MLP1" + bytes.fromhex(look.json("merkle")["roots"][4]), "the payload")
@@ -359,8 +371,8 @@ def hidden_numbers(look: Examples) -> None:
         need(numbers[0]["point"] == told["point"], name)
 
 
-CHECKS = (records, spool, signatures, contents, parents, trees, runs, heads, forks, rolls, reports,
-          networks, hidden_numbers)  # fmt: skip
+CHECKS = (records, spool, signatures, contents, parents, trees, runs, heads, forks, rolls, seeds,
+          reports, networks, hidden_numbers)  # fmt: skip
 
 
 def check(folder: Path) -> set[str]:

@@ -62,6 +62,7 @@ from provenance.formats.tlog.account import Account
 from provenance.formats.tlog.fork import ForkProof, ForkSide
 from provenance.formats.tlog.proof import TlogProof
 from provenance.ports.values import anchor_payload
+from provenance.proofs.beacon import Beacon, draw_seed, sign_beacon
 from provenance.proofs.bitcoin import double_sha256
 from provenance.proofs.bulletproofs.commitment import Opening, opening_of
 from provenance.proofs.bulletproofs.curve import generator
@@ -252,6 +253,19 @@ def roll() -> Roll:
     )  # fmt: skip
     other = RolledRun(others[1], (2,), "lost", "try 2", config=config_digest({}), seeds={"seed": 7})
     return Roll(4, tuple(ledger()[:4]), (RolledRun(others[0], (0,), "failed"), own, other))
+
+
+def beacon() -> Beacon:
+    """The block that the example anchor lies in."""
+    told, on_bitcoin = bitcoin()
+    header = bytes.fromhex(told["header"])
+    return Beacon("bitcoin", told["chain"], on_bitcoin.anchor.height or 0, header)
+
+
+def drawn() -> dict[str, Any]:
+    """The body of the third seed that the run drew from it."""
+    block = beacon()
+    return {"seed": draw_seed(RUN, 2, [block]), "draw": 2, "blocks": [block.as_json()]}
 
 
 def local_line(payload: bytes) -> bytes:
@@ -527,6 +541,8 @@ def examples() -> dict[str, tuple[str, str]]:
         ),
         "fork-proof": ("json", fork()),
         "compliance-statement": ("json", report_statement()),
+        "beacon": ("json", sign_beacon(beacon(), LEDGER).decode() + "\n"),
+        "seed": ("json", _json(drawn())),
         "account": ("json", account().encode().decode() + "\n"),
         "roll": ("json", roll().encode().decode() + "\n"),
         "bitcoin-transaction": ("hex", _hex(bytes.fromhex(told["transaction"]))),
