@@ -42,7 +42,7 @@ class PaperChain:
     heights: dict[str, int] = field(default_factory=dict)
 
     def identity(self) -> Identity:
-        return Identity(self.name, {}, None, None, None)
+        return Identity(self.name, {"chain_id": CHAIN_ID}, None, None, None)
 
     def next_nonce(self) -> int:
         return 0
