@@ -119,7 +119,7 @@ class NetworkCheck:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        chain, values = self.chain, as_json(self)
+        chain, values = self.chain, dict(as_json(self))
         del values["seal"]
         return values | {
             "chain": chain.label,
@@ -278,7 +278,7 @@ class VerificationReport:
             "verdict": as_json(self.verdict),
             "state": self.evidence.state,
             "ending": self.state._asdict(),
-            "parent": self.lineage and self.lineage._asdict(),
+            "parent": self.lineage and self.lineage.as_dict(),
             "roots": self.roots,
             "checks": [
                 {"number": r.check.number, "status": r.status.value, "detail": r.detail}

@@ -32,6 +32,7 @@ from provenance.evidence.story import LOST_AFTER_S, RunState
 from provenance.formats.note import VerifierKey
 from provenance.formats.run_tree.walk import RunWalk
 from provenance.ports.network import Network
+from provenance.verify.approvals import check_approvals
 from provenance.verify.catalogue import (
     ANCHOR_LIMIT,
     APPROVAL_LIMIT,
@@ -46,7 +47,6 @@ from provenance.verify.catalogue import (
     Check,
     Status,
 )
-from provenance.verify.checks.approvals import check_approvals
 from provenance.verify.checks.attachments import check_attachments
 from provenance.verify.checks.completeness import check_completeness
 from provenance.verify.checks.content import (

@@ -370,4 +370,4 @@ def check_tlog_proof(raw: bytes, entries: list[dict[str, Any]], key: str | None)
     path = [unbase64(line) for line in hashes]
     found = included(unhex(entry["root"], 32), entry["index"], size, path)[0]
     need(found == root, "the run root is not in the ledger")
-    return seal_label(entry)
+    return str(seal_label(entry))
