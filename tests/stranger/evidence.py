@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import re
 import struct
 from typing import Any
 
-from formats import included, need, read_note, seal_label, sha256, unbase64, unhex
+from formats import need, sha256, unhex
 
 LIMITS = {"main": 0x1D00FFFF, "test": 0x1D00FFFF, "testnet4": 0x1D00FFFF,
           "signet": 0x1E0377AE, "regtest": 0x207FFFFF}  # fmt: skip
@@ -28,12 +27,6 @@ def double(data: bytes) -> bytes:
 def raw_cid(block: bytes) -> str:
     """CIDv1, codec raw, SHA-256, in base32."""
     return "b" + base64.b32encode(b"\x01\x55\x12\x20" + sha256(block)).decode().lower().rstrip("=")
-
-
-def check_ipfs(anchor: dict[str, Any], root: bytes) -> None:
-    need(anchor["transaction_id"] == raw_cid(b"MLP1" + root), "another CID")
-    times = [anchor[part] for part in ("height", "block_hash", "block_time")]
-    need(times == [None] * 3, "IPFS has no block")
 
 
 # --- Bitcoin -----------------------------------------------------------------------------
@@ -353,21 +346,3 @@ def _ots_item(
         message = hashlib.new(_HASHES[tag], message).digest()
     need(len(message) <= 4096, "a message that is too long")
     _ots_node(read, message, found, depth + 1)
-
-
-# --- tlog-proofs -------------------------------------------------------------------------
-
-
-def check_tlog_proof(raw: bytes, entries: list[dict[str, Any]], key: str | None) -> str:
-    """Which seal's run root it shows in the ledger (section 10.2)."""
-    head, _, checkpoint = raw.decode().partition("\n\n")
-    first, index, *hashes = head.split("\n")
-    match = re.fullmatch("index (0|[1-9][0-9]*)", index)
-    need(first == "c2sp.org/tlog-proof@v1" and match, "no tlog-proof")
-    assert match
-    entry = {e["index"]: e for e in entries}[int(match[1])]
-    size, root = read_note(checkpoint, key)
-    path = [unbase64(line) for line in hashes]
-    found = included(unhex(entry["root"], 32), entry["index"], size, path)[0]
-    need(found == root, "the run root is not in the ledger")
-    return str(seal_label(entry))

@@ -10,15 +10,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from cryptography.hazmat.primitives.hashes import SHA256
 from formats import canonical, need, parse, sha256, unhex
+from hidden import G, N, decode, total
 
-P = 2**256 - 2**32 - 977
-N = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
-G = (
-    0x79BE667EF9DCBBAC55A06295CE870B07029BFCDB2DCE28D959F2815B16F81798,
-    0x483ADA7726A3C4655DA4FBFC0E1108A8FD17B448A68554199C47D08FFB10D4B8,
-)
 STORE = "727dec84"
-Point = tuple[int, int] | None
 
 
 def word(number: int) -> bytes:
@@ -28,37 +22,15 @@ def word(number: int) -> bytes:
 # --- Ethereum ----------------------------------------------------------------------------
 
 
-def add(one: Point, two: Point) -> Point:
-    if one is None or two is None:
-        return one or two
-    (x1, y1), (x2, y2) = one, two
-    if x1 == x2 and (y1 + y2) % P == 0:
-        return None
-    slope = 3 * x1 * x1 * pow(2 * y1, -1, P) if one == two else (y2 - y1) * pow(x2 - x1, -1, P)
-    x = (slope * slope - x1 - x2) % P
-    return x, (slope * (x1 - x) - y1) % P
-
-
-def times(number: int, point: Point) -> Point:
-    total: Point = None
-    for bit in f"{number % N:b}":
-        total = add(total, total)
-        if bit == "1":
-            total = add(total, point)
-    return total
-
-
 def signer(digest: bytes, signature: bytes) -> bytes:
     """The address behind r, s and v."""
     r, s = (int.from_bytes(signature[at : at + 32], "big") for at in (0, 32))
     need(len(signature) == 65 and signature[64] in (27, 28), "65 bytes with v 27 or 28")
     need(0 < r < N and 0 < s <= N // 2, "r, and the lower s")
-    square = (r**3 + 7) % P
-    y = pow(square, (P + 1) // 4, P)
-    need(y * y % P == square, "a point of the curve")
-    y = y if y % 2 == signature[64] - 27 else P - y
+    point = decode(bytes([signature[64] - 25]) + signature[:32])
     inverse = pow(r, -1, N)
-    key = add(times(s * inverse, (r, y)), times(-int.from_bytes(digest, "big") * inverse, G))
+    hashed = int.from_bytes(digest, "big")
+    key = total([(s * inverse % N, point), (-hashed * inverse % N, G)])
     need(key is not None, "a public key")
     assert key is not None
     return bytes(chain.keccak256(word(key[0]) + word(key[1]))[12:])
@@ -192,22 +164,20 @@ def signs(key: bytes, signature: bytes, digest: bytes) -> bool:
 # --- Receipts ----------------------------------------------------------------------------
 
 
-def check_bitcoin(anchor: dict[str, Any], evidence: dict[str, Any]) -> bytes:
-    """Returns the Merkle root of the block."""
+def check_bitcoin(anchor: dict[str, Any], evidence: dict[str, Any]) -> None:
     chain.check_bitcoin(anchor, evidence)
     if "spent" in evidence:
         spend(unhex(evidence["transaction"]), [unhex(each) for each in evidence["spent"]])
-    return bytes(unhex(evidence["header"])[36:68])
 
 
-def check_ethereum(anchor: dict[str, Any], evidence: dict[str, Any]) -> list[str]:
+def check_ethereum(anchor: dict[str, Any], evidence: dict[str, Any]) -> str | None:
     """Returns what is not proven."""
     left = [told for told in [chain.check_ethereum(anchor, evidence)] if told]
     sent = chain.rlp(unhex(evidence["transaction"]["raw"][4:]))
     if evidence["contract"] is not None and sent[7][:4].hex() == STORE:
         signers = signers_of_call(evidence["chain_id"], sent[5], sent[7])
         left.append(f"{len(signers)} owners signed: how many must, a node or your pins say")
-    return left
+    return "; ".join(left) or None
 
 
 def check_request(raw: bytes, root: bytes) -> list[bytes]:
@@ -234,7 +204,7 @@ def examples(look: Any) -> None:
     call = look.hex("owners-call")
     signers = signers_of_call(31337, contract, call)
     secrets = (0xA11CE, 0xCA401)
-    points = [times(secret, G) for secret in secrets]
+    points = [total([(secret, G)]) for secret in secrets]
     keys = [word(x) + word(y) for x, y in filter(None, points)]
     need(sorted(chain.keccak256(key)[12:] for key in keys) == signers, "the signers")
     need(call[4:36] == payload[4:], "the root")

@@ -43,6 +43,7 @@ from formats import (
     read_note,
     seal_marks,
     sha256,
+    unbase64,
     unhex,
 )
 from lineage import check_parent
@@ -136,8 +137,8 @@ class Bundle:
             elif (sha256(data).hex(), len(data)) != (item["sha256"], item["size"]):
                 self.problems.append(f"{name}: is not as the manifest says")
             need(NAME.fullmatch(name), f"{name!r} is no name that a bundle has")
-        extra = sorted(set(self.files) - set(sums) - {"SHA256SUMS"})
-        self.problems += [f"{name}: is not in the manifest" for name in extra]
+        for name in sorted(set(self.files) - set(sums) - {"SHA256SUMS"}):
+            self.problems.append(f"{name}: is not in the manifest")
         text = "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items()))
         if self.files.get("SHA256SUMS") != text.encode():
             self.problems.append("SHA256SUMS: does not fit manifest.json")
@@ -291,13 +292,17 @@ class Bundle:
         need(name in (f"{own}.json", f"{own}-{ledger['size']}.json"), "is of another seal")
         need(told.get("type", kind) == kind, "its evidence is of another network")
         if kind == "bitcoin":
-            self.headers.setdefault(anchor["height"], set()).add(owners.check_bitcoin(anchor, told))
+            owners.check_bitcoin(anchor, told)
+            self.headers.setdefault(anchor["height"], set()).add(unhex(told["header"])[36:68])
         elif kind == "ipfs":
-            chain.check_ipfs(anchor, root)
+            need(anchor["transaction_id"] == chain.raw_cid(b"MLP1" + root), "another CID")
+            times = [anchor[part] for part in ("height", "block_hash", "block_time")]
+            need(times == [None] * 3, "IPFS has no block")
         elif kind == "local":
             check_local(anchor, told, self.key)
         elif kind == "ethereum":
-            self.unproven += [f"{name}: {line}" for line in owners.check_ethereum(anchor, told)]
+            left = owners.check_ethereum(anchor, told)
+            self.unproven += [f"{name}: {left}"] if left else []
         else:
             self.unproven.append(f"{name}: nothing is known of a network {kind}")
             return
@@ -334,9 +339,17 @@ class Bundle:
                 self.unproven.append(f"{name}: pending")
 
     def _tlog_proof(self, name: str) -> None:
-        told = chain.check_tlog_proof(self.files[name], self.run["entries"], self.key)
+        head, _, checkpoint = self.files[name].decode().partition("\n\n")
+        first, index, *hashes = head.split("\n")
+        match = re.fullmatch("index (0|[1-9][0-9]*)", index)
+        need(first == "c2sp.org/tlog-proof@v1" and match, "no tlog-proof")
+        assert match
         label = name.removeprefix("tlog/").removesuffix(".tlog-proof")
-        need(told == label, "is of another seal")
+        entry = {e["index"]: e for e in self.run["entries"]}[int(match[1])]
+        size, root = read_note(checkpoint, self.key)
+        path = [unbase64(line) for line in hashes]
+        found = included(unhex(entry["root"], 32), entry["index"], size, path)[0]
+        need(found == root and seal_label(entry) == label, "the run root is not in the ledger")
 
     def _roll(self, name: str) -> None:
         self.unproven.append(f"{name}: {check_roll(self.files[name], self.run, self.heads)}")
