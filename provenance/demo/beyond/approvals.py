@@ -20,11 +20,11 @@ from provenance.anchor.publish import publish
 from provenance.app.verify import verify_run
 from provenance.approvals import anchoring
 from provenance.approvals.anchoring import AnchoringApprovals
-from provenance.approvals.envelope import sign
 from provenance.bootstrap import sending
 from provenance.capture.ship.loop import Shipper
 from provenance.demo.beyond.stage import Stage
 from provenance.errors import IntegrityError
+from provenance.formats.approval import sign
 from provenance.gate.approvals import approve, held
 from provenance.ledger.ingest import drain
 from provenance.ports.store import LedgerStore
