@@ -16,7 +16,7 @@ import evidence as chain
 import hidden
 import msgpack
 import producers as signed
-from approvals import check_approval
+from approvals import check_approval, open_envelope
 from compliance import check_report
 from cross import check_view
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -327,6 +327,12 @@ def approved(look: Examples) -> None:
     seeds = [Ed25519PrivateKey.from_private_bytes(each * 32) for each in (b"\x02", b"\x03")]
     known = [seed.public_key().public_bytes_raw().hex() for seed in seeds]
     need(sorted(keys) == sorted(known), "the approvers")
+    payload, keys = open_envelope(look.exact("trust-approval"))
+    stated = parse(payload)
+    section = canonical({"trainers": {"research": keys[0]}})
+    subject = {"name": "trust", "digest": {"sha256": sha256(section).hex()}}
+    need(stated["subject"] == [subject] and canonical(stated) == payload, "the trust section")
+    need(stated["predicate"] == {"for": "trust", "until": "2027-01-31"}, "its predicate")
 
 
 def networks(look: Examples) -> None:
