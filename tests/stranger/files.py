@@ -1,4 +1,4 @@
-"""A bundle's files, a folder or one zip of it, and their keys (docs/FORMAT.md, sections 8.2 and 9)."""
+"""A bundle's files, a folder or one zip of it, and their keys (docs/FORMAT.md, section 9)."""
 
 from __future__ import annotations
 
