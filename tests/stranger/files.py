@@ -1,10 +1,13 @@
-"""A bundle's files, a folder or one zip of it, and their keys (docs/FORMAT.md, section 9)."""
+"""The files of a bundle: a folder, or one zip of it, their keys, and what their JSON has everywhere
+(docs/FORMAT.md, sections 8.2, 9 and 9.4)."""
 
 from __future__ import annotations
 
 import re
 import zipfile
+from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 from formats import need
 
@@ -25,6 +28,19 @@ RECEIPT = {
     "anchor": "network state transaction_id payload height block_hash depth block_time"
     " confirmed_at",
 }  # fmt: skip
+
+
+def no_flags(value: Any, but: Collection[str] = (), at: str = "") -> None:
+    """A flag stands where one is expected alone: it equals 0 or 1 in this language."""
+    need(at in but or not isinstance(value, bool), f"{at}: a flag")
+    for key, inner in value.items() if isinstance(value, dict) else ():
+        no_flags(inner, but, key)
+    for inner in value if isinstance(value, list) else ():
+        no_flags(inner, but, at)
+
+
+def seal_label(entry: dict[str, Any]) -> str:
+    return str(entry["phase"]) + ("" if entry["epoch"] is None else f"-{entry['epoch']}")
 
 
 def load(path: Path) -> Files:

@@ -18,17 +18,22 @@ import tempfile
 import textwrap
 from collections.abc import Mapping
 from dataclasses import astuple, replace
+from datetime import date
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from provenance.approvals.envelope import sign
+from provenance.approvals.statement import Anchoring
 from provenance.bundle.attachments.opentimestamps import from_ledger_root
 from provenance.capture.keys import RunKeys
 from provenance.chains.ethereum.bitcoin_view import BITCOIN_ANCHOR, proof_of
 from provenance.chains.ethereum.contract import store_call
 from provenance.chains.local import LocalNetwork
+from provenance.compliance.statement import ComplianceStatement
+from provenance.compliance.statement import sign as sign_report
 from provenance.evidence.sharing import sharing, state_at
 from provenance.fingerprint.arrays import block_header, tensor_header
 from provenance.fingerprint.datasets import dataset_digest
@@ -38,6 +43,7 @@ from provenance.fingerprint.shards import HeldState
 from provenance.fingerprint.tensors import state_digest, tensor_digest
 from provenance.formats import merkle
 from provenance.formats.checkpoint import Head, sign_head
+from provenance.formats.dsse import Envelope
 from provenance.formats.event import Event, SegmentHeader, frame, record_of
 from provenance.formats.merkle import Frontier
 from provenance.formats.note import SignerKey
@@ -60,6 +66,7 @@ from provenance.formats.tlog.account import Account
 from provenance.formats.tlog.fork import ForkProof, ForkSide
 from provenance.formats.tlog.proof import TlogProof
 from provenance.ports.values import anchor_payload
+from provenance.proofs.beacon import Beacon, draw_seed, sign_beacon
 from provenance.proofs.bitcoin import double_sha256
 from provenance.proofs.bulletproofs.commitment import Opening, opening_of
 from provenance.proofs.bulletproofs.curve import generator
@@ -141,6 +148,22 @@ def tree(phase: Phase) -> MLProvenanceMerkleTree:
 
 def digested() -> list[DigestedRecord]:
     return [DigestedRecord(r, record_digest(r.encode())) for r in records()]
+
+
+def report_statement() -> str:
+    """Of two files, ``a`` and ``b``, about the example run."""
+    stated = ComplianceStatement(
+        run=RUN,
+        root=tree(Phase.AFTER).root,
+        seal="after",
+        framework="eu-ai-act",
+        version="1",
+        table=hashlib.sha256(b"table").digest(),
+        outcome="consistent",
+        files={"report.html": hashlib.sha256(b"a").digest(),
+               "report.json": hashlib.sha256(b"b").digest()},
+    )  # fmt: skip
+    return sign_report(stated, IDENTITY).decode() + "\n"
 
 
 def checkpoint() -> dict[str, object]:
@@ -234,6 +257,32 @@ def roll() -> Roll:
     )  # fmt: skip
     other = RolledRun(others[1], (2,), "lost", "try 2", config=config_digest({}), seeds={"seed": 7})
     return Roll(4, tuple(ledger()[:4]), (RolledRun(others[0], (0,), "failed"), own, other))
+
+
+def beacon() -> Beacon:
+    """The block that the example anchor lies in."""
+    told, on_bitcoin = bitcoin()
+    header = bytes.fromhex(told["header"])
+    return Beacon("bitcoin", told["chain"], on_bitcoin.anchor.height or 0, header)
+
+
+def drawn() -> dict[str, Any]:
+    """The body of the third seed that the run drew from it."""
+    block = beacon()
+    return {"seed": draw_seed(RUN, 2, [block]), "draw": 2, "blocks": [block.as_json()]}
+
+
+def approval() -> str:
+    """Of the head at 4, which makes the example run final, by two persons."""
+    root = merkle.root(ledger()[:4])
+    chain = {"chain_id": 11155111}
+    runs = ((RUN, ledger()[3]),)
+    day = date(2027, 1, 31)
+    stated = Anchoring(LEDGER.verifier.vkey, "ethereum", chain, 4, root, 0, runs, day)
+    envelope = Envelope(stated.encode(), {})
+    for seed in (b"\x02", b"\x03"):
+        envelope = sign(envelope, Ed25519PrivateKey.from_private_bytes(seed * 32))
+    return envelope.encode().decode() + "\n"
 
 
 def local_line(payload: bytes) -> bytes:
@@ -508,8 +557,12 @@ def examples() -> dict[str, tuple[str, str]]:
             TlogProof(3, receipt().ledger.proof, note(4)).encode(),
         ),
         "fork-proof": ("json", fork()),
+        "compliance-statement": ("json", report_statement()),
+        "beacon": ("json", sign_beacon(beacon(), LEDGER).decode() + "\n"),
+        "seed": ("json", _json(drawn())),
         "account": ("json", account().encode().decode() + "\n"),
         "roll": ("json", roll().encode().decode() + "\n"),
+        "approval": ("json", approval()),
         "bitcoin-transaction": ("hex", _hex(bytes.fromhex(told["transaction"]))),
         "bitcoin-merkle-block": ("hex", _hex(bytes.fromhex(told["merkle_block"]))),
         "bitcoin-view-call": ("hex", _hex(view_call(told, payload[4:]))),
