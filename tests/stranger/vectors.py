@@ -44,7 +44,7 @@ from formats import (
     unbase64,
     unhex,
 )
-from lineage import read_parents, shared
+from lineage import check_examples
 from roll import account_root, check_roll
 from run_proof import check_run_proof
 from seeds import seed_of
@@ -176,15 +176,7 @@ def contents(look: Examples) -> None:
     file = {"digest": f"sha256:{sha256(b'abc').hex()}", "path": "a/b.txt", "size": 3}
     need(canonical(file) == look.exact("file-leaf"), "the file's leaf")
     need(content_digest("sha3-256", b"") and content_digest("blake2b", b""), "other algorithms")
-
-
-def parents(look: Examples) -> None:
-    named, told = look.json("parents"), look.json("sharing")
-    need(read_parents({"parent": named}) == named, "the parents")
-    states = []
-    for side in ("child", "parent"):
-        states.append({t["name"]: {"whole": t["shape"], "at": "", **t} for t in told[side]})
-    need(shared(*states) == told["shared"], "what the states share")
+    check_examples(look.json("parents"), look.json("sharing"))
 
 
 def element(text: bytes, label: int) -> bytes:
@@ -392,7 +384,7 @@ def hidden_numbers(look: Examples) -> None:
         need(numbers[0]["point"] == told["point"], name)
 
 
-CHECKS = (records, spool, signatures, contents, parents, trees, runs, heads, forks, rolls, seeds,
+CHECKS = (records, spool, signatures, contents, trees, runs, heads, forks, rolls, seeds,
           reports, approved, networks, hidden_numbers)  # fmt: skip
 
 
