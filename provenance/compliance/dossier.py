@@ -263,7 +263,8 @@ def _log(report: VerificationReport, support: Support) -> Iterator[Item]:
     if times:
         processes = len({record.producer for record in records})
         gaps = sum(record.kind is Kind.GAP for record in records)
-        says = f"{len(records)} records of {processes} processes, {times[0]} to {times[-1]}"
+        each = "1 process" if processes == 1 else f"{processes} processes"
+        says = f"{len(records)} records of {each}, {times[0]} to {times[-1]}"
         lost = f", {gaps} gaps" if gaps else ""
         root = report.seals[-1].root.hex()
         yield Item("records/", root, f"{says} by the trainer's clock{lost}", support)
