@@ -48,7 +48,7 @@ def test_a_report_holds_against_its_run_and_key(
     document = json.loads(capsys.readouterr().out)
     assert document["problems"] == document["not_checked"] == []
     assert document["signers"] == [KEY]
-    assert document["run_id"] == "0192f0c1-2345-8fe8-84b0-4bcead339ab1"
+    assert document["statement"]["run"] == "0192f0c1-2345-8fe8-84b0-4bcead339ab1"
 
 
 def test_without_key_and_run_it_says_what_is_not_checked(run: Run, folder: Path) -> None:
