@@ -203,6 +203,17 @@ compliance  beyond.compliance:compliance  what a run's records say to a framewor
   --placed-on DAY  when the system is placed on the market, such as 2027-01-31: counts retention
   --check FOLDER  instead of writing, hold a report against its signed statement
   --signer KEY  with --check: the key that must have signed, 64 hex digits
+approvals  ACTION  anchors that wait for signatures of persons
+approvals list  beyond.approvals:waiting  which do, and who signed
+approvals show  beyond.approvals:show  write what is to be signed; it keeps its place from then on
+  anchor ANCHOR  as 'approvals list' numbers them
+  --until DAY  the last day that it holds for, such as 2027-01-31 (for ever)
+  -o --output FILE!  the statement, with the signatures that it has
+approvals sign  beyond.approvals:sign  sign such a file, on whatever machine
+  file FILE  of 'approvals show'; your signature comes to those that are there
+  --key FILE!  yours, as 'provenance identity' makes it
+approvals add  beyond.approvals:add  take signatures into the deployment
+  file FILE  of 'approvals sign'
 sign  auditor.model:sign  sign a model's files (OpenSSF Model Signing)
   model FOLDER  the model's files
   --run RUN!  where it is from
@@ -407,6 +418,7 @@ _KEYWORDS: dict[str, dict[str, Any]] = {
     "--timeout": {"type": _positive, "default": 120},
     "--block-time": {"type": _seconds, "default": 5.0},
     "blocks": {"type": _positive},
+    "anchor": {"type": _positive},
     "--flower-port": {"type": _port},
     "--metrics": {"type": _address},
     "--serve": {"type": _address},

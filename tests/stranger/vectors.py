@@ -16,6 +16,7 @@ import evidence as chain
 import hidden
 import msgpack
 import producers as signed
+from approvals import check_approval
 from compliance import check_report
 from cross import check_view
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -314,6 +315,20 @@ def seeds(look: Examples) -> None:
     need(seed_of(keys["run"], body) == body["seed"], "the seed")
 
 
+def approved(look: Examples) -> None:
+    root, vkey = bytes.fromhex(look.json("merkle")["roots"][4]), look.text("vkey").strip()
+    run = parse(look.exact("receipt"))["run"]
+    final = {"phase": "after", "index": 3, "root": look.hex("run-root-after").hex()}
+    told = {"run": run, "entries": [final]}
+    receipt = {"phase": "after", "anchor": {"network": "ethereum"}}
+    receipts = [{**receipt, "evidence": {"chain_id": 11155111}}]
+    data, name = look.exact("approval"), "approvals/ethereum-4.json"
+    keys = check_approval(name, data, told, {4: root}, receipts, vkey)
+    seeds = [Ed25519PrivateKey.from_private_bytes(each * 32) for each in (b"\x02", b"\x03")]
+    known = [seed.public_key().public_bytes_raw().hex() for seed in seeds]
+    need(sorted(keys) == sorted(known), "the approvers")
+
+
 def networks(look: Examples) -> None:
     payload, vkey = look.hex("payload"), look.text("vkey").strip()
     need(payload == b"MLP1" + bytes.fromhex(look.json("merkle")["roots"][4]), "the payload")
@@ -372,7 +387,7 @@ def hidden_numbers(look: Examples) -> None:
 
 
 CHECKS = (records, spool, signatures, contents, parents, trees, runs, heads, forks, rolls, seeds,
-          reports, networks, hidden_numbers)  # fmt: skip
+          reports, approved, networks, hidden_numbers)  # fmt: skip
 
 
 def check(folder: Path) -> set[str]:

@@ -18,6 +18,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import approvals
 import evidence as chain
 import hidden
 import producers as signed
@@ -96,6 +97,8 @@ class Bundle:
                 self.check(name, partial(self._statement, name))
             elif re.fullmatch(r"proofs/[^/]+\.json", name):
                 self.check(name, partial(self._proof, name))
+            elif approvals.NAME.fullmatch(name):
+                self.check(name, partial(self._approval, name))
             elif name not in self.known:
                 self.problems.append(f"{name}: run.json does not know it")
 
@@ -357,6 +360,12 @@ class Bundle:
     def _statement(self, name: str) -> None:
         if told := check_statement(self.files[name], self.run, self.bodies, self.files, self.key):
             self.unproven.append(f"{name}: {told}")
+
+    def _approval(self, name: str) -> None:
+        receipts = [parse(self.files[f"receipts/{told}.json"]) for told in self.run["receipts"]]
+        data = self.files[name]
+        keys = approvals.check_approval(name, data, self.run, self.heads, receipts, self.key)
+        self.unproven.append(f"{name}: whose keys these are: {', '.join(sorted(keys))}")
 
 
 def main(arguments: list[str]) -> int:

@@ -18,12 +18,15 @@ import tempfile
 import textwrap
 from collections.abc import Mapping
 from dataclasses import astuple, replace
+from datetime import date
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from provenance.approvals.envelope import sign
+from provenance.approvals.statement import Anchoring
 from provenance.bundle.attachments.opentimestamps import from_ledger_root
 from provenance.capture.keys import RunKeys
 from provenance.chains.ethereum.bitcoin_view import BITCOIN_ANCHOR, proof_of
@@ -40,6 +43,7 @@ from provenance.fingerprint.shards import HeldState
 from provenance.fingerprint.tensors import state_digest, tensor_digest
 from provenance.formats import merkle
 from provenance.formats.checkpoint import Head, sign_head
+from provenance.formats.dsse import Envelope
 from provenance.formats.event import Event, SegmentHeader, frame, record_of
 from provenance.formats.merkle import Frontier
 from provenance.formats.note import SignerKey
@@ -266,6 +270,19 @@ def drawn() -> dict[str, Any]:
     """The body of the third seed that the run drew from it."""
     block = beacon()
     return {"seed": draw_seed(RUN, 2, [block]), "draw": 2, "blocks": [block.as_json()]}
+
+
+def approval() -> str:
+    """Of the head at 4, which makes the example run final, by two persons."""
+    root = merkle.root(ledger()[:4])
+    chain = {"chain_id": 11155111}
+    runs = ((RUN, ledger()[3]),)
+    day = date(2027, 1, 31)
+    stated = Anchoring(LEDGER.verifier.vkey, "ethereum", chain, 4, root, 0, runs, day)
+    envelope = Envelope(stated.encode(), {})
+    for seed in (b"\x02", b"\x03"):
+        envelope = sign(envelope, Ed25519PrivateKey.from_private_bytes(seed * 32))
+    return envelope.encode().decode() + "\n"
 
 
 def local_line(payload: bytes) -> bytes:
@@ -545,6 +562,7 @@ def examples() -> dict[str, tuple[str, str]]:
         "seed": ("json", _json(drawn())),
         "account": ("json", account().encode().decode() + "\n"),
         "roll": ("json", roll().encode().decode() + "\n"),
+        "approval": ("json", approval()),
         "bitcoin-transaction": ("hex", _hex(bytes.fromhex(told["transaction"]))),
         "bitcoin-merkle-block": ("hex", _hex(bytes.fromhex(told["merkle_block"]))),
         "bitcoin-view-call": ("hex", _hex(view_call(told, payload[4:]))),
