@@ -160,8 +160,8 @@ def report_statement() -> str:
         version="1",
         table=hashlib.sha256(b"table").digest(),
         outcome="consistent",
-        files={"report.html": hashlib.sha256(b"a").digest(),
-               "report.json": hashlib.sha256(b"b").digest()},
+        files={"report.html": hashlib.sha256(b"a").hexdigest(),
+               "report.json": hashlib.sha256(b"b").hexdigest()},
     )  # fmt: skip
     return sign_report(stated, IDENTITY).decode() + "\n"
 
