@@ -18,17 +18,23 @@ import tempfile
 import textwrap
 from collections.abc import Mapping
 from dataclasses import astuple, replace
+from datetime import date
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from provenance.approvals.envelope import sign
+from provenance.approvals.statement import Anchoring
 from provenance.bundle.attachments.opentimestamps import from_ledger_root
 from provenance.capture.keys import RunKeys
 from provenance.chains.ethereum.bitcoin_view import BITCOIN_ANCHOR, proof_of
 from provenance.chains.ethereum.contract import store_call
 from provenance.chains.local import LocalNetwork
+from provenance.compliance.statement import ComplianceStatement
+from provenance.compliance.statement import sign as sign_report
+from provenance.evidence.sharing import sharing, state_at
 from provenance.fingerprint.arrays import block_header, tensor_header
 from provenance.fingerprint.datasets import dataset_digest
 from provenance.fingerprint.file_tree import FileLeaf
@@ -37,6 +43,7 @@ from provenance.fingerprint.shards import HeldState
 from provenance.fingerprint.tensors import state_digest, tensor_digest
 from provenance.formats import merkle
 from provenance.formats.checkpoint import Head, sign_head
+from provenance.formats.dsse import Envelope
 from provenance.formats.event import Event, SegmentHeader, frame, record_of
 from provenance.formats.merkle import Frontier
 from provenance.formats.note import SignerKey
@@ -141,6 +148,22 @@ def tree(phase: Phase) -> MLProvenanceMerkleTree:
 
 def digested() -> list[DigestedRecord]:
     return [DigestedRecord(r, record_digest(r.encode())) for r in records()]
+
+
+def report_statement() -> str:
+    """Of two files, ``a`` and ``b``, about the example run."""
+    stated = ComplianceStatement(
+        run=RUN,
+        root=tree(Phase.AFTER).root,
+        seal="after",
+        framework="eu-ai-act",
+        version="1",
+        table=hashlib.sha256(b"table").digest(),
+        outcome="consistent",
+        files={"report.html": hashlib.sha256(b"a").digest(),
+               "report.json": hashlib.sha256(b"b").digest()},
+    )  # fmt: skip
+    return sign_report(stated, IDENTITY).decode() + "\n"
 
 
 def checkpoint() -> dict[str, object]:
@@ -249,6 +272,19 @@ def drawn() -> dict[str, Any]:
     return {"seed": draw_seed(RUN, 2, [block]), "draw": 2, "blocks": [block.as_json()]}
 
 
+def approval() -> str:
+    """Of the head at 4, which makes the example run final, by two persons."""
+    root = merkle.root(ledger()[:4])
+    chain = {"chain_id": 11155111}
+    runs = ((RUN, ledger()[3]),)
+    day = date(2027, 1, 31)
+    stated = Anchoring(LEDGER.verifier.vkey, "ethereum", chain, 4, root, 0, runs, day)
+    envelope = Envelope(stated.encode(), {})
+    for seed in (b"\x02", b"\x03"):
+        envelope = sign(envelope, Ed25519PrivateKey.from_private_bytes(seed * 32))
+    return envelope.encode().decode() + "\n"
+
+
 def local_line(payload: bytes) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "anchors.jsonl"
@@ -328,6 +364,47 @@ def receipt() -> Receipt:
             "block": anchor_payload(root).hex(),
         },
     )
+
+
+def parents() -> list[dict[str, Any]]:
+    """What a run merged from a run and a model of the Hub names."""
+    weights = {"w": np.array([0.5, 0.0], dtype="<f4")}
+    return [
+        {"run": str(RUN), "epoch": 1, "role": "merged", "root": tree(Phase.AFTER).root.hex()},
+        {
+            "model": "hf:example/net@0123456789abcdef0123456789abcdef01234567",
+            "role": "merged",
+            "algorithm": "sha256",
+            "weights": str(state_digest(weights, HashFactory("sha256"))),
+        },
+    ]
+
+
+def shared() -> dict[str, Any]:
+    """Two states whose tensors are of each class, and what they share."""
+    row, other = np.array([1.5, -2.0], dtype="<f4"), np.array([0.25, -2.0], dtype="<f4")
+    one = dict.fromkeys("abcdfg", row)
+    two = {
+        "a": row, "b": other, "c": row.astype("<f2"), "d": row[:1], "a.lora_A.w": row, "h.f": row,
+    }  # fmt: skip
+    parent, child = (
+        state_digest({name: value.copy() for name, value in own.items()}, HashFactory("sha256"))
+        for own in (one, two)
+    )
+    stated = parent.as_fields(), replace(child, aliases={"h.f": ("f",)}).as_fields()
+    records = [
+        record_of(Event(0, Kind.WEIGHTS, None, 0, START_NS, body), HEADER, SALT_KEY)
+        for body in stated
+    ]
+    found = sharing(state_at(records[1:], None), state_at(records[:1], None), "", "")
+    assert found is not None
+    classes = found._asdict()
+    names = ("equal", "changed", "retyped", "reshaped", "renamed", "added", "removed")
+    return {
+        "child": stated[1]["tensors"],
+        "parent": stated[0]["tensors"],
+        "shared": {name: list(classes[name]) for name in names},
+    }
 
 
 def opening(value: int, seq: int = 5) -> Opening:
@@ -444,6 +521,8 @@ def examples() -> dict[str, tuple[str, str]]:
         "dataset": ("json", _json(array.as_fields())),
         "sequence": ("json", _json(items.as_fields())),
         "file-leaf": ("json", files.decode() + "\n"),
+        "parents": ("json", _json(parents())),
+        "sharing": ("json", _json(shared())),
         "merkle": (
             "json",
             _json(
@@ -478,10 +557,12 @@ def examples() -> dict[str, tuple[str, str]]:
             TlogProof(3, receipt().ledger.proof, note(4)).encode(),
         ),
         "fork-proof": ("json", fork()),
+        "compliance-statement": ("json", report_statement()),
         "beacon": ("json", sign_beacon(beacon(), LEDGER).decode() + "\n"),
         "seed": ("json", _json(drawn())),
         "account": ("json", account().encode().decode() + "\n"),
         "roll": ("json", roll().encode().decode() + "\n"),
+        "approval": ("json", approval()),
         "bitcoin-transaction": ("hex", _hex(bytes.fromhex(told["transaction"]))),
         "bitcoin-merkle-block": ("hex", _hex(bytes.fromhex(told["merkle_block"]))),
         "bitcoin-view-call": ("hex", _hex(view_call(told, payload[4:]))),

@@ -52,7 +52,7 @@ class PaperChain:
         return 0
 
     def identity(self) -> Identity:
-        return Identity(self.name, {}, None, None, None)
+        return Identity(self.name, {"chain_id": CHAIN_ID}, None, None, None)
 
     def next_nonce(self) -> int:
         return 0

@@ -15,7 +15,7 @@ from provenance.tickets import Ticket
 from provenance.tracker import ProvenanceTracker
 from provenance_devnet import ServerState
 
-WALKS: Final = ("approvals", "cross", "fresh_seed", "runs")
+WALKS: Final = ("approvals", "cross", "fresh_seed", "lineage", "runs", "compliance")
 """Modules of this package, in the order of docs/guides."""
 
 
