@@ -1,6 +1,6 @@
 """What persons sign before a final root is anchored.
 
-docs/FORMAT.md, section 10.9: which head of which ledger goes on which chain, and which runs it
+docs/FORMAT.md, section 10.10: which head of which ledger goes on which chain, and which runs it
 makes final there.
 """
 

@@ -97,7 +97,7 @@ def count(by: Mapping[str, str], envelope: Envelope, file: str) -> Count:
 @dataclass(frozen=True, slots=True)
 class TrustApproval:
     """That the section ``trust`` of a configuration is as it is, to the end of the day ``until``
-    (UTC); None: for ever. docs/FORMAT.md, section 10.10.
+    (UTC); None: for ever. docs/FORMAT.md, section 10.11.
 
     Attributes:
         digest: SHA-256 of the section in JCS (RFC 8785), 32 bytes.

@@ -1,5 +1,5 @@
 """Check (8), whether persons approved it: the statements that anchors waited for, by their
-signatures (docs/FORMAT.md, 10.9)."""
+signatures (docs/FORMAT.md, 10.10)."""
 
 from __future__ import annotations
 

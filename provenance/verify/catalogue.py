@@ -119,7 +119,8 @@ CHECKS: Final[tuple[Check, ...]] = (
         "content matches the recorded digests",
         "The data and weights at hand are those that the records name; the root of each record of "
         "weights is that of the tensors it states; the initial weights are of the run that it says "
-        "it continues, where that one was given too (--parent).",
+        "it continues, and no tensor contradicts another role that it states, where that run was "
+        "given too (--parent).",
         "Anything about content that is not at hand.",
     ),
     Check(

@@ -1,4 +1,4 @@
-"""Who approved that a final root is anchored, read by a stranger: docs/FORMAT.md, 10.6 and 10.9.
+"""Who approved that a final root is anchored, read by a stranger: docs/FORMAT.md, 10.6 and 10.10.
 
 Imports nothing of the program that it checks. It raises where a claim does not hold.
 """

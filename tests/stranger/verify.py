@@ -1,10 +1,10 @@
 """A stranger's verifier of evidence bundles: written from docs/FORMAT.md, from nothing else.
 
-``python tests/stranger/verify.py BUNDLE [--key VKEY]`` reads a folder or a zip and prints one
-line for each thing that does not hold, each with the name of a file; exit status 1 if there
-is one. Standard library and ``cryptography`` only. It asks no network.
-
-Over 400 lines: one walk through all files of a bundle.
+``python tests/stranger/verify.py BUNDLE [--key VKEY] [--parent BUNDLE] ...`` reads a folder or a
+zip and prints one line for each thing that does not hold, each with the name of a file; exit status
+1 if there is one. Of a parent it prints what the two share. Standard library and ``cryptography``
+only. It asks no network. With ``--report FOLDER`` and ``--signer KEY`` it also checks a compliance
+report about the run.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import sys
 import zipfile
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -23,9 +23,10 @@ import evidence as chain
 import hidden
 import producers as signed
 from budgets import check_budgets
+from compliance import check_report
 from cross import agreement
 from cryptography.exceptions import InvalidSignature
-from files import Files, load
+from files import KEYS, NAME, RECEIPT, Files, load, no_flags, seal_label
 from formats import (
     CONTROL,
     LEAVES,
@@ -44,46 +45,18 @@ from formats import (
     unbase64,
     unhex,
 )
+from lineage import check_parent
 from roll import check_roll
 from seeds import check_seeds
 from shards import check_epochs, check_state
 from statement import check_statement
 
-PART = "[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}"
 TREE = ("data/", "model/", "training/")
-NAME = re.compile(f"(?:{PART}/){{0,11}}{PART}")
-KEYS = {
-    "producers": "producer certificate statements", "statements": "count signature",
-    "records": "path kind epoch rank producer seq ts digest withheld",
-    "entries": "index phase epoch root anchor created_at coverage",
-    "inclusions": "index size proof", "consistencies": "old_size new_size proof",
-    "anchors": "network size root state transaction_id reason height depth block_time",
-    "equivocations": "producer seq digest seen_at proof withheld",
-    "parked": "id reason size parked_at",
-}  # fmt: skip
-RECEIPT = {
-    None: "v run phase epoch root ledger head anchor evidence", "ledger": "index size root proof",
-    "anchor": "network state transaction_id payload height block_hash depth block_time"
-    " confirmed_at",
-}  # fmt: skip
 WRONG = (ValueError, KeyError, TypeError, IndexError, AttributeError, ArithmeticError,
          RecursionError, InvalidSignature)  # fmt: skip
 
 
 # --- the bundle (section 9) --------------------------------------------------------------
-
-
-def no_flags(value: Any, but: Collection[str] = (), at: str = "") -> None:
-    """A flag stands where one is expected alone: it equals 0 or 1 in this language."""
-    need(at in but or not isinstance(value, bool), f"{at}: a flag")
-    for key, inner in value.items() if isinstance(value, dict) else ():
-        no_flags(inner, but, key)
-    for inner in value if isinstance(value, list) else ():
-        no_flags(inner, but, at)
-
-
-def seal_label(entry: dict[str, Any]) -> str:
-    return str(entry["phase"]) + ("" if entry["epoch"] is None else f"-{entry['epoch']}")
 
 
 class Bundle:
@@ -397,8 +370,17 @@ class Bundle:
 
 def main(arguments: list[str]) -> int:
     path, *rest = arguments
+    options = dict(zip(rest[::2], rest[1::2], strict=True))
     try:
-        bundle = Bundle(load(Path(path)), rest[1] if rest[:1] == ["--key"] else None)
+        bundle = Bundle(load(Path(path)), options.get("--key"))
+        if "--parent" in options:
+            parent = Bundle(load(Path(options["--parent"])), options.get("--key"))
+            bundle.problems += [f"parent: {line}" for line in parent.problems]
+            print(bundle.check("parent", partial(check_parent, bundle, parent)) or "no parent")
+        if "--report" in options:
+            files, signer = load(Path(options["--report"])), options.get("--signer")
+            told = bundle.check("report", partial(check_report, files, bundle.run, signer))
+            bundle.unproven += [f"report: {told}"] if told else []
     except (*WRONG, OSError, zipfile.BadZipFile) as error:
         print(f"{path}: {error}")
         return 1

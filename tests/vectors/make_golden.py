@@ -15,6 +15,9 @@ failed, with weights that could not be hashed. Both on the local file alone.
 ``bundle-v1-approved.zip``: a run on Ethereum whose final root two persons approved.
 
 ``bundle-v1-hidden.zip``: accuracies that records commit to, and three proofs about them.
+
+``bundle-v1-child.zip``: an adapter of the run of ``bundle-v1.zip``, which also names a model; on
+the local file of another ledger.
 """
 
 from __future__ import annotations
@@ -68,12 +71,15 @@ GOLDEN = Path(__file__).parent / "bundle-v1.zip"
 WITHHELD = Path(__file__).parent / "bundle-v1-withheld.zip"
 RANKS = Path(__file__).parent / "bundle-v1-ranks.zip"
 LAUNCH = Path(__file__).parent / "bundle-v1-launch.zip"
+CHILD = Path(__file__).parent / "bundle-v1-child.zip"
 APPROVED = Path(__file__).parent / "bundle-v1-approved.zip"
 HIDDEN = Path(__file__).parent / "bundle-v1-hidden.zip"
 DISCLOSED = ("metrics", "training/epoch/3", "late")
 KEY = Ed25519PrivateKey.from_private_bytes(b"\x07" * 32)
 PUBLIC = KEY.public_key().public_bytes_raw()
-RUN, OTHER, SHARED, LAUNCHED, SILENT = (run_id(PUBLIC, 0x0192F0C12345 + n) for n in range(5))
+RUN, OTHER, SHARED, LAUNCHED, SILENT, ADAPTER = (
+    run_id(PUBLIC, 0x0192F0C12345 + n) for n in range(6)
+)
 IDENTITY = sign_identity(RUN, PUBLIC, Ed25519PrivateKey.from_private_bytes(b"\x06" * 32))
 LEDGER_SEED = b"\x05" * 32
 LEDGER = SignerKey.from_private_bytes("example.org/ledger", LEDGER_SEED)
@@ -90,9 +96,16 @@ class _Transport:
     def publish_acknowledged(self, run: UUID, upto: object, generation: object) -> None: ...
 
 
-def _state(step: int) -> dict[str, Any]:
+def _state(step: int, **more: Any) -> dict[str, Any]:
     weight = (np.arange(6, dtype="<f4").reshape(2, 3) - step) / 8
-    return state_digest({"layer.weight": weight, "steps": np.array(step, "<i8")}).as_fields()
+    own = {"layer.weight": weight, "steps": np.array(step, "<i8")}
+    return state_digest({**own, **more}).as_fields()
+
+
+def _adapter(step: int) -> dict[str, Any]:
+    """Beside the weights of the third epoch."""
+    pair = {"layer.lora_A.weight": (1, 3), "layer.lora_B.weight": (2, 1)}
+    return _state(3, **{name: np.full(shape, step, "<f4") for name, shape in pair.items()})
 
 
 def _before(**config: Any) -> list[Fields]:
@@ -171,14 +184,18 @@ class _Deployment:
 
     Args:
         anchors: The local network's file, to be made.
+        seed: The ledger's key.
     """
 
-    def __init__(self, anchors: Path, networks: tuple[str, ...]) -> None:
-        local = LocalNetwork(LocalSettings(path=anchors), LEDGER_SEED, lambda: float(START + 90))
-        known = {each.name: each for each in (PaperEthereum(), PaperBitcoin(), PaperIpfs(), local)}
+    def __init__(self, anchors: Path, networks: tuple[str, ...], seed: bytes = LEDGER_SEED) -> None:
+        self.ledger = SignerKey.from_private_bytes(LEDGER.verifier.name, seed)
+        local = LocalNetwork(LocalSettings(path=anchors), seed, lambda: float(START + 90))
+        known: dict[str, Any] = {
+            each.name: each for each in (PaperEthereum(), PaperBitcoin(), PaperIpfs(), local)
+        }
         self.networks = [known[name] for name in networks]
         self.store = SqlStore.open("sqlite://")
-        self.policy = SealPolicy(networks, LEDGER, grace_s=60.0)
+        self.policy = SealPolicy(networks, self.ledger, grace_s=60.0)
         self.ticks, self.owners = count(START + 100), count()
         self.conditions: tuple[Condition, ...] = ()
 
@@ -198,7 +215,7 @@ class _Deployment:
                 next(self.ticks)
 
     def evidence(self, run: UUID) -> RunEvidence:
-        found = from_store(self.store, run, LEDGER.verifier)
+        found = from_store(self.store, run, self.ledger.verifier)
         self.store.close()
         return found
 
@@ -336,6 +353,26 @@ def hidden_evidence(anchors: Path) -> RunEvidence:
     return replace(evidence, attachments=attachments)
 
 
+def child_evidence(anchors: Path, root: bytes) -> RunEvidence:
+    """Of a run that trained an adapter beside the weights of `RUN`, which has the root."""
+    made = _Deployment(anchors, ("local",), b"\x04" * 32)
+    run = {"run": str(RUN), "epoch": 3, "role": "adapter-of", "root": root.hex()}
+    model = {"model": f"hf:example/net@{'0c' * 20}", "role": "merged", "algorithm": "blake3"}
+    before = _before(parent=[run, {**model, "weights": _state(0)["root"]}])
+    before[3] = (Kind.WEIGHTS, None, _adapter(0))
+    events = [
+        *before,
+        (Kind.METRICS, 1, {"metrics": {"loss": 0.0625}}),
+        (Kind.STATE, 1, _adapter(1)),
+        (Kind.RESULTS, None, {"results": {"accuracy": 0.95}, "epochs": 1}),
+        _seal("after"),
+    ]
+    end = _end(events, "finished")
+    made.bring(_batch([*events, end], [], run=ADAPTER, producer=8, start=START + 200))
+    made.anchor()
+    return made.evidence(ADAPTER)
+
+
 def make(folder: Path) -> None:
     """Write all bundles."""
     with tempfile.TemporaryDirectory() as scratch:
@@ -344,12 +381,14 @@ def make(folder: Path) -> None:
         launched = launched_evidence(Path(scratch) / "launched.jsonl")
         approved = approved_evidence(Path(scratch) / "approved.jsonl")
         hidden = hidden_evidence(Path(scratch) / "hidden.jsonl")
+        child = child_evidence(Path(scratch) / "child.jsonl", found.entries[-1].root)
     write_bundle(found, folder / GOLDEN.name, ots=True)
     write_bundle(withhold(found, DISCLOSED), folder / WITHHELD.name, ots=True)
     write_bundle(ranks, folder / RANKS.name)
     write_bundle(launched, folder / LAUNCH.name)
     write_bundle(approved, folder / APPROVED.name)
     write_bundle(hidden, folder / HIDDEN.name)
+    write_bundle(child, folder / CHILD.name)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from provenance.settings.approval_files import last_day
 from provenance.settings.key_files import IDENTITY, read_seed
 
 _OUTPUTS: Final[Mapping[str, Callable[[Decision], bytes]]] = {
-    "sarif": outputs.sarif, "junit": outputs.junit, "card": outputs.model_card,
+    "sarif": outputs.sarif, "junit": outputs.junit, "card": outputs.card,
     "annotations": outputs.oci_annotations,
 }  # fmt: skip
 
