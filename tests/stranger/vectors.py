@@ -15,6 +15,7 @@ import blake3
 import evidence as chain
 import hidden
 import msgpack
+import owners
 import producers as signed
 from approvals import check_approval, open_envelope
 from compliance import check_report
@@ -44,7 +45,7 @@ from formats import (
     unbase64,
     unhex,
 )
-from lineage import read_parents, shared
+from lineage import check_examples
 from roll import account_root, check_roll
 from run_proof import check_run_proof
 from seeds import seed_of
@@ -176,15 +177,7 @@ def contents(look: Examples) -> None:
     file = {"digest": f"sha256:{sha256(b'abc').hex()}", "path": "a/b.txt", "size": 3}
     need(canonical(file) == look.exact("file-leaf"), "the file's leaf")
     need(content_digest("sha3-256", b"") and content_digest("blake2b", b""), "other algorithms")
-
-
-def parents(look: Examples) -> None:
-    named, told = look.json("parents"), look.json("sharing")
-    need(read_parents({"parent": named}) == named, "the parents")
-    states = []
-    for side in ("child", "parent"):
-        states.append({t["name"]: {"whole": t["shape"], "at": "", **t} for t in told[side]})
-    need(shared(*states) == told["shared"], "what the states share")
+    check_examples(look.json("parents"), look.json("sharing"))
 
 
 def element(text: bytes, label: int) -> bytes:
@@ -375,25 +368,8 @@ def networks(look: Examples) -> None:
     need(included(look.hex("run-root-after"), 3, size, proof)[0] == root, "the tlog-proof's root")
 
 
-def hidden_numbers(look: Examples) -> None:
-    keys, told = look.json("keys"), look.json("commitment")
-    for name, point in look.json("generators").items():
-        need(hidden.encode(hidden.generator(name)).hex() == point, f"the generator {name}")
-    info = b"ml-provenance/blinding/v1"
-    key = HKDF(SHA256(), 32, None, info).derive(bytes.fromhex(keys["run_key_seed"]))
-    need(key.hex() == told["blinding_key"], "the key of blindings")
-    producer, value = bytes.fromhex(keys["producer"]), told["value"]
-    blinding = hidden.blinding(key, producer, 5, value, "loss")
-    need(blinding == int(told["blinding"], 16), "the blinding")
-    point = hidden.total([(value, hidden.G), (blinding, hidden.generator("blinding"))])
-    need(hidden.encode(point).hex() == told["point"], "the commitment")
-    for name in ("proof-at-least", "proof-equals"):
-        numbers = hidden.check_file(look.exact(name))
-        need(numbers[0]["point"] == told["point"], name)
-
-
-CHECKS = (records, spool, signatures, contents, parents, trees, runs, heads, forks, rolls, seeds,
-          reports, approved, networks, hidden_numbers)  # fmt: skip
+CHECKS = (records, spool, signatures, contents, trees, runs, heads, forks, rolls, seeds, reports,
+          approved, networks, hidden.examples, owners.examples)  # fmt: skip
 
 
 def check(folder: Path) -> set[str]:
