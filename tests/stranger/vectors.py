@@ -13,13 +13,15 @@ from typing import Any
 
 import blake3
 import evidence as chain
-import hidden
 import msgpack
-import owners
 import producers as signed
-from approvals import check_approval
-from compliance import check_report
-from cross import check_view
+from beyond import hidden, owners
+from beyond.approvals import check_approval, open_envelope
+from beyond.compliance import check_report
+from beyond.cross import check_view
+from beyond.lineage import check_examples
+from beyond.roll import account_root, check_roll
+from beyond.seeds import seed_of
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
@@ -45,10 +47,7 @@ from formats import (
     unbase64,
     unhex,
 )
-from lineage import read_parents, shared
-from roll import account_root, check_roll
 from run_proof import check_run_proof
-from seeds import seed_of
 from shards import check_tensor
 
 
@@ -177,15 +176,7 @@ def contents(look: Examples) -> None:
     file = {"digest": f"sha256:{sha256(b'abc').hex()}", "path": "a/b.txt", "size": 3}
     need(canonical(file) == look.exact("file-leaf"), "the file's leaf")
     need(content_digest("sha3-256", b"") and content_digest("blake2b", b""), "other algorithms")
-
-
-def parents(look: Examples) -> None:
-    named, told = look.json("parents"), look.json("sharing")
-    need(read_parents({"parent": named}) == named, "the parents")
-    states = []
-    for side in ("child", "parent"):
-        states.append({t["name"]: {"whole": t["shape"], "at": "", **t} for t in told[side]})
-    need(shared(*states) == told["shared"], "what the states share")
+    check_examples(look.json("parents"), look.json("sharing"))
 
 
 def element(text: bytes, label: int) -> bytes:
@@ -328,6 +319,12 @@ def approved(look: Examples) -> None:
     seeds = [Ed25519PrivateKey.from_private_bytes(each * 32) for each in (b"\x02", b"\x03")]
     known = [seed.public_key().public_bytes_raw().hex() for seed in seeds]
     need(sorted(keys) == sorted(known), "the approvers")
+    payload, keys = open_envelope(look.exact("trust-approval"))
+    stated = parse(payload)
+    section = canonical({"trainers": {"research": keys[0]}})
+    subject = {"name": "trust", "digest": {"sha256": sha256(section).hex()}}
+    need(stated["subject"] == [subject] and canonical(stated) == payload, "the trust section")
+    need(stated["predicate"] == {"for": "trust", "until": "2027-01-31"}, "its predicate")
 
 
 def networks(look: Examples) -> None:
@@ -370,8 +367,8 @@ def networks(look: Examples) -> None:
     need(included(look.hex("run-root-after"), 3, size, proof)[0] == root, "the tlog-proof's root")
 
 
-CHECKS = (records, spool, signatures, contents, parents, trees, runs, heads, forks, rolls, seeds,
-          reports, approved, networks, hidden.examples, owners.examples)  # fmt: skip
+CHECKS = (records, spool, signatures, contents, trees, runs, heads, forks, rolls, seeds, reports,
+          approved, networks, hidden.examples, owners.examples)  # fmt: skip
 
 
 def check(folder: Path) -> set[str]:
