@@ -118,12 +118,9 @@ def load(
     chain, trust, identity = map(whole.child, ("blockchain", "trust", "identity"))
     weights = whole.child("weight_digests")
     verification, teams = whole.child("verification"), whole.child("teams")
-    has_archive = whole.raw.get("archive") is not None
-    archive = whole.child("archive")
-    commits = whole.raw.get("commitments") is not None
-    commitments = whole.child("commitments")
-    has_approvals = whole.raw.get("approvals") is not None
-    approvals = whole.child("approvals")
+    archive, commitments, approvals = map(
+        whole.optional_child, ("archive", "commitments", "approvals")
+    )
     for name in ("redis_url", "broker_url", "database_url", "team", "identity_key_file"):
         whole.raw[name] = os.environ.get(f"PROVENANCE_{name.upper()}") or whole.raw.get(name)
     settings = replace(whole.read(Settings, base_dir=base), base_dir=base)  # as it was given
@@ -131,7 +128,7 @@ def load(
     for url, read in ((settings.redis_url, stream_address), (settings.broker_url, broker_address)):
         if url is not None:
             read(settings)
-    approved_by = _approvals(approvals) if has_approvals else None
+    approved_by = _approvals(approvals) if approvals else None
     if approved_by is not None and approved_by.trust is not None:
         from provenance.settings.approval_files import require_approved  # others need none of it
 
@@ -143,12 +140,12 @@ def load(
         database_url=fixed_url(settings.database_url) or own_database,
         ledger_key_file=settings.key_file,
         weight_digests=weights.read(WeightSettings),
-        commitments=commitments.read(CommitmentSettings) if commits else None,
+        commitments=commitments.read(CommitmentSettings) if commitments else None,
         blockchain=_blockchain(chain, base, secrets),
         trust=trusted,
         teams=_teams(teams, trusted.trainers),
         verification=_verification(verification),
-        archive=archive.read(ArchiveSettings) if has_archive else None,
+        archive=archive.read(ArchiveSettings) if archive else None,
         approvals=approved_by,
         identity=_identity(identity, settings),
         training=recorded.values,
