@@ -7,7 +7,7 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
@@ -27,7 +27,6 @@ _MAX_VALUES = 100_000
 BASE_DIR = ("base_dir", "the path of a folder")
 """Its key, and what is expected, in messages."""
 S = TypeVar("S", bound=Section)
-T = TypeVar("T")
 
 
 class JsonObject:
@@ -65,11 +64,11 @@ class JsonObject:
         raw = self.raw.pop(key, None)
         return JsonObject({} if raw is None else raw, self.key(key), self.source)
 
-    def optional(self, key: str, read: Callable[[JsonObject], T]) -> T | None:
-        """What ``read`` makes of the object under a key, taken out; None where there is none."""
-        is_there = self.raw.get(key) is not None
-        inner = self.child(key)
-        return read(inner) if is_there else None
+    def optional_child(self, key: str) -> JsonObject | None:
+        """The object under a key, taken out; None where it is absent or null."""
+        given = self.raw.get(key) is not None
+        child = self.child(key)
+        return child if given else None
 
     def read(self, cls: type[S], **also: object) -> S:
         """The object as a section; ``also`` sets fields that JSON does not.
