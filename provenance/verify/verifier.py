@@ -37,6 +37,7 @@ from provenance.verify.catalogue import (
     COMPLETE,
     ETHEREUM_HEADERS,
     HEADER_SOURCE,
+    ITEM_SETS,
     LIMITS,
     NETWORK_LIMITS,
     NOBODY_KNOWN,
@@ -47,6 +48,7 @@ from provenance.verify.checks.attachments import check_attachments
 from provenance.verify.checks.completeness import check_completeness
 from provenance.verify.checks.content import (
     check_content,
+    check_item_sets,
     check_states,
     note_left_out,
     note_not_recorded,
@@ -132,6 +134,7 @@ def verify(
     anchors = check_networks(evidence, receipts, nodes, headers, trust, findings)  # (8) (9)
     check_content(records, content, findings)  # (10)
     check_states(records, findings)
+    check_item_sets(records, findings)
     check_reused(records, findings)
     note_not_recorded(records, findings)
     note_left_out(records, findings)
@@ -191,6 +194,8 @@ def _limits(
         for result in findings.results()
         if result.status is Status.UNCHECKED
     ]
+    if findings.item_sets:
+        lines.append(f"{ITEM_SETS}: {', '.join(findings.item_sets)}")
     if evidence.state != "sealed" and not findings.failed(COMPLETE):
         is_open = state.state == "running"
         stopped = f"What else the run had to do: it stopped, {state.line}, and may go on."

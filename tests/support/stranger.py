@@ -9,11 +9,11 @@ from types import ModuleType
 from tests.support.paths import STRANGER
 
 
-def load() -> ModuleType:
-    """``tests/stranger/verify.py``; the names of its modules stay free for others."""
+def load(name: str = "verify") -> ModuleType:
+    """``tests/stranger/<name>.py``; the names of its modules stay free for others."""
     sys.path.insert(0, str(STRANGER))
     try:
-        return importlib.import_module("verify")
+        return importlib.import_module(name)
     finally:
         sys.path.remove(str(STRANGER))
         for path in STRANGER.glob("*.py"):

@@ -1,0 +1,1 @@
+"""Commands of the capabilities beyond recording, anchoring and verifying."""
