@@ -165,7 +165,9 @@ def _stated(run: UUID, split: Split, record: RecordFile) -> StatedSet | None:
     body = record.decoded.body
     items = ItemSet.of(body, record.path)
     is_table = body.get("kind") == "table"
-    return items and StatedSet(run, split, record.path, record.digest, items, is_table)
+    if items is None:
+        return None
+    return StatedSet(run, split, record.path, record.digest, items, is_table)
 
 
 def prove(

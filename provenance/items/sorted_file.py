@@ -91,6 +91,7 @@ class DigestSorter:
         file = self._open.enter_context(tempfile.TemporaryFile(dir=self._folder))  # noqa: SIM115  closed at the end  # noqa: SIM115  closed with the sorter
         ascending = _ascending(np.frombuffer(digests, "S32"))
         _put(file, ascending)
+        file.flush()
         counts = np.bincount(ascending.view(np.uint8)[::HASH_SIZE], minlength=256)
         return _Run(file, np.concatenate([[0], np.cumsum(counts)]))
 

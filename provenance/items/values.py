@@ -146,7 +146,7 @@ def _in_form(
         except UnicodeDecodeError as error:
             raise InputError(f"{where}: found bytes that are not UTF-8, expected a text") from error
     if node.dtype.startswith("TS[") and "," not in node.dtype:
-        unit = node.dtype[3:-1]
+        unit: Any = node.dtype[3:-1]
         return _exactly(where, node, value, lambda: np.datetime64(value, unit))
     if (wanted := _NUMPY.get(node.dtype)) is None or isinstance(value, bytes):
         return str(value) if isinstance(value, _Text) else value

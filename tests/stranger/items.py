@@ -56,10 +56,10 @@ def root_of(shown: dict[int, bytes], first: int, end: int, siblings: list[bytes]
         need(siblings, "siblings are missing")
         return siblings.pop(0)
     if end - first == 1:
-        return leaf(shown[first])
+        return bytes(leaf(shown[first]))
     middle = first + (1 << (end - first - 1).bit_length() - 1)
     left = root_of(shown, first, middle, siblings)
-    return node(left, root_of(shown, middle, end, siblings))
+    return bytes(node(left, root_of(shown, middle, end, siblings)))
 
 
 def claimed(data: bytes, run: str, bodies: dict[str, Any], items: list[bytes]) -> list[bool]:
@@ -73,29 +73,29 @@ def claimed(data: bytes, run: str, bodies: dict[str, Any], items: list[bytes]) -
     need(canonical(proof) == data and set(proof) == PROOF, "no proof in canonical form")
     need(canonical(proof["v"]) == b"1" and proof["run"] == run, "another version, or run")
     need(proof["claim"] in ("in", "not-in") and proof["split"] in ("train", "test"), "no claim")
-    path, body = next(
-        ((place, body) for place, (digest, body) in bodies.items() if digest == proof["record"]),
-        ("", {}),
-    )
+    path, body = "", dict[str, Any]()
+    for place, (digest, stated) in bodies.items():
+        if digest == proof["record"]:
+            path, body = place, stated
     need(path.startswith(f"data/{proof['split']}/") and "items" in body, "no such record")
-    stated, key = body["items"], unhex(proof["key"], 32)
+    own, key = body["items"], unhex(proof["key"], 32)
     commitment = sha256(b"ml-provenance/item-key/v1\0" + key).hex()
-    need(commitment == stated["key"], "another key")
-    size, digests, places = stated["size"], hashes(proof["digests"]), list[int]()
+    need(commitment == own["key"], "another key")
+    size, digests, places = own["size"], hashes(proof["digests"]), list[int]()
     shown: dict[int, bytes] = {}
     leaves = -(-size // 4)
     last = -1
     for at in proof["leaves"]:
         need(type(at) is int and last < at < leaves, "leaves that are none, or out of order")
-        own = range(4 * at, min(4 * at + 4, size))
-        shown[at] = b"".join(digests[len(places) : len(places) + len(own)])
-        places += own
+        end = min(4 * at + 4, size)
+        shown[at] = b"".join(digests[len(places) : len(places) + end - 4 * at])
+        places += range(4 * at, end)
         last = at
     need(len(digests) == len(places), "more or fewer digests than the leaves have")
     need(sorted(set(digests)) == digests, "digests that do not ascend")
     siblings = hashes(proof["siblings"])
     root = root_of(shown, 0, leaves, siblings) if leaves else sha256(b"")
-    need(not siblings and f"mth-sha256:{root.hex()}" == stated["root"], "another root")
+    need(not siblings and f"mth-sha256:{root.hex()}" == own["root"], "another root")
     found = []
     for item in items:
         digest = blake3(item, key=key).digest()
