@@ -40,6 +40,7 @@ from formats import (
     unbase64,
     unhex,
 )
+from items import check_set, claimed
 from run_proof import check_run_proof
 from shards import check_tensor
 
@@ -169,6 +170,24 @@ def contents(look: Examples) -> None:
     file = {"digest": f"sha256:{sha256(b'abc').hex()}", "path": "a/b.txt", "size": 3}
     need(canonical(file) == look.exact("file-leaf"), "the file's leaf")
     need(content_digest("sha3-256", b"") and content_digest("blake2b", b""), "other algorithms")
+
+
+def item_sets(look: Examples) -> None:
+    key = bytes([8]) * 32
+    head = tensor_header("[]", "U8", [2])
+    need(look.hex("item") == head + bytes([0, 1]), "the item")
+    data = look.exact("item-record")
+    record = parse(data)
+    need(canonical(record) == data, "the record is not canonical")
+    check_set(record)
+    rows = [head + bytes([2 * at, 2 * at + 1]) for at in range(6)]
+    digests = sorted(blake3.blake3(row, key=key).digest() for row in rows)
+    root = mth([b"".join(digests[:4]), b"".join(digests[4:])])
+    need(record["body"]["items"]["root"] == f"mth-sha256:{root.hex()}", "the set's root")
+    bodies = {"data/train/0": (sha256(data).hex(), record["body"])}
+    proof, asked = look.exact("item-proof"), [head + bytes([9, 9]), *rows]
+    found = claimed(proof, look.json("keys")["run"], bodies, asked)
+    need(found == [True, *[False] * 6], "the proof about items")
 
 
 def element(text: bytes, label: int) -> bytes:
@@ -302,7 +321,7 @@ def networks(look: Examples) -> None:
     need(included(look.hex("run-root-after"), 3, size, proof)[0] == root, "the tlog-proof's root")
 
 
-CHECKS = (records, spool, signatures, contents, trees, runs, heads, forks, networks)
+CHECKS = (records, spool, signatures, contents, item_sets, trees, runs, heads, forks, networks)
 
 
 def check(folder: Path) -> set[str]:

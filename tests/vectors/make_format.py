@@ -30,6 +30,7 @@ from provenance.chains.ethereum.contract import store_call
 from provenance.chains.local import LocalNetwork
 from provenance.fingerprint.arrays import block_header, tensor_header
 from provenance.fingerprint.datasets import dataset_digest
+from provenance.fingerprint.elements import element_bytes
 from provenance.fingerprint.file_tree import FileLeaf
 from provenance.fingerprint.hashers import HashFactory
 from provenance.fingerprint.shards import HeldState
@@ -37,6 +38,7 @@ from provenance.fingerprint.tensors import state_digest, tensor_digest
 from provenance.formats import merkle
 from provenance.formats.checkpoint import Head, sign_head
 from provenance.formats.event import Event, SegmentHeader, frame, record_of
+from provenance.formats.item_set import ItemProof
 from provenance.formats.merkle import Frontier
 from provenance.formats.note import SignerKey
 from provenance.formats.opentimestamps.file import TimestampFile
@@ -56,6 +58,8 @@ from provenance.formats.run_tree.tree import MLProvenanceMerkleTree
 from provenance.formats.run_tree.walk import RunWalk
 from provenance.formats.tlog.fork import ForkProof, ForkSide
 from provenance.formats.tlog.proof import TlogProof
+from provenance.items.folder import ItemFolder
+from provenance.items.proving import StatedSet, prove
 from provenance.ports.values import anchor_payload
 from provenance.proofs.ipfs.cid import raw_cid
 from provenance.settings import LocalSettings
@@ -271,6 +275,24 @@ def receipt() -> Receipt:
     )
 
 
+def items() -> tuple[bytes, Record, ItemProof]:
+    """An item, a record with an item set, and a proof that a row is not in it."""
+    rows = np.arange(12, dtype="<u1").reshape(6, 2)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = ItemFolder(Path(scratch), RUN)
+        folder.path("train", "key").parent.mkdir(parents=True)
+        folder.path("train", "key").touch(0o600)
+        folder.path("train", "key").write_text(f"{'08' * 32}\n")
+        own = folder.record("train", rows)
+        body = {**dataset_digest(rows).as_fields(), "items": own.as_fields()}
+        record = record_of(Event(0, Kind.DATA_TRAIN, None, 0, START_NS, body), HEADER, SALT_KEY)
+        digest = record_digest(record.encode())
+        stated = StatedSet(RUN, "train", "data/train/0", digest, own, is_table=False)
+        _, proof = prove(stated, folder, "not-in", [("[9,9]", [9, 9])])
+    assert proof is not None
+    return element_bytes(rows[0], "row 0"), record, proof
+
+
 def examples() -> dict[str, tuple[str, str]]:
     """Each example's language and text, by name."""
     events, made = story(), records()
@@ -290,7 +312,8 @@ def examples() -> dict[str, tuple[str, str]]:
     ]
     table = np.arange(6, dtype="<u1").reshape(3, 2)
     array = dataset_digest(table, HashFactory("sha256"))
-    items = dataset_digest(
+    item, item_record, item_proof = items()
+    sequence = dataset_digest(
         [{"text": "hi", "label": 1}, {"text": "", "label": 0}], HashFactory("sha256")
     )
     files = FileLeaf("a/b.txt", 3, HashFactory("sha256").digest(b"abc")).data()
@@ -349,7 +372,10 @@ def examples() -> dict[str, tuple[str, str]]:
         "shards": ("json", _json([part["tensors"][0] for part in parts])),
         "block-header": ("hex", _hex(block_header("0", "U8", (3, 2), (0, 3), 0))),
         "dataset": ("json", _json(array.as_fields())),
-        "sequence": ("json", _json(items.as_fields())),
+        "sequence": ("json", _json(sequence.as_fields())),
+        "item": ("hex", _hex(item)),
+        "item-record": ("json", item_record.encode().decode() + "\n"),
+        "item-proof": ("json", item_proof.encode().decode() + "\n"),
         "file-leaf": ("json", files.decode() + "\n"),
         "merkle": (
             "json",

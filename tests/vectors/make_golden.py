@@ -11,6 +11,9 @@ on all four networks. ``bundle-v1-withheld.zip`` discloses metrics and the third
 ``bundle-v1-ranks.zip``: two ranks, of which one is started again; steps, an artifact, a note, the
 budgets of an accountant. ``bundle-v1-launch.zip``: the run of one rank of a launch alone, which
 failed, with weights that could not be hashed. Both on the local file alone.
+
+``bundle-v1-items.zip``: a run with item sets, on the local file; ``items-v1-proof.json`` that none
+of the test data's items is in its train data.
 """
 
 from __future__ import annotations
@@ -38,11 +41,14 @@ from provenance.evidence.run_evidence import RunEvidence
 from provenance.fingerprint.datasets import dataset_digest
 from provenance.fingerprint.tensors import state_digest
 from provenance.formats.event import Event, SegmentHeader, record_of
+from provenance.formats.item_set import ItemProof
 from provenance.formats.note import SignerKey
 from provenance.formats.producers.batch import sign_batch
 from provenance.formats.producers.certificate import run_id, sign_identity
 from provenance.formats.producers.statement import chain_on, chain_start
 from provenance.formats.record import Kind, record_digest
+from provenance.items.folder import ItemFolder
+from provenance.items.proving import owned_set, prove
 from provenance.ledger.ingest import ingest
 from provenance.ledger.seal import SealPolicy
 from provenance.ports.transport import Delivery
@@ -55,10 +61,15 @@ GOLDEN = Path(__file__).parent / "bundle-v1.zip"
 WITHHELD = Path(__file__).parent / "bundle-v1-withheld.zip"
 RANKS = Path(__file__).parent / "bundle-v1-ranks.zip"
 LAUNCH = Path(__file__).parent / "bundle-v1-launch.zip"
+ITEMS = Path(__file__).parent / "bundle-v1-items.zip"
+ITEMS_PROOF = Path(__file__).parent / "items-v1-proof.json"
+TEST_ITEMS = [{"label": at % 2, "text": f"test {at}"} for at in range(10)]
 DISCLOSED = ("metrics", "training/epoch/3", "late")
 KEY = Ed25519PrivateKey.from_private_bytes(b"\x07" * 32)
 PUBLIC = KEY.public_key().public_bytes_raw()
-RUN, OTHER, SHARED, LAUNCHED = (run_id(PUBLIC, 0x0192F0C12345 + number) for number in range(4))
+RUN, OTHER, SHARED, LAUNCHED, ASKED = (
+    run_id(PUBLIC, 0x0192F0C12345 + number) for number in range(5)
+)
 IDENTITY = sign_identity(RUN, PUBLIC, Ed25519PrivateKey.from_private_bytes(b"\x06" * 32))
 LEDGER_SEED = b"\x05" * 32
 LEDGER = SignerKey.from_private_bytes("example.org/ledger", LEDGER_SEED)
@@ -268,16 +279,43 @@ def launched_evidence(anchors: Path) -> RunEvidence:
     return made.evidence(LAUNCHED)
 
 
+def items_evidence(scratch: Path) -> tuple[RunEvidence, ItemProof]:
+    """Of a run over texts, of which one stands twice, and the proof about its test data."""
+    made, kept = _Deployment(scratch / "items.jsonl", ("local",)), ItemFolder(scratch, ASKED)
+    train = [{"label": at % 2, "text": f"näive {at % 50}"} for at in range(51)]
+    events = _before()
+    for at, (split, rows) in enumerate((("train", train), ("test", TEST_ITEMS))):
+        key = kept.path(split, "key")  # type: ignore[arg-type]  # one of the two
+        key.parent.mkdir(parents=True, exist_ok=True)
+        key.touch(0o600)
+        key.write_text(f"{bytes([8 + at] * 32).hex()}\n")
+        kind, _, fields = events[at]
+        own = kept.record(split, rows)  # type: ignore[arg-type]  # one of the two
+        fields = {**dataset_digest(rows).as_fields(), "items": own.as_fields()}
+        events[at] = kind, None, fields
+    events += [(Kind.METRICS, 1, {"metrics": {"loss": 1.0}}), _seal("after")]
+    made.bring(_batch([*events, _end(events, "finished")], [], run=ASKED, producer=7))
+    made.anchor()
+    found = made.evidence(ASKED)
+    asked = ((row["text"], row) for row in TEST_ITEMS)
+    _, proof = prove(owned_set(found, kept, "train"), kept, "not-in", asked)
+    assert proof is not None
+    return found, proof
+
+
 def make(folder: Path) -> None:
     """Write all bundles."""
     with tempfile.TemporaryDirectory() as scratch:
         found = evidence(Path(scratch) / "all.jsonl")
         ranks = ranks_evidence(Path(scratch) / "ranks.jsonl")
         launched = launched_evidence(Path(scratch) / "launched.jsonl")
+        items, proof = items_evidence(Path(scratch))
     write_bundle(found, folder / GOLDEN.name, ots=True)
     write_bundle(withhold(found, DISCLOSED), folder / WITHHELD.name, ots=True)
     write_bundle(ranks, folder / RANKS.name)
     write_bundle(launched, folder / LAUNCH.name)
+    write_bundle(items, folder / ITEMS.name)
+    (folder / ITEMS_PROOF.name).write_bytes(proof.encode())
 
 
 if __name__ == "__main__":
