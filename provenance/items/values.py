@@ -8,10 +8,10 @@ never in a set, so "it was not in the data" would be true and say nothing.
 from __future__ import annotations
 
 import csv
-import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -134,8 +134,10 @@ def _in_form(
     where: str, value: Any, path: tuple[int | str, ...], nodes: Mapping[str, FormNode], table: bool
 ) -> Any:
     node = nodes.get(canonical_json(list(path)).decode())
-    if node is None or value is None or (table and value != value):
-        return value if node is None else None
+    if node is None or value is None:
+        return value
+    if table and isinstance(value, float | np.floating) and value != value:
+        return None
     if node.dtype == "LIST" and isinstance(value, list | tuple):
         return [_in_form(where, v, (*path, at), nodes, table) for at, v in enumerate(value)]
     if node.dtype == "DICT" and isinstance(value, Mapping):
@@ -151,8 +153,18 @@ def _in_form(
     if (wanted := _NUMPY.get(node.dtype)) is None or isinstance(value, bytes):
         return str(value) if isinstance(value, _Text) else value
     if isinstance(value, _Text):
-        value = json.loads(value.lower()) if value.lower() in ("true", "false") else float(value)
+        value = _number(value)
     return _exactly(where, node, value, lambda: np.asarray(value).astype(wanted))
+
+
+def _number(text: str) -> object:
+    """The number or boolean that a cell of a CSV file has; the text where it has none."""
+    if (word := text.lower()) in ("true", "false"):
+        return word == "true"
+    for number in (int, float):
+        with suppress(ValueError):
+            return number(text)
+    return text
 
 
 def _exactly(where: str, node: FormNode, value: Any, make: Callable[[], Any]) -> Any:
