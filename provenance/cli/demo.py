@@ -70,7 +70,6 @@ def _print(document: dict[str, Any]) -> None:
     out.print(f"chain integrity: {integrity}")
     for line in document["rests_on"]:
         out.print(f"  rests on: {line}")
+    for name, walk in document["beyond"].items():
+        out.print(f"{name}: {walk['status']}: {walk['line']}")
     out.print(f"report: {document['report_path']}")
-    if document["beyond"]:
-        rows = [(name, walk["status"], walk["line"]) for name, walk in document["beyond"].items()]
-        print_table(("capability", "status", "evidence"), rows)

@@ -192,6 +192,7 @@ def exchange(file: Path, deployed: Deployed) -> None:
     file.write_bytes(deployed.archive(OTHER).read_bytes())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "found"),
     [
@@ -299,6 +300,7 @@ def test_a_child_is_as_it_was_where_its_parents_file_is_gone(
     assert after == {RUN: "failed", OTHER: "verified", child: "verified"}
 
 
+@pytest.mark.slow
 def test_doctor_counts_the_archive_and_names_what_is_missing(
     deployed: Deployed, capsys: pytest.CaptureFixture[str]
 ) -> None:

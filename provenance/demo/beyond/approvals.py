@@ -26,10 +26,10 @@ def walk(stage: Stage) -> str:
     path, until = stage.scratch / "approval.json", datetime.now(UTC).date() + timedelta(30)
     report = verify_run(stage.settings, stage.run)
     approve(report, keys["alice"], until, path)
-    if held(rule, report, [path], time.time()).ok:
+    if held(rule, report, [path], time.time()).outcome == "passed":
         raise IntegrityError(f"{path}: one signature passes, expected two")
     approve(report, keys["bob"], until, path)
     both = held(rule, report, [path], time.time())
-    if not both.ok:
+    if both.outcome != "passed":
         raise IntegrityError(f"{path}: {both.found}")
     return f"promotion of root {report.seals[-1].root.hex()[:16]} {both.found}, until {until}"

@@ -157,6 +157,7 @@ def test_a_rank_with_nothing_to_say_raises_at_no_call(
     assert report.outcome == "verified", report.findings
 
 
+@pytest.mark.slow
 def test_two_hosts_write_one_run_in_either_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

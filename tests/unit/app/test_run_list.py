@@ -196,6 +196,7 @@ def test_a_narrow_terminal_shows_what_matters_and_names_the_rest(
     assert "have more" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_command_pages_and_filters(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -100,6 +100,7 @@ def save(world: World, **changes: object) -> None:
                 tx.save_anchor(replace(row, **changes))  # type: ignore[arg-type]  # keyword arguments of several types
 
 
+@pytest.mark.slow
 def test_a_failed_anchor_says_why(settings: Settings, world: World) -> None:
     world.ingest(world.batch(story()))
     save(world, state=AnchorState.FAILED, reason="contract reverted")
@@ -130,6 +131,7 @@ def test_the_version_that_counts_gives_the_id(settings: Settings, world: World) 
         assert transaction_id_of(tx, 10**6) is None
 
 
+@pytest.mark.slow
 def test_waiting_ends_at_its_time(settings: Settings, world: World) -> None:
     world.ingest(world.batch(story()))
     begun = time.monotonic()

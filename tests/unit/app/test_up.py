@@ -260,6 +260,7 @@ def test_redis_is_stopped_last(supervisor: Fleet, tmp_path: Path) -> None:
     assert not [pid for pid in pids.values() if Path(f"/proc/{pid}").exists()]
 
 
+@pytest.mark.slow
 def test_one_that_does_not_stop_is_killed_with_its_children(
     supervisor: Fleet, told: Told, tmp_path: Path
 ) -> None:

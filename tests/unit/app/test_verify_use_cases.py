@@ -82,6 +82,7 @@ def test_the_report_comes_with_its_evidence(settings: Settings) -> None:
     assert write_report(settings, "latest", settings.base_dir / "mine").parent.name == "mine"
 
 
+@pytest.mark.slow
 def test_of_old_reports_nothing_but_reports_is_deleted(settings: Settings) -> None:
     settings = replace(settings, keep_reports=2)
     newest = write_report(settings, "latest").parent
@@ -149,6 +150,7 @@ def _umask() -> int:
     return mask
 
 
+@pytest.mark.slow
 def test_one_changed_metric_in_a_copy_is_named(settings: Settings, tmp_path: Path) -> None:
     folder = make_bundle(settings, "latest", tmp_path / "bundle").path
     record = folder / RECORD

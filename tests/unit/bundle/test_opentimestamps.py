@@ -374,6 +374,7 @@ def test_every_single_bit_change_of_a_proof_is_found(final: bool) -> None:
         assert "\n" not in found[0].problem
 
 
+@pytest.mark.slow
 def test_bit_changes_of_any_proof_or_root_are_found() -> None:
     files = made(evidence())
     for at, (name, data) in enumerate(sorted(files.items())):

@@ -460,6 +460,7 @@ def test_problems_of_the_evidence_do_not_stop_it() -> None:
 # --- the command -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_command_prints_or_writes_what_the_bundle_has(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

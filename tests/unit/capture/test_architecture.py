@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pandas as pd
+import pytest
 import torch
 from sklearn.cluster import KMeans
 from sklearn.linear_model import SGDClassifier
@@ -76,6 +77,7 @@ def test_arrays_among_hyperparameters_show_no_values() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_what_is_no_model_has_a_structure_too() -> None:
     optimizer = torch.optim.SGD([torch.ones(1)], lr=0.1)
     assert "param_groups.0.lr: float" in str(architecture(optimizer)["structure"])

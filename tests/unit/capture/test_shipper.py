@@ -1220,6 +1220,7 @@ def test_a_trainer_s_last_words_are_shipped_before_an_idle_shipper_leaves(
     assert kinds == [Kind.METRICS, Kind.RUN_END]
 
 
+@pytest.mark.slow
 def test_an_idle_shipper_leaves_when_its_trainers_are_gone(world: World) -> None:
     emitter = world.emitter()
     emit(emitter, 1)

@@ -52,6 +52,7 @@ def test_a_body_that_nobody_wants_is_not_read() -> None:
         assert Endpoint(url, KEY, 5).ask("", b"", limit=None).status == 202
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "talk",
     [

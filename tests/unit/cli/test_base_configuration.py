@@ -84,6 +84,7 @@ def looking(monkeypatch: pytest.MonkeyPatch) -> Looking:
     return Looking()
 
 
+@pytest.mark.slow
 def test_commands_see_the_redis_and_the_configuration_of_up(
     looking: Looking, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -809,7 +809,7 @@ def test_devnet_install_is_3_where_something_is_missing(
 
 
 def document_of_a_demo(
-    detected: bool = True, status: str = "verified", **fsck: list[Any]
+    detected: bool = True, status: str = "verified", walk: str = "shown", **fsck: list[Any]
 ) -> dict[str, Any]:
     return {
         "run_id": str(RUN), "root_before": "aa", "root_after": "bb",
@@ -822,6 +822,7 @@ def document_of_a_demo(
         "report_path": "x/report.html",
         "fsck": {"findings": [], "unchecked": [], **fsck},
         "since_block": {"ethereum": 7},
+        "beyond": {"approvals": {"status": walk, "line": "two of three"}},
     }  # fmt: skip
 
 
@@ -833,6 +834,7 @@ def document_of_a_demo(
         (document_of_a_demo(status="incomplete"), 1),
         (document_of_a_demo(findings=[{"kind": "lost", "subject": "s", "detail": "d"}]), 1),
         (document_of_a_demo(unchecked=["ethereum"]), 1),
+        (document_of_a_demo(walk="failed"), 1),
     ],
 )
 def test_demo_is_0_only_where_all_is_verified_and_the_tampering_found(

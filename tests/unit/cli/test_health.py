@@ -111,6 +111,7 @@ def test_why_a_queue_cannot_work_is_told(base: Path, capsys: pytest.CaptureFixtu
     assert health(base) == 0
 
 
+@pytest.mark.slow
 def test_a_database_that_takes_no_commit_is_told(
     base: Path, postgres_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -187,6 +188,7 @@ def alter(url: str, statement: str) -> None:
     engine.dispose()
 
 
+@pytest.mark.slow
 def test_folders_that_take_nothing_are_told(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """By a limit on the size of files, which stops root too."""
     (base / "spool").mkdir()

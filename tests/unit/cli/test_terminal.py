@@ -87,6 +87,7 @@ def test_lines_tables_json_and_log_lines_pass_there(capsys: pytest.CaptureFixtur
     assert logs == [{"event": "found", "reason": shown(ESC), "number": 1, "log_level": "warning"}]
 
 
+@pytest.mark.slow
 def test_log_lines_leave_stdout_to_the_training_but_where_an_application_says_so() -> None:
     line = "from provenance.log import get_logger; get_logger().warning('hello')"
     own = "import structlog; structlog.configure(logger_factory=structlog.PrintLoggerFactory());"

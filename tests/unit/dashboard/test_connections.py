@@ -9,11 +9,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
+import pytest
 
 from provenance.dashboard import server
 from tests.support.deployment.dashboard import served
 
 
+@pytest.mark.slow
 def test_who_is_slow_is_dropped(tmp_path: Path) -> None:
     hurried = "from provenance.dashboard import server; server.REQUEST_S = 0.3"
     with served(tmp_path, before=hurried) as url:
@@ -33,6 +35,7 @@ def test_who_is_slow_is_dropped(tmp_path: Path) -> None:
         assert httpx.get(f"{url}/").status_code == 200
 
 
+@pytest.mark.slow
 def test_one_client_cannot_take_all_connections(tmp_path: Path) -> None:
     few = (
         "import logging; logging.disable(); from provenance.dashboard import server; "
@@ -56,6 +59,7 @@ def test_one_client_cannot_take_all_connections(tmp_path: Path) -> None:
         assert full.headers["x-content-type-options"] == "nosniff"
 
 
+@pytest.mark.slow
 def test_who_takes_no_answer_is_dropped(tmp_path: Path) -> None:
     hurried = (
         "from provenance.dashboard import guard, server; server.STALLED_S = 0.3; guard.BURST = 1e9"

@@ -268,6 +268,7 @@ def test_keda_looks_at_every_stream() -> None:
     assert spec["maxReplicaCount"] <= SHARDS
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl")
 def test_kustomize_builds_the_overlay_with_all_components(tmp_path: Path) -> None:
     shutil.copytree(DEPLOY / "k8s", tmp_path / "k8s")

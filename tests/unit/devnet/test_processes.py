@@ -133,6 +133,7 @@ def test_a_tool_that_fails_is_quoted(code: str, told: str) -> None:
     assert str(caught.value).endswith(told)
 
 
+@pytest.mark.slow
 def test_a_tool_that_is_missing_late_or_interrupted() -> None:
     cancel = threading.Event()
     with pytest.raises(UnavailableError, match="no-such-tool does not start"):

@@ -9,6 +9,8 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
+
 from tests.support.paths import ROOT
 
 PLANTS = {
@@ -50,6 +52,7 @@ def test_no_contract_lists_files() -> None:
             assert (ROOT / name.replace(".", "/")).is_dir(), name
 
 
+@pytest.mark.slow
 def test_each_contract_fails_on_its_plant(tmp_path: Path) -> None:
     for folder in (ROOT / "provenance", ROOT / "workers", ROOT / "deploy/devnet/provenance_devnet"):
         shutil.copytree(

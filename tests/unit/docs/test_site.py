@@ -105,6 +105,7 @@ def test_help_names_every_target() -> None:
     assert {line.split()[1] for line in shown.stdout.splitlines()} == set(phony.split())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("schema", "files"),
     [

@@ -908,6 +908,7 @@ def test_a_fault_is_not_reported_as_others(
     assert {finding.kind for finding in world.fsck().findings} == kinds
 
 
+@pytest.mark.slow
 def test_a_tree_that_cannot_be_built_is_a_wrong_root(world: World) -> None:
     world.write_record(FIRST, 6, changed(world.record(FIRST, 6), epoch=-1), digest=True)
     kinds = {finding.kind for finding in world.fsck().findings}

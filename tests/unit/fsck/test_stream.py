@@ -84,6 +84,7 @@ def test_an_entry_that_is_no_batch_is_named(
     assert finding.subject == f"prov:events:0 {entry.decode()}"  # type: ignore[union-attr]  # wrong or wider on purpose
 
 
+@pytest.mark.slow
 def test_another_value_in_the_stream_is_named(world: World, redis: FakeRedis) -> None:
     other = Producer(run=FIRST, name=FIRST_PRODUCER)
     other.add(Kind.DATA_TRAIN, root="another")

@@ -76,6 +76,7 @@ def world(home: Settings, model: Path, tmp_path: Path) -> World:
     return World(home, model, tmp_path)
 
 
+@pytest.mark.slow
 def test_two_of_two_must_have_signed(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     assert world.approve("alice") == 0
     assert capsys.readouterr().out.startswith(f"{world.file}: 1 signed; run {RUN}, root ")
@@ -171,6 +172,7 @@ def test_a_run_that_does_not_verify_gets_no_signature(
     assert "found neither --run nor --bundle" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_gets_no_signature(
     tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -199,6 +201,7 @@ def test_a_file_that_is_no_approval_is_refused_by_its_field(
         Approval.decode(Envelope.decode(world.file.read_bytes(), "file").payload, "file")
 
 
+@pytest.mark.slow
 def test_a_parent_that_must_pass_needs_approvals_of_its_own(tmp_path: Path, model: Path) -> None:
     world = World(deployment(tmp_path / "artifacts"), model, tmp_path)
     also(world.home, changed(parent={"run": str(RUN), "epoch": 3}))

@@ -85,6 +85,7 @@ def test_an_exception_is_told_to_both(mlflow: Any, tmp_path: Path) -> None:
     assert bodies(spooled(tmp_path), Kind.RUN_END)[0]["reason"] == "FloatingPointError"
 
 
+@pytest.mark.slow
 def test_mlflow_that_fails_ends_no_training(
     mlflow: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -99,6 +99,7 @@ def test_each_trial_is_a_run_that_ends_as_the_trial_does(world: World) -> None:
     assert len(set(world.callback.run_ids.values())) == 3
 
 
+@pytest.mark.slow
 def test_no_fault_of_a_result_ends_the_experiment(world: World) -> None:
     trial = world.trials[0]
     world.call("on_trial_result", trial, result={})

@@ -177,6 +177,7 @@ def test_another_key_signs_nothing(home: Home) -> None:
         home.check()
 
 
+@pytest.mark.slow
 def test_a_copy_from_a_backup_signs_once_somebody_says_that_it_is_whole(
     home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

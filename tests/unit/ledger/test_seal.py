@@ -184,6 +184,7 @@ def test_a_checkpoint_behind_a_sealed_one_waits_for_nothing(store: SqlStore) -> 
     assert checked(store).findings == ()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_the_dead_process_comes_behind_the_resumed_ones(store: SqlStore) -> None:
     dead, resumed = two()
     dead.epoch(3)

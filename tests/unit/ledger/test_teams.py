@@ -117,6 +117,7 @@ def opened(base: Path, transport: EventTransport, **more: Any) -> Iterator[Deplo
     transport.close()
 
 
+@pytest.mark.slow
 @pytest.mark.nodes
 def test_what_is_above_a_quota_waits_in_the_spool_and_another_team_does_not(
     beside_redis: Deployment, capsys: pytest.CaptureFixture[str]
@@ -167,6 +168,7 @@ def test_what_is_above_a_quota_waits_in_the_spool_and_another_team_does_not(
     assert deployment.fsck() == 0, capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_quota_of_bytes_stops_a_run_on_its_way_and_no_sweep_calls_it_lost(
     deployment: Deployment, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -198,6 +200,7 @@ def test_a_quota_of_bytes_stops_a_run_on_its_way_and_no_sweep_calls_it_lost(
     assert deployment.fsck() == 0, capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_run_of_a_team_with_trainers_is_signed_by_one_of_them(
     deployment: Deployment, tmp_path: Path
 ) -> None:

@@ -78,6 +78,7 @@ def test_what_runs_lost_and_where_they_stand(settings: Settings, store: SqlStore
     assert value(settings, "seal_delay_seconds", quantile="1") is not None
 
 
+@pytest.mark.slow
 def test_the_oldest_root_that_no_final_anchor_covers(settings: Settings, store: SqlStore) -> None:
     ingested(store, run())
     name = {"network": "local"}

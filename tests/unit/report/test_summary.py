@@ -41,6 +41,7 @@ def run_with(*events: Event, **fields: Any) -> World:
     return stage
 
 
+@pytest.mark.slow
 def test_the_first_lines_are_name_labels_results_and_configuration() -> None:
     told = summary_of(run_with(metrics(1, loss=0.5)).evidence())
     assert (told.name, told.group, told.notes, told.tags) == (

@@ -188,6 +188,7 @@ def test_processes_at_once_whose_epsilon_grows_are_passed() -> None:
         assert processes(*both, later=1).checks[PRIVACY - 1].status is Status.PASSED
 
 
+@pytest.mark.slow
 def test_each_rank_is_judged_alone() -> None:
     other = [metrics(1), (Kind.PRIVACY, 1, {"privacy": rdp(8, epsilon=0.1)})]
     report = processes(other, spends(1, rdp(8)), ranks=(1, 0))
@@ -334,6 +335,7 @@ def test_a_lower_epsilon_of_another_accountant_is_noticed_where_it_changed() -> 
         assert [n for n in notices if "changed" in n.problem] == []
 
 
+@pytest.mark.slow
 def test_epochs_behind_the_last_budget_are_noticed() -> None:
     some = [*spends(1, rdp(8)), metrics(2), *spends(3, rdp(16)), metrics(4), metrics(5)]
     behind = ("rank 0, epochs 4 to 5", "no budget stated, the last is of epoch 3")

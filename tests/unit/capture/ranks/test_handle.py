@@ -128,6 +128,7 @@ def test_a_process_of_its_own_writes_the_whole_run(tmp_path: Path) -> None:
     assert report.outcome == "verified", report.findings
 
 
+@pytest.mark.slow
 def test_cloudpickle_and_joblib_carry_a_tracker(tmp_path: Path) -> None:
     cloudpickle = framework("cloudpickle", "mlflow")
     joblib = framework("joblib", "sklearn")

@@ -39,6 +39,7 @@ def seven(method: str, params: list[rpc.Value]) -> rpc.Value:
     return 7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "talk",
     [
