@@ -18,7 +18,7 @@ from uuid import UUID
 from blake3 import blake3
 
 from provenance import files
-from provenance.errors import InputError, IntegrityError
+from provenance.errors import InputError, IntegrityError, ProofError
 from provenance.evidence.run_evidence import RecordFile, RunEvidence
 from provenance.formats.item_set import (
     LEAF_DIGESTS,
@@ -181,9 +181,6 @@ def prove(
     split, key = stated.split, folder.key(stated.split)
     digests = stated.digests(key, items)
     with folder.opened(split) as kept:
-        if (kept.digests, kept.root()) != (stated.items.size, stated.items.root):
-            path = folder.path(split, "digests")
-            raise InputError(f"{path}: has other digests than {stated.path} states")
         leaves, others = set[int](), []
         for name, digest in digests.items():
             place = kept.place(digest)
@@ -192,18 +189,26 @@ def prove(
                 others.append(name)
             beside = (place,) if found else (place - 1, place)
             leaves |= {at // LEAF_DIGESTS for at in beside if 0 <= at < kept.digests}
-        checked = ItemCheck.of(stated, claim, len(digests), others)
-        if others:
-            return checked, None
         shown = sorted(leaves)
         data = b"".join(map(kept.leaf, shown))
         ranges = ranges_beside(shown, kept.size)
         hashes = kept.hashes(ranges)
-    shown_digests = tuple(data[at : at + HASH_SIZE] for at in range(0, len(data), HASH_SIZE))
-    siblings = tuple(hashes[own] for own in ranges)
-    return checked, ItemProof(
-        stated.run, split, stated.digest, claim, key, tuple(shown), shown_digests, siblings
+    proof = ItemProof(
+        stated.run,
+        split,
+        stated.digest,
+        claim,
+        key,
+        tuple(shown),
+        tuple(data[at : at + HASH_SIZE] for at in range(0, len(data), HASH_SIZE)),
+        tuple(hashes[own] for own in ranges),
     )
+    try:
+        proof.shown(stated.items)
+    except ProofError as error:
+        path = folder.path(split, "digests")
+        raise InputError(f"{path}: has other digests than {stated.path} states") from error
+    return ItemCheck.of(stated, claim, len(digests), others), None if others else proof
 
 
 def read_proof(path: Path) -> ItemProof:

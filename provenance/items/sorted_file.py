@@ -96,9 +96,9 @@ class DigestSorter:
         return _Run(file, np.concatenate([[0], np.cumsum(counts)]))
 
 
-def _ascending(digests: Digests) -> Digests:
-    """Sorted as bytes, and so as big-endian numbers, each once."""
-    ordered = np.sort(digests, kind="stable")
+def _ascending(digests: Digests, *, of_runs: bool = False) -> Digests:
+    """Sorted as bytes, and so as big-endian numbers, each once; ``of_runs`` that ascend: merged."""
+    ordered = np.sort(digests, kind="stable" if of_runs else "quicksort")
     new = np.ones(len(ordered), bool)
     new[1:] = ordered[1:] != ordered[:-1]
     return ordered if new.all() else ordered[new]
@@ -116,7 +116,7 @@ def _bucket(runs: Sequence[_Run], first: int) -> Digests:
         start, end = int(run.starts[first]), int(run.starts[first + 1])
         data = os.pread(run.file.fileno(), (end - start) * HASH_SIZE, start * HASH_SIZE)
         parts.append(np.frombuffer(data, "S32"))
-    return _ascending(np.concatenate(parts))
+    return _ascending(np.concatenate(parts), of_runs=True)
 
 
 class SortedFile(KeptTree):

@@ -23,6 +23,7 @@ from tests.benchmarks.table import Row, document, markdown, missing, rows_of, sh
 
 NAMES = (
     "emit", "digest", "stall", "ingest", "workers", "ledger", "growth", "verify", "home", "idle",
+    "items",
 )  # fmt: skip
 Benchmark = Callable[[bool], Iterable[Row]]
 """Rows; True asks for sizes that take seconds."""
