@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import pytest
@@ -16,12 +17,48 @@ from provenance.bundle.reader import read_bundle
 from provenance.cli import main
 from provenance.fingerprint.elements import element_bytes
 from provenance.formats.item_set import ItemProof
+from provenance.items.folder import ItemFolder
+from provenance.settings import Settings, load
+from provenance.tracker import ProvenanceTracker
 from tests.support import stranger
-from tests.support.item_world import LABELS, ROWS, TRAIN, ItemWorld, item_world
+from tests.support.home import brought_home
 
 pytestmark = pytest.mark.slow
 
+ROWS = np.arange(240, dtype=np.uint8).reshape(60, 4)
+LABELS = np.arange(60) % 3
+TRAIN = 48
+"""Rows of the train data; the others are the test data."""
+
 IN, OUT = "[[4, 5, 6, 7], 1]", "[[4, 5, 6, 7], 2]"
+
+
+@dataclass(frozen=True)
+class ItemWorld:
+    """Runs at one base directory; ``bundles`` in their order."""
+
+    settings: Settings
+    runs: tuple[str, ...]
+    bundles: tuple[Path, ...]
+
+    def folder(self, at: int = 0) -> ItemFolder:
+        """What the owner keeps of a run's sets."""
+        return ItemFolder(self.settings.base_dir, UUID(self.runs[at]))
+
+
+def item_world(base: Path, runs: int = 2) -> ItemWorld:
+    """Runs over the same data, each under keys of its own; items are ``[row, label]``."""
+    settings, named = load(None, base), []
+    for _ in range(runs):
+        with ProvenanceTracker(base) as tracker:
+            train, test = slice(0, TRAIN), slice(TRAIN, None)
+            tracker.track_data((ROWS[train], LABELS[train]), (ROWS[test], LABELS[test]), items=True)
+            tracker.store_merkle_on_blockchain_before_training({})
+            tracker.track_epoch(1, {"loss": 0.5})
+        named.append(tracker.run_id)
+    brought_home(base)
+    bundles = (make_bundle(settings, run, base / f"{run}.zip").path for run in named)
+    return ItemWorld(settings, tuple(named), tuple(bundles))
 
 
 @pytest.fixture(scope="module")
