@@ -297,7 +297,7 @@ def items_evidence(scratch: Path) -> tuple[RunEvidence, ItemProof]:
     made.bring(_batch([*events, _end(events, "finished")], [], run=ASKED, producer=7))
     made.anchor()
     found = made.evidence(ASKED)
-    asked = ((row["text"], row) for row in TEST_ITEMS)
+    asked = ((str(at), row) for at, row in enumerate(TEST_ITEMS))
     _, proof = prove(owned_set(found, kept, "train"), kept, "not-in", asked)
     assert proof is not None
     return found, proof

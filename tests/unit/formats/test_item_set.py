@@ -154,8 +154,10 @@ def test_the_golden_proof_holds_forever(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_strangers_script_says_the_same(tmp_path: Path) -> None:
     def script(proof: Path) -> tuple[int, str]:
-        command = [sys.executable, STRANGER / "items.py", ITEMS, proof, *golden_files(tmp_path)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        command = [sys.executable, str(STRANGER / "items.py"), str(ITEMS), str(proof)]
+        done = subprocess.run(
+            [*command, *golden_files(tmp_path)], capture_output=True, text=True, check=False
+        )
         return done.returncode, done.stdout + done.stderr
 
     assert script(ITEMS_PROOF) == (0, "10 of 10 as claimed\n")
