@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -136,6 +137,10 @@ class ProvenanceTracker(Handle):
             keys = signed_by_identity(keys, self.settings.identity_key_file)
         elif self.settings.identity.sigstore:  # its shipper signs
             keys = replace(keys, sigstore=str(self.settings.identity.token_file or ""))
+        if self.settings.commitments is not None:
+            import provenance.capture.ship.commitments  # noqa: F401  its package may be missing
+
+            keys = replace(keys, commitments=self.settings.commitments)
         self._factory = HashFactory(self.settings.hash_algorithm)
         refuse_network_file_system(self.spool_dir)
         self._keys = keep_run_keys(self.spool_dir / str(self.run), keys)
@@ -154,6 +159,7 @@ class ProvenanceTracker(Handle):
         self._sealed_before = False
         self._ended: Ending | None = None
         self._marked = -1
+        self._draws = count()
         self._has_free = False
         """Steps, artifacts or notes were recorded, which belong to no epoch."""
         self._pid, self._itself = os.getpid(), id(self)  # a handle has these attributes, too
@@ -427,6 +433,29 @@ class ProvenanceTracker(Handle):
             return fields
 
         self._state("note", Kind.NOTE, checked)
+
+    def fresh_seed(self) -> int:
+        """A seed that nobody could know before a recent block, recorded with that block: 32 bits,
+        as every library takes them.
+
+        Together with an anchor of the run it bounds when the training happened
+        (docs/guides/fresh-seed.md). The blocks lie in the spool, where the shipper puts them: no
+        socket is opened, and nothing is waited for. Where none is known yet (no shipper, no
+        worker, Redis away, the ledger's key not known here) the seed is a random one, recorded as
+        such. Several calls give several seeds, and each is recorded. Of ranks that need one seed,
+        let one draw it and broadcast it.
+        """
+        from provenance.capture.ship.beacons import load_beacons
+        from provenance.proofs.beacon import draw_seed, random_seed
+
+        draw, blocks = next(self._draws), load_beacons(self.spool_dir)
+        fields: dict[str, Json] = {"draw": draw, "blocks": [each.as_json() for each in blocks]}
+        if not blocks:
+            fields["problem"] = "no recent block was known: a random seed"
+            log.warning("fresh_seed: no recent block is known here, a random seed", run=self.run_id)
+        seed = draw_seed(self.run, draw, blocks) if blocks else random_seed()
+        self._state("fresh_seed", Kind.SEED, lambda: {"seed": seed, **fields})
+        return seed
 
     def _state(self, call: str, kind: Kind, read: Callable[[], dict[str, Json]]) -> None:
         if self._ended:

@@ -20,6 +20,7 @@ from workers.app import app, settings
 from workers.dispatch import ring
 
 SWEEP = "workers.schedule.sweep"
+BEACONS = "workers.beacons.publish"
 WITHOUT = ("hashing", "confirm", "beat")
 """Of these the sweep rings the first anyway, runs on the second, and is sent by the third."""
 
@@ -51,7 +52,7 @@ def ended(
     counts.add("tasks", queue, task.name, "done" if problem is None else "failed")
     counts.tell("alive", queue, number=time.time())
     counts.publish(resources.board)
-    if task.name != beat.name:  # which has no work that could fail
+    if task.name not in (beat.name, BEACONS):  # they have no work that could fail
         health.note_problem(settings(), queue, problem)
     health.note_alive(settings(), queue)
 

@@ -97,6 +97,7 @@ app = Celery(
         "workers.watching",
         "workers.telemetry",
         "workers.alive",
+        "workers.beacons",
     ],
 )
 app.conf.update(

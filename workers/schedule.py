@@ -11,7 +11,7 @@ from provenance.app.report import due_report
 from provenance.errors import LedgerForkError, ProvenanceError, UnavailableError
 from provenance.ledger.ingest import announce_sealed, release_held, seal_overdue
 from provenance.ports.values import AnchorState
-from workers import alive, anchoring, confirming, hashing, resources, verifying
+from workers import alive, anchoring, beacons, confirming, hashing, resources, verifying
 from workers.app import app, settings
 from workers.telemetry import log, reporting
 
@@ -46,6 +46,7 @@ def sweep() -> None:
     resources.transport().ping()
     hashing.hint()
     alive.ring_all()
+    beacons.ring_all()
 
 
 def _seal_overdue() -> None:

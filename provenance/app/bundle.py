@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from provenance import files
+from provenance.app.log.runs import with_roll
 from provenance.app.runs import evidence_of
+from provenance.bundle.attachments.proofs import with_proofs
 from provenance.bundle.reader import read_bundle
 from provenance.bundle.sources import MANIFEST, FileSource, MemorySource
 from provenance.bundle.writer import bundle_files, write_files
@@ -73,7 +75,9 @@ def make_bundle(
     *,
     disclose: Sequence[str] = (),
     ots: bool = False,
+    runs: bool = False,
     ipfs: bool = False,
+    proofs: Sequence[Path] = (),
 ) -> WrittenBundle:
     """Write a run's evidence.
 
@@ -83,17 +87,23 @@ def make_bundle(
             database.
         disclose: Kinds and places of the records whose content goes with it; all where empty.
         ots: As for :func:`provenance.bundle.attachments.files`.
+        runs: With the roll of all runs of the ledger, their seeds and results.
         ipfs: Add and pin it too.
+        proofs: Files of ``provenance prove`` that go with it.
 
     Raises:
         UnknownRunError, StoreUnavailable
         InputError: The target has something else, such as another run's bundle, or a word of
-            ``disclose`` chooses nothing.
+            ``disclose`` chooses nothing; ``runs`` beside it, or of more runs than a bundle takes.
         ConfigError: No IPFS daemon is configured.
         NetworkUnavailable, LyingNodeError: The bundle was written, but IPFS has not got it.
     """
     daemon = _daemon(settings) if ipfs else None
-    evidence = withhold(evidence_of(settings, run), disclose)
+    if runs and disclose:
+        raise InputError("--runs: tells configurations and results, found --disclose beside it")
+    evidence = withhold(with_proofs(evidence_of(settings, run), proofs), disclose)
+    if runs:
+        evidence = with_roll(settings, evidence)
     contents = bundle_files(evidence, ots)
     _check_target(target, evidence.run)
     path = write_files(contents, target, files.mode_below(target, settings.base_dir))

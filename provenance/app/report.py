@@ -12,6 +12,7 @@ from uuid import UUID
 from provenance import files
 from provenance.anchor.outbox import ceiling
 from provenance.anchor.receipts import final_everywhere
+from provenance.app.log.runs import told_before
 from provenance.app.verify import verify_run
 from provenance.bundle.writer import delete_folder, write_bundle
 from provenance.errors import FormatError, InputError
@@ -108,7 +109,8 @@ def _write(settings: Settings, report: VerificationReport, folder: Path | None) 
         with files.errors_of(target, "written"):
             files.make_folders(target, mode)
             stack.enter_context(files.locked(target))
-        page = html.write_report(report, target, mode)
+        before = report.runs_before or told_before(settings, report.run)
+        page = html.write_report(replace(report, runs_before=before), target, mode)
         write_bundle(report.evidence, target / "evidence", mode)
     if folder is None and settings.keep_reports is not None:
         _delete_oldest(target.parent, settings.keep_reports)

@@ -10,6 +10,7 @@ from typing import TypedDict, Unpack
 
 from provenance.app.runs import evidence_of
 from provenance.bootstrap import reading
+from provenance.bundle.attachments.proofs import with_proofs
 from provenance.bundle.reader import read_bundle
 from provenance.bundle.sources import FileSource
 from provenance.errors import InputError
@@ -65,6 +66,7 @@ class Options(TypedDict, total=False):
         trust: What the reader pins beside the settings.
         networks: Networks to ask instead of the configured ones; left open.
         parent: What verifying the run found that this one is to continue.
+        proofs: Files of ``provenance prove`` about the run.
     """
 
     offline: bool
@@ -73,6 +75,7 @@ class Options(TypedDict, total=False):
     trust: Trust
     networks: Mapping[str, Network] | None
     parent: VerificationReport
+    proofs: Sequence[Path]
 
 
 def verify_run(
@@ -132,6 +135,7 @@ def _verify(
     pins: Trust,
     options: Options,
 ) -> VerificationReport:
+    evidence = with_proofs(evidence, options.get("proofs", ()))
     verify = partial(
         verifier.verify,
         evidence,

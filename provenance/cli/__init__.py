@@ -116,6 +116,8 @@ verify  auditor.verify:verify  check a run or a bundle again
   --trust --ledger-key VKEY...  a ledger's key that you trust; repeatable
   --witness-quorum K  how many witnesses (all)
   --parent RUN|PATH|CID  the run that it says it continues: verified too, then held against it
+  --cross  what the networks together say of each seal, and when it existed at the latest
+  --proof FILE...  a proof of 'provenance prove' about it; repeatable
   --explain  list the checks and end
 fsck  auditor.fsck:fsck  check spool, database and chains: nothing lost
   --offline  ask no node
@@ -129,8 +131,19 @@ bundle  auditor.bundle:bundle  write a run's evidence for an auditor
   -o --output OUTPUT!  folder, or file ending in .zip
   --ipfs  add and pin it, and print its CID
   --ots  also an OpenTimestamps proof of each record, and a tlog-proof of each seal
+  --runs  also all runs of the ledger, with their seeds and results
   --disclose KIND|PATH...  keep back all other records; repeatable, such as metrics or
     training/epoch/3
+  --proof FILE...  a proof of 'provenance prove' that goes with it; repeatable
+prove  beyond.zk:prove  prove a statement about a hidden number, without showing it
+  run_id RUN  run id, its first or last 8, or latest
+  --metric NAME!  as 'commitments' in the run's configuration names it
+  --epoch EPOCH  a number, final or results (final)
+  | --at-least X  the number is at least X
+  | --at-most X  the number is at most X
+  | --between LOW HIGH  the number is one of these, or between them
+  | --equals-run OTHER  the number is that of this run, at the same epoch
+  -o --output FILE!  where the proof goes
 upgrade  auditor.bundle:upgrade  complete pending OpenTimestamps proofs
   paths PATH+  bundle, or .ots files
 migrate  up:migrate  bring the database to this release's schema
@@ -206,6 +219,12 @@ ledger succeed  ledger:succeed  begin a new ledger whose first entry commits to 
 log  ACTION  the ledger as a transparency log
 log export  auditor.log:export  write it as tlog-tiles for static hosting
   folder FOLDER
+log runs  beyond.runs:runs  every run ever begun, its end or silence; 1 where an entry is of none
+  source SOURCE?  folder or URL of tiles, or bundle (the deployment's database)
+  --before RUN  only how many began before it, how they ended, with which seeds and results
+  --ledger-key VKEY  the ledger's key, as you know it
+  --page PAGE  of the list (1)
+  --limit RUNS  on a page (as many as the screen has room for, 50 where there is none)
 log prove  auditor.log:prove  tlog-proof of a run's newest root
   run_id RUN  run id, its first or last 8, or latest
 log consistency  auditor.log:consistency  proof that one head extends another
@@ -224,8 +243,13 @@ log monitor  auditor.log:monitor  whether it continues what was seen last
   --state FILE  the last head (<base>/log-monitor/...)
   -o --output FILE  proof (beside the state)
   --ledger-key VKEY  the ledger's key, as you know it
-contract  ACTION  the Ethereum contract
-contract deploy  up:deploy  deploy it with the configured key
+contract  ACTION  the Ethereum contracts
+contract deploy  up:deploy  deploy the register of roots with the configured key
+  --bitcoin-view  the contract that checks Bitcoin's proofs, instead
+contract confirm  beyond.cross:confirm  have Ethereum check a run's Bitcoin anchors
+  subject RUN|PATH|CID  run id, latest, bundle folder or .zip, or ipfs:CID
+  --view ADDRESS!  the contract that checks Bitcoin's proofs
+  --least-work BITS  log2 of the hashes that the headers took together (64 on main, else 0)
 networks  ACTION  the networks heads are anchored on
 networks resume  up:resume  lift the pause of a network
   network {ethereum,bitcoin,ipfs,local}
@@ -392,12 +416,16 @@ _KEYWORDS: dict[str, dict[str, Any]] = {
     "--watch": {"type": _interval, "const": 2.0},
     "--sort": {"default": "created"},
     "--quorum": {"type": _positive},
+    "--least-work": {"type": _seconds},
     "--witness-quorum": {"type": _positive},
     "--settle": {"type": _seconds, "default": 0.0},
     "--run": {"dest": "run_id"},
     "--in": {"dest": "run_in"},
     "--not-in": {"dest": "run_not_in"},
     "--split": {"default": "train"},
+    "--proof": {"type": _path},
+    "--epoch": {"default": "final"},
+    "--between": {"nargs": 2, "metavar": ("LOW", "HIGH")},
     "folder": {"type": _path},
     "proof": {"type": _path},
     "command": {"nargs": argparse.REMAINDER, "metavar": "-- COMMAND"},

@@ -234,7 +234,7 @@ def resume(arguments: argparse.Namespace) -> int:
 
 
 def deploy(arguments: argparse.Namespace) -> int:
-    """Deploy the MLProvenance contract with the configured key; prints its address."""
+    """Deploy a contract with the configured key; prints its address."""
     from provenance.chains.ethereum.interface import deploy as deploy_contract
 
     settings = settings_of(arguments, secrets=("ethereum",))
@@ -242,10 +242,18 @@ def deploy(arguments: argparse.Namespace) -> int:
     if ethereum is None:
         problem = "missing, expected an object with url"
         raise ConfigError("blockchain.ethereum", problem, settings.source)
-    address, transaction_id = deploy_contract(ethereum)
+    if arguments.bitcoin_view:
+        address, transaction_id = deploy_contract(ethereum, "BitcoinAnchor")
+        key, use = "bitcoin_view", f"provenance contract confirm RUN --view {address}"
+    else:
+        address, transaction_id = deploy_contract(ethereum)
+        key, use = (
+            "contract_address",
+            f'put "contract_address": "{address}" into blockchain.ethereum',
+        )
     return answer(
         arguments,
-        {"contract_address": address, "transaction_id": transaction_id},
+        {key: address, "transaction_id": transaction_id},
         f"deployed at {address} by {transaction_id}",
-        f'put "contract_address": "{address}" into blockchain.ethereum',
+        use,
     )

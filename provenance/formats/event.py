@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
@@ -195,6 +196,42 @@ def record_of(event: Event, header: SegmentHeader, salt_key: bytes) -> Record:
         salt=salt_for(salt_key, header.producer, event.seq),
         body=body,
     )
+
+
+def numbers_of(fields: Mapping[str, Any]) -> list[Any]:
+    """Where the fields of an event, or the body of its record, have the numbers that a user names:
+    metrics, a budget, results, and the metrics of each series of steps."""
+    stated = fields.get("series")
+    series = stated if isinstance(stated, list) else []
+    steps = [each.get("metrics") for each in series if isinstance(each, dict)]
+    return [*map(fields.get, ("metrics", "privacy", "results")), *steps]
+
+
+def places_of(numbers: Any, name: str) -> Iterator[tuple[dict[str, Any], str]]:
+    """Where a name stands in them, nested ones joined by dots: the mappings and their keys."""
+    if isinstance(numbers, list):
+        for item in numbers:
+            yield from places_of(item, name)
+    elif isinstance(numbers, dict):
+        if name in numbers:
+            yield numbers, name
+        for key, inner in numbers.items():
+            if name.startswith(f"{key}."):
+                yield from places_of(inner, name[len(key) + 1 :])
+
+
+def without_numbers(fields: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """A copy of fields that shows no number of these names, nor, with a budget's epsilon, the
+    history of steps that gives it away."""
+    copy = deepcopy(dict(fields))
+    numbers = numbers_of(copy)
+    for name in names:
+        for owner, key in list(places_of(numbers, name)):
+            del owner[key]
+    budget = copy.get("privacy")
+    if isinstance(budget, dict) and "epsilon" not in budget:
+        budget.pop("history", None)
+    return copy
 
 
 def check_size(kind: Kind, fields: dict[str, Any], payload: bytes) -> None:

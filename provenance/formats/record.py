@@ -58,6 +58,8 @@ class Kind(StrEnum):
     """A file that the run made or took, by its digest."""
     NOTE = "note"
     """What a person added after the start: a text, tags."""
+    SEED = "seed"
+    """A seed that the run drew, and the blocks that it was drawn from."""
     SEAL = "run.seal"
     """Control: compute the run root now; body ``{"phase", "epoch", "anchor"}``."""
     RUN_END = "run.end"

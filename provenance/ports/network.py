@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 from provenance.errors import RejectedError
 from provenance.formats.record import Json
 from provenance.ports.values import Draft, Identity, Observation, SignedVersion, payload_root
+from provenance.proofs.beacon import Beacon
 
 
 class Network(Protocol):
@@ -61,6 +62,16 @@ class Network(Protocol):
 
     def lookup(self, transaction_id: str) -> Observation:
         """Find a transaction or CID by its id alone and read the root back: for verifiers."""
+
+    def newest_block(self) -> Beacon | None:
+        """The newest block that is as deep as an anchor has to be to be final; None of a network
+        whose blocks have no time."""
+        return None
+
+    def depth_of(self, block: Beacon) -> int:
+        """How deep a block lies in the node's chain, 1 for the newest; 0 where that has another at
+        its height, or none."""
+        return 0
 
     def close(self) -> None:
         """Drop the connections, where any are kept."""

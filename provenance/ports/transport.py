@@ -93,6 +93,13 @@ class EventTransport(Protocol):
         """A random id written with the first append; another one, or None, means that
         the server lost its data and everything not acknowledged must be sent again."""
 
+    def beacon(self, network: str) -> bytes | None:
+        """The newest block of a network that a worker published, not verified
+        (:mod:`provenance.proofs.beacon`)."""
+
+    def publish_beacon(self, network: str, beacon: bytes) -> None:
+        """Replace what :meth:`beacon` answers."""
+
     def newest_head(self, key: str) -> str | None:
         """The note of the largest head kept under a ledger's key (its public half as hex), not
         verified: anybody may have put it there."""

@@ -38,6 +38,7 @@ from provenance.settings.values import (
     ArchiveSettings,
     BitcoinSettings,
     BlockchainSettings,
+    CommitmentSettings,
     EthereumSettings,
     IdentitySettings,
     IPFSSettings,
@@ -115,6 +116,8 @@ def load(
     verification, teams = whole.child("verification"), whole.child("teams")
     has_archive = whole.raw.get("archive") is not None
     archive = whole.child("archive")
+    commits = whole.raw.get("commitments") is not None
+    commitments = whole.child("commitments")
     for name in ("redis_url", "broker_url", "database_url", "team", "identity_key_file"):
         whole.raw[name] = os.environ.get(f"PROVENANCE_{name.upper()}") or whole.raw.get(name)
     settings = replace(whole.read(Settings, base_dir=base), base_dir=base)  # as it was given
@@ -129,6 +132,7 @@ def load(
         database_url=fixed_url(settings.database_url) or own_database,
         ledger_key_file=settings.key_file,
         weight_digests=weights.read(WeightSettings),
+        commitments=commitments.read(CommitmentSettings) if commits else None,
         blockchain=_blockchain(chain, base, secrets),
         trust=trusted,
         teams=_teams(teams, trusted.trainers),

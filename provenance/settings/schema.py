@@ -17,6 +17,7 @@ from provenance.settings.reading import NOT_IN_JSON, SECTIONS, TABLE
 from provenance.settings.values import (
     ArchiveSettings,
     BlockchainSettings,
+    CommitmentSettings,
     IdentitySettings,
     Section,
     Settings,
@@ -48,7 +49,7 @@ def settings_schema() -> dict[str, Any]:
         ref_template="#/$defs/{name}",
     )
     sections: list[type[Section]] = [
-        Settings, WeightSettings, BlockchainSettings, IdentitySettings,
+        Settings, WeightSettings, CommitmentSettings, BlockchainSettings, IdentitySettings,
         VerificationSettings, WebhookSettings, ArchiveSettings, TeamSettings, *SECTIONS.values(),
         *TRUST,
     ]  # fmt: skip

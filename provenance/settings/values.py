@@ -264,6 +264,20 @@ class WeightSettings(Section, frozen=True):
     """Epochs record a torch module's trainable parameters and buffers alone."""
 
 
+class CommitmentSettings(Section, frozen=True):
+    """Numbers that records commit to, so that a statement about them can be proved later."""
+
+    metrics: Annotated[
+        tuple[Annotated[str, Meta(min_length=1, max_length=200)], ...],
+        Meta(min_length=1, description="a list of names of up to 200 characters"),
+    ]
+    """Of metrics, of a privacy budget and of results; nested ones joined by dots."""
+    scale: Annotated[int, _bounds(0, 12, "a whole number")] = 6
+    """Decimals that are kept."""
+    hide: bool = True
+    """The numbers themselves are left out of the records."""
+
+
 class TeamSettings(Section, frozen=True):
     """What a deployment lets a team send, by UTC days; None: as much as comes."""
 
@@ -329,6 +343,7 @@ class Settings(Section, frozen=True):
     trainer's runs; or ``PROVENANCE_IDENTITY_KEY_FILE``."""
     identity: IdentitySettings = IdentitySettings()
     weight_digests: WeightSettings = WeightSettings()
+    commitments: CommitmentSettings | None = None
     blockchain: BlockchainSettings = BlockchainSettings()
     trust: TrustSettings = TrustSettings()
     verification: VerificationSettings = VerificationSettings()

@@ -54,6 +54,7 @@ class MemoryTransport:
             self._acked: dict[UUID, dict[bytes, bytes]] = {}
             self._generation: str | None = None
             self._heads: dict[str, tuple[int, str]] = {}
+            self._beacons: dict[str, bytes] = {}
             self._ledger: str | None = None
 
     def append(self, payloads: Sequence[bytes]) -> None:
@@ -158,6 +159,16 @@ class MemoryTransport:
 
     def close(self) -> None:
         """Nothing is open."""
+
+    def beacon(self, network: str) -> bytes | None:
+        """The newest block of a network."""
+        self.ping()
+        return self._beacons.get(network)
+
+    def publish_beacon(self, network: str, beacon: bytes) -> None:
+        """Replace it."""
+        self.ping()
+        self._beacons[network] = beacon
 
     def newest_head(self, key: str) -> str | None:
         """The note of the largest head under a key."""

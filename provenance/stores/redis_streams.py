@@ -7,6 +7,7 @@ Keys, all below a prefix (``prov:``, on a Redis Cluster ``{prov}:``)::
                           signs; kept 30 days after the last change
     prov:generation       random id, written with the first append
     prov:ledger           verifier key of the ledger whose workers read the streams
+    prov:beacon:<network> the newest block of a network, which the ledger's key signs
     prov:head:<key>       sorted set: the largest head signed by a ledger's key, as a note
 
 Life of a delivery: a script takes the first stream with entries that no other consumer is at
@@ -51,6 +52,7 @@ from provenance.ports.transport import (
     READ_BYTES,
     Delivery,
 )
+from provenance.proofs.beacon import MAX_BEACON_BYTES
 from provenance.settings import RedisAddress, redis_address
 
 ACKED_TTL_S = 30 * 86400
@@ -302,6 +304,17 @@ class RedisStreams:
             for part in _parts(list(acknowledgements.items())):
                 pairs = [item for producer, data in part for item in (producer.hex(), data)]
                 self._run(_PUBLISH, self._acked(run), generation, ACKED_TTL_S, *pairs)
+
+    def beacon(self, network: str) -> bytes | None:
+        with self._translated():
+            found: Any = self._redis.getrange(
+                f"{self._prefix}beacon:{network}", 0, MAX_BEACON_BYTES
+            )
+        return bytes(found) or None
+
+    def publish_beacon(self, network: str, beacon: bytes) -> None:
+        with self._translated():
+            self._redis.set(f"{self._prefix}beacon:{network}", beacon)
 
     def newest_head(self, key: str) -> str | None:
         with self._translated():

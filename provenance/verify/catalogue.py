@@ -29,7 +29,7 @@ class Status(StrEnum):
 
 
 RECORDS, TREES, PREFIX, COMPLETE, HEADS, LEDGER = range(1, 7)
-RECEIPTS, NETWORKS, AGREE, CONTENT, PORTABLE, PRIVACY, LIMITS = range(7, 14)
+RECEIPTS, NETWORKS, AGREE, CONTENT, PORTABLE, PRIVACY, LIMITS, PROVED = range(7, 15)
 
 CHECKS: Final[tuple[Check, ...]] = (
     Check(
@@ -79,8 +79,10 @@ CHECKS: Final[tuple[Check, ...]] = (
         LEDGER,
         "roots are in the ledger, and the ledger only grew",
         "Each run root is the entry it claims to be under each head, and each head extends the "
-        "one before it; no receipt shows a head beside them.",
-        "That nobody was shown another ledger: compare heads with others.",
+        "one before it; no receipt shows a head beside them. A roll that the bundle brings has "
+        "every entry of its head, each of one run.",
+        "That nobody was shown another ledger: compare heads with others. What a roll says of "
+        "other runs, but that they are in the ledger.",
     ),
     Check(
         RECEIPTS,
@@ -105,8 +107,10 @@ CHECKS: Final[tuple[Check, ...]] = (
     Check(
         AGREE,
         "networks agree",
-        "All networks carry the same ledger root for the same size.",
-        "Anything where only one network answered.",
+        "All networks carry one head, or heads that extend each other, and one clock of the ledger "
+        "fits the times of their blocks. The earliest of these times, with what its chain lets it "
+        "be off, is the latest moment at which the root existed.",
+        "That a root is no older than that. Anything of a seal that only one network has.",
     ),
     Check(
         CONTENT,
@@ -140,6 +144,14 @@ CHECKS: Final[tuple[Check, ...]] = (
         "The list of what was not checked, and of what an anchor does not prove, is complete "
         "as far as this program knows.",
         "That the run was a good idea.",
+    ),
+    Check(
+        PROVED,
+        "zero-knowledge proofs hold",
+        "What each proof states of a number holds for the value to which a record under the run's "
+        "newest root commits, and the trainer cannot open that commitment to another value.",
+        "That the number is true, or was measured as its name says: the trainer committed to it. "
+        "What one proof says nothing of, such as the number itself.",
     ),
 )
 

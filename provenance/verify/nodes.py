@@ -19,6 +19,7 @@ from provenance.errors import (
 )
 from provenance.ports.network import LooksUpMany, Network
 from provenance.ports.values import Identity, Observation
+from provenance.proofs.beacon import Beacon
 
 PATIENCE_S: Final = 60.0
 """How long one network's lookups may end without an answer, together, before it is left alone."""
@@ -71,6 +72,17 @@ class Nodes:
         if isinstance(answer, ProvenanceError):
             raise answer.with_traceback(None)
         return answer
+
+    def depth_of(self, network: Network, block: Beacon) -> int:
+        """As :meth:`~provenance.ports.network.Network.depth_of`. Raises WrongNetworkError where
+        the node serves another chain than the block is of."""
+        self._identify(network)
+        fields = self.identities[network.name].fields
+        chain = str(fields.get("chain", fields.get("chain_id")))
+        if chain != block.chain:
+            problem = f"is of {block.network} {block.chain}, the node serves {chain}"
+            raise WrongNetworkError(f"{block.label}: {problem}")
+        return network.depth_of(block)
 
     def look_ahead(self, wanted: Mapping[str, Iterable[str]]) -> None:
         """Ask for many transactions at once, where a network can: nothing is judged here.

@@ -15,7 +15,9 @@ from provenance.evidence.run_summary import leaves
 from provenance.evidence.story import OPEN, RunState
 from provenance.formats.fields import as_json
 from provenance.formats.record import Json, Kind, Record
+from provenance.roll.statistics import RunsBefore
 from provenance.verify.catalogue import RECORDS, Check, Status
+from provenance.verify.cross import CrossSeal
 from provenance.verify.identity import Standing
 from provenance.verify.trust import Chain
 
@@ -210,6 +212,7 @@ class VerificationReport:
     seals: tuple[Seal, ...]
     networks: Mapping[str, Mapping[str, NetworkCheck]]
     """By network, then by seal label."""
+    cross: tuple[CrossSeal, ...]
     metrics: tuple[EpochMetrics, ...]
     not_checked: tuple[str, ...]
     evidence: RunEvidence = field(repr=False)
@@ -219,6 +222,8 @@ class VerificationReport:
     """How the run ended, where it did."""
     lineage: Lineage | None = None
     """The run that it continues; None where it names none."""
+    runs_before: RunsBefore | None = None
+    """How many runs of its ledger began before it; None where nothing says which runs there are."""
 
     @property
     def tree(self) -> Mapping[str, object] | None:
@@ -284,6 +289,7 @@ class VerificationReport:
                 name: {label: seal.as_dict() for label, seal in seals.items()}
                 for name, seals in self.networks.items()
             },
+            "cross": as_json(self.cross),
             "not_checked": list(self.not_checked),
         }
 
@@ -301,6 +307,7 @@ class VerificationReport:
             "incomplete": evidence.incomplete,
             "ledger_key": evidence.vkey,
             "ledger_claims": evidence.ledger.as_json(),
+            "runs_before": self.runs_before and self.runs_before.as_json(),
             "claims": list(CLAIMS),
             "seals": [seal.as_dict() for seal in self.seals],
             "checks": [

@@ -16,6 +16,7 @@ The same list is printed in the report and by ``provenance verify --explain``
 11. files for other tools hold
 12. privacy budgets add up
 13. what was not checked is said
+14. zero-knowledge proofs hold
 
 A check that fails does not stop the others.
 """
@@ -54,11 +55,14 @@ from provenance.verify.checks.content import (
     note_not_recorded,
 )
 from provenance.verify.checks.ledger import check_heads, check_ledger, ledger_key
-from provenance.verify.checks.networks import check_networks
+from provenance.verify.checks.networks import check_agreement, check_networks
 from provenance.verify.checks.privacy import check_privacy
+from provenance.verify.checks.proofs import check_proofs
 from provenance.verify.checks.receipts import check_receipts
 from provenance.verify.checks.records import check_records, check_statements
 from provenance.verify.checks.reused import check_reused
+from provenance.verify.checks.roll import OTHERS, check_roll
+from provenance.verify.checks.seeds import check_seeds
 from provenance.verify.checks.story import check_lineage, late_before, run_state
 from provenance.verify.checks.trees import check_prefixes, check_trees
 from provenance.verify.findings import Findings, counted
@@ -130,8 +134,11 @@ def verify(
     key = ledger_key(evidence, verifier_key, trust, findings)
     heads = check_heads(evidence, key, trust.witnesses, findings)  # (5)
     check_ledger(evidence, heads, findings)  # (6)
+    runs_before = check_roll(evidence, heads, findings)
     receipts = check_receipts(evidence, key, heads, findings)  # (7)
-    anchors = check_networks(evidence, receipts, nodes, headers, trust, findings)  # (8) (9)
+    anchors, roots = check_networks(evidence, receipts, nodes, headers, trust, findings)  # (8)
+    cross = check_agreement(evidence, receipts, anchors, roots, findings)  # (9)
+    unsaid = check_seeds(evidence, records, anchors, nodes, headers, trust, findings)
     check_content(records, content, findings)  # (10)
     check_states(records, findings)
     check_item_sets(records, findings)
@@ -141,14 +148,19 @@ def verify(
     continued = check_lineage(evidence, records, parent, findings)
     check_attachments(evidence, findings)  # (11)
     check_privacy(records, findings)  # (12)
+    check_proofs(evidence, findings)  # (14)
     online = nodes is not None
     pinned = trust.key_pinned_by(key) is not None
-    not_checked = _limits(evidence, state, online, pinned, content, anchors, findings)  # (13)
+    others = [*([] if runs_before is None else [OTHERS]), *unsaid]
+    not_checked = _limits(
+        evidence, state, online, pinned, content, anchors, others, findings
+    )  # (13)
     return VerificationReport(
         run=evidence.run,
         standing=findings.standing,
         state=state,
         lineage=continued,
+        runs_before=runs_before,
         verdict=judge(findings, trust, key, anchors),
         checked_at=now,
         online=online,
@@ -160,6 +172,7 @@ def verify(
             for entry, root in zip(evidence.entries, recomputed, strict=True)
         ),
         networks=anchors,
+        cross=cross,
         metrics=metrics_of(records),
         not_checked=tuple(not_checked),
         evidence=evidence,
@@ -173,9 +186,10 @@ def _limits(
     pinned: bool,
     content: Mapping[str, object] | None,
     networks: Mapping[str, Mapping[str, NetworkCheck]],
+    others: list[str],
     findings: Findings,
 ) -> list[str]:
-    lines = [CLAIMED_TIMES, *disclosure.limits(evidence)]
+    lines = [CLAIMED_TIMES, *disclosure.limits(evidence), *others]
     if evidence.vkey is not None and not pinned:
         lines.append(
             "Whose key signs the heads: it was taken from the evidence itself. Compare with the "

@@ -13,8 +13,10 @@ from typing import Any
 
 import blake3
 import evidence as chain
+import hidden
 import msgpack
 import producers as signed
+from cross import check_view
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
@@ -41,6 +43,7 @@ from formats import (
     unhex,
 )
 from items import check_set, claimed
+from roll import account_root, check_roll
 from run_proof import check_run_proof
 from shards import check_tensor
 
@@ -283,6 +286,20 @@ def forks(look: Examples) -> None:
     need(len(told["heads"]) == len(roots) == 2, "the heads agree")
 
 
+def rolls(look: Examples) -> None:
+    account, entries = look.exact("account"), look.json("merkle")["entries"]
+    need(canonical(parse(account)) == account, "the account is not canonical")
+    need(account_root(parse(account)).hex() == entries[3], "the account's entry")
+    run = {"run": look.json("keys")["run"], "entries": [{"index": 1}, {"index": 3}]}
+    check_roll(look.exact("roll"), run, {4: bytes.fromhex(look.json("merkle")["roots"][4])})
+    told = look.json("roll")["runs"][1]
+    data, config, *_ = (
+        r["body"] for r in look.json("run-records") if r["kind"] in ("data.train", "config")
+    )
+    need(told["data"] == sha256(canonical([data["root"]])).hex(), "the data's digest")
+    need(told["config"] == sha256(canonical(config["training"])).hex(), "the configuration's")
+
+
 def networks(look: Examples) -> None:
     payload, vkey = look.hex("payload"), look.text("vkey").strip()
     need(payload == b"MLP1" + bytes.fromhex(look.json("merkle")["roots"][4]), "the payload")
@@ -310,6 +327,8 @@ def networks(look: Examples) -> None:
     header, leaves = chain.merkle_block_leaves(block)
     chain.check_work(header, "regtest")
     need(leaves == [chain.double(core)], "the block's transaction")
+    root = check_view(look.hex("bitcoin-view-call"), look.hex("bitcoin-view-answer"))
+    need(root == payload[4:], "the view's root")
     digest, ends = chain.ots_attestations(look.hex("ots"))
     need(digest == payload[4:], "the proof's digest")
     need(ends == [(header[36:68], bytes.fromhex("0588960d73d71901"), b"\x65")], "the proof's end")
@@ -321,7 +340,25 @@ def networks(look: Examples) -> None:
     need(included(look.hex("run-root-after"), 3, size, proof)[0] == root, "the tlog-proof's root")
 
 
-CHECKS = (records, spool, signatures, contents, item_sets, trees, runs, heads, forks, networks)
+def hidden_numbers(look: Examples) -> None:
+    keys, told = look.json("keys"), look.json("commitment")
+    for name, point in look.json("generators").items():
+        need(hidden.encode(hidden.generator(name)).hex() == point, f"the generator {name}")
+    info = b"ml-provenance/blinding/v1"
+    key = HKDF(SHA256(), 32, None, info).derive(bytes.fromhex(keys["run_key_seed"]))
+    need(key.hex() == told["blinding_key"], "the key of blindings")
+    producer, value = bytes.fromhex(keys["producer"]), told["value"]
+    blinding = hidden.blinding(key, producer, 5, value, "loss")
+    need(blinding == int(told["blinding"], 16), "the blinding")
+    point = hidden.total([(value, hidden.G), (blinding, hidden.generator("blinding"))])
+    need(hidden.encode(point).hex() == told["point"], "the commitment")
+    for name in ("proof-at-least", "proof-equals"):
+        numbers = hidden.check_file(look.exact(name))
+        need(numbers[0]["point"] == told["point"], name)
+
+
+CHECKS = (records, spool, signatures, contents, item_sets, trees, runs, heads, forks, rolls,
+          networks, hidden_numbers)  # fmt: skip
 
 
 def check(folder: Path) -> set[str]:

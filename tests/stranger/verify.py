@@ -3,6 +3,8 @@
 ``python tests/stranger/verify.py BUNDLE [--key VKEY]`` reads a folder or a zip and prints one
 line for each thing that does not hold, each with the name of a file; exit status 1 if there
 is one. Standard library and ``cryptography`` only. It asks no network.
+
+Over 400 lines: one walk through all files of a bundle.
 """
 
 from __future__ import annotations
@@ -17,9 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import evidence as chain
+import hidden
 import producers as signed
 from budgets import check_budgets
+from cross import agreement
 from cryptography.exceptions import InvalidSignature
+from files import Files, load
 from formats import (
     CONTROL,
     LEAVES,
@@ -39,10 +44,11 @@ from formats import (
     unhex,
 )
 from items import check_set
+from roll import check_roll
+from seeds import check_seeds
 from shards import check_epochs, check_state
 from statement import check_statement
 
-Files = dict[str, bytes]
 PART = "[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}"
 TREE = ("data/", "model/", "training/")
 NAME = re.compile(f"(?:{PART}/){{0,11}}{PART}")
@@ -80,20 +86,6 @@ def seal_label(entry: dict[str, Any]) -> str:
     return str(entry["phase"]) + ("" if entry["epoch"] is None else f"-{entry['epoch']}")
 
 
-def load(path: Path) -> Files:
-    if path.is_dir():
-        found = [p for p in path.rglob("*") if not p.is_dir() or p.is_symlink()]
-        need(not any(p.is_symlink() for p in found), "a bundle has no links")
-        return {p.relative_to(path).as_posix(): p.read_bytes() for p in sorted(found)}
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-        need(len(set(names)) == len(names) <= 200_000, "a zip with a name twice")
-        files = {name: archive.read(name) for name in names if not name.endswith("/")}
-    top = next(iter(files), "").partition("/")[0] + "/"
-    wrapped = "manifest.json" not in files and all(name.startswith(top) for name in files)
-    return {name.removeprefix(top): data for name, data in files.items()} if wrapped else files
-
-
 class Bundle:
     """``problems`` holds one line for each thing that does not hold."""
 
@@ -104,6 +96,7 @@ class Bundle:
         self.heads: dict[int, bytes] = {}
         self.headers: dict[int, set[bytes]] = {}
         self.anchored: set[str] = set()
+        self.receipts: list[dict[str, Any]] = []
         self.check("manifest.json", self._manifest)
         self.run = self.check("run.json", lambda: parse(files["run.json"]))
         if not isinstance(self.run, dict):
@@ -125,8 +118,12 @@ class Bundle:
                 self.check(name, partial(self._head_root, name))
             elif name.startswith("tlog/"):
                 self.check(name, partial(self._tlog_proof, name))
+            elif name == "ledger/runs.json":
+                self.check(name, partial(self._roll, name))
             elif name == "statement/run.intoto.json":
                 self.check(name, partial(self._statement, name))
+            elif re.fullmatch(r"proofs/[^/]+\.json", name):
+                self.check(name, partial(self._proof, name))
             elif name not in self.known:
                 self.problems.append(f"{name}: run.json does not know it")
 
@@ -164,8 +161,8 @@ class Bundle:
             elif (sha256(data).hex(), len(data)) != (item["sha256"], item["size"]):
                 self.problems.append(f"{name}: is not as the manifest says")
             need(NAME.fullmatch(name), f"{name!r} is no name that a bundle has")
-        extra = set(self.files) - set(sums) - {"SHA256SUMS"}
-        self.problems += [f"{name}: is not in the manifest" for name in sorted(extra)]
+        for name in sorted(set(self.files) - set(sums) - {"SHA256SUMS"}):
+            self.problems.append(f"{name}: is not in the manifest")
         text = "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items()))
         if self.files.get("SHA256SUMS") != text.encode():
             self.problems.append("SHA256SUMS: does not fit manifest.json")
@@ -197,9 +194,8 @@ class Bundle:
         names = {"v", "run", "kind", "epoch", "rank", "producer", "seq", "ts", "salt", "body"}
         need(set(record) == names and record["v"] == 1, "other fields than a record's")
         need(record["run"] == self.run["run"], "is of another run")
-        same = ("kind", "epoch", "rank", "producer", "seq", "ts")
-        told, stated = ([item[n] for n in same] for item in (record, index))
-        need(canonical(told) == canonical(stated), "states another place than run.json")
+        for name in ("kind", "epoch", "rank", "producer", "seq", "ts"):
+            need(canonical(record[name]) == canonical(index[name]), "another place than run.json's")
         need(record["kind"] in LEAVES | CONTROL, "an unknown kind")
         unhex(record["producer"], 16), unhex(record["salt"], 32)
         key = record["body"].get("public_key")
@@ -236,14 +232,11 @@ class Bundle:
             own = signed.certificate_key(certificate, run, key, producer)[0]
             proven = signed.signed_range(bytes.fromhex(other["proof"]), run, producer, own)
             need(proven.get(seq) == unhex(other["digest"], 32), "the proof of another value")
-            name = f"{other['producer']}-{other['seq']}-{other['digest'][:16]}.json"
-            name = f"equivocations/{name}"
+            name = f"equivocations/{producer}-{seq}-{other['digest'][:16]}.json"
             self.known.add(name)
             need(not (other["withheld"] and name in self.files), f"{name} is here, and withheld")
-            need(
-                other["withheld"] or sha256(self.files[name]).hex() == other["digest"],
-                f"{name} has another digest",
-            )
+            same = other["withheld"] or sha256(self.files[name]).hex() == other["digest"]
+            need(same, f"{name} has another digest")
 
     def _trees(self) -> None:
         records, entries = self.run["records"], self.run["entries"]
@@ -273,6 +266,7 @@ class Bundle:
             self.problems += [f"run.json: {line}" for line in told]
         self.unproven += signed.left_open(records, self.bodies)
         checks = [*check_epochs(records, self.bodies), *check_budgets(records, self.bodies)]
+        checks += check_seeds(self.run["run"], records, self.bodies)
         for told, problem in checks:
             (self.problems if problem else self.unproven).append(f"run.json: {told}")
         stated = {r["path"]: r["digest"] for r in records if r["path"].startswith(TREE)}
@@ -323,8 +317,7 @@ class Bundle:
         need(told.get("type", kind) == kind, "its evidence is of another network")
         if kind == "bitcoin":
             chain.check_bitcoin(anchor, told)
-            header = unhex(told["header"])
-            self.headers.setdefault(anchor["height"], set()).add(header[36:68])
+            self.headers.setdefault(anchor["height"], set()).add(unhex(told["header"])[36:68])
         elif kind == "ipfs":
             need(anchor["transaction_id"] == chain.raw_cid(b"MLP1" + root), "another CID")
             times = [anchor[part] for part in ("height", "block_hash", "block_time")]
@@ -338,8 +331,11 @@ class Bundle:
             self.unproven.append(f"{name}: nothing is known of a network {kind}")
             return
         self.anchored.add(seal_label(entry))
+        self.receipts.append(receipt)
 
     def _anchors(self) -> None:
+        self.latest, found = agreement(self.run["entries"], self.receipts)
+        self.problems += [f"run.json: {line}" for line in found]
         marks = [b for p, b in self.bodies.items() if b.get("anchor") and "phase" in b]
         asked = {seal_label(each) for each in [*self.run["entries"], *marks] if each["anchor"]}
         for label in sorted(asked & set(map(seal_label, self.run["entries"])) - self.anchored):
@@ -379,9 +375,16 @@ class Bundle:
         found = included(unhex(entry["root"], 32), entry["index"], size, path)[0]
         need(found == root and seal_label(entry) == label, "the run root is not in the ledger")
 
-    def _statement(self, name: str) -> None:
-        told = check_statement(self.files[name], self.run, self.bodies, self.files, self.key)
+    def _roll(self, name: str) -> None:
+        self.unproven.append(f"{name}: {check_roll(self.files[name], self.run, self.heads)}")
+
+    def _proof(self, name: str) -> None:
+        told = hidden.check_proof(self.files[name], self.run, self.bodies)
         self.unproven += [f"{name}: {told}"] if told else []
+
+    def _statement(self, name: str) -> None:
+        if told := check_statement(self.files[name], self.run, self.bodies, self.files, self.key):
+            self.unproven.append(f"{name}: {told}")
 
 
 def main(arguments: list[str]) -> int:

@@ -10,7 +10,7 @@ from tests.support.paths import STRANGER
 
 
 def load(name: str = "verify") -> ModuleType:
-    """``tests/stranger/<name>.py``; the names of its modules stay free for others."""
+    """``tests/stranger/verify.py``, or another; the names of its modules stay free for others."""
     sys.path.insert(0, str(STRANGER))
     try:
         return importlib.import_module(name)

@@ -17,7 +17,7 @@ import re
 import tempfile
 import textwrap
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from provenance.bundle.attachments.opentimestamps import from_ledger_root
 from provenance.capture.keys import RunKeys
+from provenance.chains.ethereum.bitcoin_view import BITCOIN_ANCHOR, proof_of
 from provenance.chains.ethereum.contract import store_call
 from provenance.chains.local import LocalNetwork
 from provenance.fingerprint.arrays import block_header, tensor_header
@@ -56,13 +57,19 @@ from provenance.formats.record import Kind, Phase, Record, canonical_json, recor
 from provenance.formats.run_tree.selection import DigestedRecord
 from provenance.formats.run_tree.tree import MLProvenanceMerkleTree
 from provenance.formats.run_tree.walk import RunWalk
+from provenance.formats.tlog.account import Account
 from provenance.formats.tlog.fork import ForkProof, ForkSide
 from provenance.formats.tlog.proof import TlogProof
 from provenance.items.folder import ItemFolder
 from provenance.items.proving import StatedSet, prove
 from provenance.ports.values import anchor_payload
+from provenance.proofs.bitcoin import double_sha256
+from provenance.proofs.bulletproofs.commitment import Opening, opening_of
+from provenance.proofs.bulletproofs.curve import generator
 from provenance.proofs.ipfs.cid import raw_cid
+from provenance.roll.roll import Roll, RolledRun, config_digest, data_digest, seeds_of
 from provenance.settings import LocalSettings
+from provenance.zk.statement import Number, Statement
 from tests.support.ledger_values import SealedEntry
 from tests.vectors.paper_chains import PaperBitcoin
 
@@ -81,6 +88,7 @@ SALT_KEY: Final = KEYS.salt
 WITNESS_SEED: Final = b"\x04" * 32
 LEDGER: Final = SignerKey.from_private_bytes("example.org/ledger", b"\x05" * 32)
 START_NS: Final = 1_760_000_000_000_000_000
+GENERATORS: Final = ("blinding", "inner", "left/0", "left/127", "right/0", "right/127")
 HEADER: Final = SegmentHeader(RUN, PRODUCER, 0, 1, 0)
 
 
@@ -207,6 +215,30 @@ def fork() -> str:
     return ForkProof(LEDGER.verifier, 2, sides).encode().decode() + "\n"
 
 
+def account() -> Account:
+    """Of entry 3, the run's ``after``."""
+    nodes = tree(Phase.AFTER)
+    proof, root = nodes.proof("producers/0"), nodes.proof("producers")
+    place = proof.levels[0]
+    last = records()[10]
+    return Account(
+        RUN, Phase.AFTER, None, PRODUCER, 11, chain(10),
+        place.index, place.size, place.proof, root.levels[0].proof, last,
+    )  # fmt: skip
+
+
+def roll() -> Roll:
+    """Of the ledger at size 4: the example run, and two that nobody finished."""
+    training = records()[3].body["training"]
+    others = [run_id(PUBLIC, 0x0192F0C10000 + at) for at in range(2)]
+    own = RolledRun(
+        RUN, (1, 3), "finished", None, data_digest(records()), config_digest(training),
+        seeds_of(training), {"accuracy": 0.9},
+    )  # fmt: skip
+    other = RolledRun(others[1], (2,), "lost", "try 2", config=config_digest({}), seeds={"seed": 7})
+    return Roll(4, tuple(ledger()[:4]), (RolledRun(others[0], (0,), "failed"), own, other))
+
+
 def local_line(payload: bytes) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "anchors.jsonl"
@@ -244,6 +276,19 @@ def bitcoin() -> tuple[dict[str, Any], Receipt]:
         block_time=seen.block_time,
     )
     return told, replace(base, anchor=anchor, evidence=told)
+
+
+def view_call(told: dict[str, Any], root: bytes) -> bytes:
+    """Calldata that has the evidence checked by the BitcoinAnchor contract."""
+    proof = astuple(proof_of({**told, "headers": []}))
+    return BITCOIN_ANCHOR.call_of("anchored", root, proof, 2)
+
+
+def view_answer(told: dict[str, Any]) -> bytes:
+    """Block hash, time and work: each block of regtest takes two hashes on average."""
+    header = bytes.fromhex(told["header"])
+    time = int.from_bytes(header[68:72], "little")
+    return double_sha256(header)[::-1] + time.to_bytes(32, "big") + (2).to_bytes(32, "big")
 
 
 def receipt() -> Receipt:
@@ -291,6 +336,40 @@ def items() -> tuple[bytes, Record, ItemProof]:
         _, proof = prove(stated, folder, "not-in", [("[9,9]", [9, 9])])
     assert proof is not None
     return element_bytes(rows[0], "row 0"), record, proof
+
+
+def opening(value: int, seq: int = 5) -> Opening:
+    return opening_of(KEYS.blinding, PRODUCER, seq, "loss", value)
+
+
+def number(own: Opening, **other: Any) -> Number:
+    """As if the record of seq 5 stated it."""
+    digest, path = record_digest(records()[5].encode()), "training/epoch/1/metrics/0"
+    point = own.commitment.format()
+    told = Number(RUN, "after", tree(Phase.AFTER).root, path, digest, "loss", 6, point)
+    return replace(told, **other)
+
+
+def commitment() -> dict[str, object]:
+    own = opening(250_000)
+    return {
+        "blinding_key": KEYS.blinding.hex(),
+        "value": own.value,
+        "blinding": own.blinding.to_bytes(32, "big").hex(),
+        "point": own.commitment.format().hex(),
+    }
+
+
+def at_least() -> str:
+    own = opening(250_000)
+    return Statement(number(own), at_least=200_000).prove(own).encode().decode() + "\n"
+
+
+def equality() -> str:
+    """With the same value in another run."""
+    own, other = opening(250_000), opening(250_000, seq=6)
+    told = number(other, run=run_id(PUBLIC, 0x0192F0C12346), root=bytes(32), record=bytes(32))
+    return Statement(number(own), equals=told).prove(own, other).encode().decode() + "\n"
 
 
 def examples() -> dict[str, tuple[str, str]]:
@@ -411,13 +490,24 @@ def examples() -> dict[str, tuple[str, str]]:
             TlogProof(3, receipt().ledger.proof, note(4)).encode(),
         ),
         "fork-proof": ("json", fork()),
+        "account": ("json", account().encode().decode() + "\n"),
+        "roll": ("json", roll().encode().decode() + "\n"),
         "bitcoin-transaction": ("hex", _hex(bytes.fromhex(told["transaction"]))),
         "bitcoin-merkle-block": ("hex", _hex(bytes.fromhex(told["merkle_block"]))),
+        "bitcoin-view-call": ("hex", _hex(view_call(told, payload[4:]))),
+        "bitcoin-view-answer": ("hex", _hex(view_answer(told))),
         "payload": ("hex", _hex(payload)),
         "op-return": ("hex", _hex(b"\x6a\x24" + payload)),
         "contract-call": ("hex", _hex(store_call(payload[4:], ""))),
         "cid": ("text", f"{raw_cid(payload)}\n"),
         "local-line": ("json", local_line(payload).decode()),
+        "generators": (
+            "json",
+            _json({name: generator(name).format().hex() for name in GENERATORS}),
+        ),
+        "commitment": ("json", _json(commitment())),
+        "proof-at-least": ("json", at_least()),
+        "proof-equals": ("json", equality()),
         "receipt": ("json", receipt().encode().decode() + "\n"),
     }
     return texts

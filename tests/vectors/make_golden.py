@@ -14,12 +14,15 @@ failed, with weights that could not be hashed. Both on the local file alone.
 
 ``bundle-v1-items.zip``: a run with item sets, on the local file; ``items-v1-proof.json`` that none
 of the test data's items is in its train data.
+
+``bundle-v1-hidden.zip``: accuracies that records commit to, and three proofs about them.
 """
 
 from __future__ import annotations
 
 import sys
 import tempfile
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -34,6 +37,7 @@ from provenance.anchor.delivery import AnchorDelivery
 from provenance.anchor.publish import publish
 from provenance.bundle.writer import write_bundle
 from provenance.capture.keys import RunKeys
+from provenance.capture.ship.commitments import Committer
 from provenance.chains.local import LocalNetwork
 from provenance.evidence.disclosure import withhold
 from provenance.evidence.from_database import from_store
@@ -52,9 +56,12 @@ from provenance.items.proving import owned_set, prove
 from provenance.ledger.ingest import ingest
 from provenance.ledger.seal import SealPolicy
 from provenance.ports.transport import Delivery
+from provenance.proofs.bulletproofs.commitment import opening_of
 from provenance.proofs.renyi import RenyiAccountant
-from provenance.settings import LocalSettings, RetrySettings
+from provenance.settings import CommitmentSettings, LocalSettings, RetrySettings
 from provenance.stores.sql import SqlStore
+from provenance.zk.prove import find_number
+from provenance.zk.statement import Statement
 from tests.vectors.paper_chains import PaperBitcoin, PaperEthereum, PaperIpfs
 
 GOLDEN = Path(__file__).parent / "bundle-v1.zip"
@@ -64,12 +71,11 @@ LAUNCH = Path(__file__).parent / "bundle-v1-launch.zip"
 ITEMS = Path(__file__).parent / "bundle-v1-items.zip"
 ITEMS_PROOF = Path(__file__).parent / "items-v1-proof.json"
 TEST_ITEMS = [{"label": at % 2, "text": f"test {at}"} for at in range(10)]
+HIDDEN = Path(__file__).parent / "bundle-v1-hidden.zip"
 DISCLOSED = ("metrics", "training/epoch/3", "late")
 KEY = Ed25519PrivateKey.from_private_bytes(b"\x07" * 32)
 PUBLIC = KEY.public_key().public_bytes_raw()
-RUN, OTHER, SHARED, LAUNCHED, ASKED = (
-    run_id(PUBLIC, 0x0192F0C12345 + number) for number in range(5)
-)
+RUN, OTHER, SHARED, LAUNCHED, SILENT, ASKED = (run_id(PUBLIC, 0x0192F0C12345 + n) for n in range(6))
 IDENTITY = sign_identity(RUN, PUBLIC, Ed25519PrivateKey.from_private_bytes(b"\x06" * 32))
 LEDGER_SEED = b"\x05" * 32
 LEDGER = SignerKey.from_private_bytes("example.org/ledger", LEDGER_SEED)
@@ -303,6 +309,35 @@ def items_evidence(scratch: Path) -> tuple[RunEvidence, ItemProof]:
     return found, proof
 
 
+def hidden_evidence(anchors: Path) -> RunEvidence:
+    """Of a run whose accuracies nobody sees, with proofs about them."""
+    made, producer = _Deployment(anchors, ("local",)), bytes([7]) * 16
+    keys = RunKeys(SILENT, KEY.private_bytes_raw(), commitments=CommitmentSettings(("accuracy",)))
+    committer = Committer(keys, producer, anchors)  # whose openings nobody keeps
+    accuracies = {1: 0.5, 2: 0.91, 3: 0.91}
+    epochs = [(Kind.METRICS, at, {"metrics": {"accuracy": a}}) for at, a in accuracies.items()]
+    given: list[Fields] = [*_before(), *epochs, _seal("after")]
+    events = [
+        (kind, epoch, committer.committed(Event(seq, kind, epoch, 0, 0, fields)).fields)
+        for seq, (kind, epoch, fields) in enumerate([*given, _end(given, "finished")])
+    ]
+    made.bring(_batch(events, [], run=SILENT, producer=7))
+    made.anchor()
+    evidence = made.evidence(SILENT)
+    numbers = {epoch: find_number(evidence, "accuracy", str(epoch)) for epoch in accuracies}
+    openings = {
+        epoch: opening_of(keys.blinding, producer, len(_before()) + epoch - 1, "accuracy", value)
+        for epoch, value in {1: 500_000, 2: 910_000, 3: 910_000}.items()
+    }
+    proved = {
+        "at-least": Statement(numbers[3], at_least=900_000).prove(openings[3]),
+        "between": Statement(numbers[1], 0, 1_000_000).prove(openings[1]),
+        "equal": Statement(numbers[3], equals=numbers[2]).prove(openings[3], openings[2]),
+    }
+    attachments = {f"proofs/{name}.json": proof.encode() for name, proof in proved.items()}
+    return replace(evidence, attachments=attachments)
+
+
 def make(folder: Path) -> None:
     """Write all bundles."""
     with tempfile.TemporaryDirectory() as scratch:
@@ -310,12 +345,14 @@ def make(folder: Path) -> None:
         ranks = ranks_evidence(Path(scratch) / "ranks.jsonl")
         launched = launched_evidence(Path(scratch) / "launched.jsonl")
         items, proof = items_evidence(Path(scratch))
+        hidden = hidden_evidence(Path(scratch) / "hidden.jsonl")
     write_bundle(found, folder / GOLDEN.name, ots=True)
     write_bundle(withhold(found, DISCLOSED), folder / WITHHELD.name, ots=True)
     write_bundle(ranks, folder / RANKS.name)
     write_bundle(launched, folder / LAUNCH.name)
     write_bundle(items, folder / ITEMS.name)
     (folder / ITEMS_PROOF.name).write_bytes(proof.encode())
+    write_bundle(hidden, folder / HIDDEN.name)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Compile MLProvenance.sol into the artifact that lies beside it, or check that it still fits.
+"""Compile each contract into the artifact that lies beside its source, or check that it still fits.
 
 For developers, in a checkout: ``python -m provenance_devnet.contract [--check]``. The compiler is
 the npm package ``solc``, pinned in ``deploy/devnet/solc/`` and installed into ``.devnet/opt/solc``
@@ -21,9 +21,8 @@ from typing import Any
 from provenance.errors import IntegrityError, ProvenanceError, ServerMissingError
 
 ROOT = Path(__file__).resolve().parents[3]
-SOURCE = ROOT / "provenance" / "chains" / "ethereum" / "contracts" / "MLProvenance.sol"
-ARTIFACT = SOURCE.with_suffix(".json")
-CONTRACT = "MLProvenance"
+SOURCES = sorted((ROOT / "provenance" / "chains" / "ethereum" / "contracts").glob("*.sol"))
+"""Each holds the contract that it is named after."""
 # Paris: no PUSH0, so that chains which never took the Shanghai fork run it as well.
 SETTINGS: dict[str, Any] = {
     "evmVersion": "paris",
@@ -70,8 +69,9 @@ def compiler(root: Path = ROOT) -> Path:
     return script
 
 
-def compile_artifact(solc: Path, source: str) -> dict[str, Any]:
-    """The artifact of a Solidity source: ABI, both bytecodes, compiler, settings, source hash.
+def compile_artifact(solc: Path, name: str, source: str) -> dict[str, Any]:
+    """The artifact of the source of a contract: ABI, both bytecodes, compiler, settings, source
+    hash.
 
     Raises:
         ServerMissingError: node does not run the compiler.
@@ -79,17 +79,17 @@ def compile_artifact(solc: Path, source: str) -> dict[str, Any]:
     """
     request = {
         "language": "Solidity",
-        "sources": {SOURCE.name: {"content": source}},
+        "sources": {f"{name}.sol": {"content": source}},
         "settings": SETTINGS,
     }
     output = json.loads(_node([str(solc), "--standard-json"], json.dumps(request)))
     complaints = [str(each.get("formattedMessage", each)) for each in output.get("errors", [])]
     if complaints:
-        raise IntegrityError(f"{SOURCE.name}: {complaints[0].strip()}")
-    contract = output["contracts"][SOURCE.name][CONTRACT]
+        raise IntegrityError(f"{name}.sol: {complaints[0].strip()}")
+    contract = output["contracts"][f"{name}.sol"][name]
     return {
-        "contractName": CONTRACT,
-        "sourceName": SOURCE.name,
+        "contractName": name,
+        "sourceName": f"{name}.sol",
         "sourceSha256": hashlib.sha256(source.encode()).hexdigest(),
         "compiler": f"solc {_node([str(solc), '--version'], '').strip()}",
         "settings": SETTINGS,
@@ -126,27 +126,29 @@ def render(artifact: dict[str, Any]) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Write the artifact; with ``--check``, compare instead: 0 the same, 1 different."""
+    """Write the artifacts; with ``--check``, compare instead: 0 the same, 1 one is different."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--check", action="store_true", help="compare, write nothing")
-    parser.add_argument("--artifact", type=Path, default=ARTIFACT)
+    parser.add_argument("--folder", type=Path, default=SOURCES[0].parent, help="of the artifacts")
     options = parser.parse_args(argv)
+    differ = 0
     try:
-        text = render(compile_artifact(compiler(), SOURCE.read_text("utf-8")))
+        for source in SOURCES:
+            name, path = source.stem, options.folder / f"{source.stem}.json"
+            text = render(compile_artifact(compiler(), name, source.read_text("utf-8")))
+            if not options.check:
+                path.write_text(text, "utf-8")
+                print(f"wrote {path}")  # noqa: T201  what the command says
+            elif path.is_file() and path.read_text("utf-8") == text:
+                print(f"{path} fits {source.name}")  # noqa: T201  what the command says
+            else:
+                differ = 1
+                problem = f"{path} does not fit {source.name}: run without --check"
+                print(problem, file=sys.stderr)  # noqa: T201  what the command says
     except ProvenanceError as error:
         print(error, file=sys.stderr)  # noqa: T201  what the command says
         return error.exit_code
-    if not options.check:
-        options.artifact.write_text(text, "utf-8")
-        print(f"wrote {options.artifact}")  # noqa: T201  what the command says
-        return 0
-    if not options.artifact.is_file() or options.artifact.read_text("utf-8") != text:
-        print(  # noqa: T201  what the command says
-            f"{options.artifact} does not fit {SOURCE.name}: run without --check", file=sys.stderr
-        )
-        return 1
-    print(f"{options.artifact} fits {SOURCE.name}")  # noqa: T201  what the command says
-    return 0
+    return differ
 
 
 if __name__ == "__main__":

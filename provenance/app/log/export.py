@@ -1,4 +1,4 @@
-"""The ledger as a folder of C2SP tlog-tiles, for any web server."""
+"""The ledger as a folder of C2SP tlog-tiles, for any web server, with an account of each entry."""
 
 from __future__ import annotations
 
@@ -10,19 +10,22 @@ from pathlib import Path
 from provenance import files
 from provenance.app.log.proofs import stated_head
 from provenance.app.log.sources import reading_later
-from provenance.errors import FormatError, InputError, IntegrityError
+from provenance.errors import FormatError, InputError, IntegrityError, ProofError
 from provenance.formats.checkpoint import Head, parse_note
 from provenance.formats.merkle import HASH_SIZE, KeptTree, root_of_hashes
 from provenance.formats.note import MAX_NOTE_BYTES, VerifierKey
+from provenance.formats.tlog.account import MAX_ACCOUNT_BYTES, Account, pack, unpack
 from provenance.formats.tlog.tiles import (
     CHECKPOINT,
     TILE_HEIGHT,
     TILE_WIDTH,
     Tile,
     TiledLedger,
+    accounts_path,
     tiles,
 )
 from provenance.ports.store import LedgerStore
+from provenance.roll.accounts import accounts
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how much of it is done, and of how much."""
@@ -30,12 +33,14 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What :func:`export` left in the folder: files written now, and those that were there."""
+    """What :func:`export` left in the folder: tiles written now, and those that were there; and how
+    many entries have no account (:mod:`provenance.formats.tlog.account`)."""
 
     head: Head
     written: int
     kept: int
     checkpoint_written: bool
+    unaccounted: int
 
 
 def export(
@@ -77,15 +82,49 @@ def export(
             if not _is_written(folder / tile.path, _checked(ledger, tile)):
                 missing.append(tile)
             progress("comparing", done, len(every))
+        told = [tile for tile in every if tile.level is None]
+        known = [_kept_accounts(folder, tile, entries) for tile in told]
         stale = _check_checkpoint(folder / CHECKPOINT, head, note, ledger)
         for done, tile in enumerate(missing, 1):
             path = folder / tile.path
             path.parent.mkdir(parents=True, exist_ok=True)
             files.replace(path, ledger.data(tile), files.PUBLIC)
             progress("writing", done, len(missing))
+        unaccounted = 0
+        for done, (tile, own) in enumerate(zip(told, known, strict=True), 1):
+            unaccounted += (own or _write_accounts(folder, tile, store)).count(None)
+            progress("accounting", done, len(told))
         if stale:
             files.replace(folder / CHECKPOINT, note.encode(), files.PUBLIC)
-    return Exported(head, len(missing), len(every) - len(missing), stale)
+    return Exported(head, len(missing), len(every) - len(missing), stale, unaccounted)
+
+
+def _kept_accounts(
+    folder: Path, tile: Tile, entries: Callable[[int, int], list[bytes]]
+) -> list[Account | None] | None:
+    """The accounts that an earlier export wrote, which must be of these entries; None without."""
+    path, first = folder / accounts_path(tile), tile.index * TILE_WIDTH
+    try:
+        with path.open("rb") as file:
+            data = file.read(tile.width * (MAX_ACCOUNT_BYTES + 2) + 1)
+    except FileNotFoundError:
+        return None
+    try:
+        own = unpack(data, tile.width, accounts_path(tile))
+        for index, root in enumerate(entries(first, first + tile.width), first):
+            if (account := own[index - first]) is not None:
+                account.verify(index, root)
+    except (FormatError, ProofError) as error:
+        raise InputError(f"{path}: {error}; nothing was written") from error
+    return own
+
+
+def _write_accounts(folder: Path, tile: Tile, store: LedgerStore) -> list[Account | None]:
+    path, first = folder / accounts_path(tile), tile.index * TILE_WIDTH
+    made = accounts(store, first, first + tile.width)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files.replace(path, pack(made), files.PUBLIC)
+    return made
 
 
 def _checked(ledger: TiledLedger, tile: Tile) -> bytes:

@@ -106,15 +106,13 @@ def see(text: str, settings: Settings) -> Seen:
         FormatError, IntegrityError: It does not decode.
         UnavailableError: It cannot be reached.
     """
-    scheme, path = text.partition("://")[0], Path(text)
+    path = Path(text)
     if text.partition(":")[0] in NETWORKS and not path.exists():
         return _network(text, settings)
-    if scheme in ("http", "https"):
-        return _tiles(text, _url(text))
+    if (read := tiles_at(text)) is not None:
+        return _tiles(text, read)
     if "://" in text:
         return _database(text, replace(settings, database_url=text))
-    if (path / CHECKPOINT).is_file():
-        return _tiles(text, _folder(path))
     if (path / MANIFEST).is_file() or (path.is_file() and path.suffix == ".zip"):
         return see_evidence(text, read_bundle(path))
     if path.is_dir():
@@ -297,6 +295,13 @@ def _tiles(name: str, read: Read) -> Seen:
 
     tree = KeptTree(head.size, lambda wanted: [subtree(*pair) for pair in wanted])
     return Seen(name, (SeenHead(head, note, tree, True),))
+
+
+def tiles_at(text: str) -> Read | None:
+    """Reads the tiles at a URL or in a folder; None where it is neither."""
+    if text.partition("://")[0] in ("http", "https"):
+        return _url(text)
+    return _folder(Path(text)) if (Path(text) / CHECKPOINT).is_file() else None
 
 
 def _folder(folder: Path) -> Read:

@@ -1,7 +1,8 @@
-"""What a bundle carries for other people's tools, derived from the evidence.
+"""What a bundle carries beside its evidence.
 
-Each kind has a module whose ``files(evidence, ots)`` derives its files;
-:mod:`provenance.verify.checks.attachments` checks what the files of a bundle say.
+Files for other people's tools are derived from it: each kind has a module with ``files(evidence,
+ots)``. Proofs about hidden numbers and the roll of all runs are not: they go along where the
+evidence has them. :mod:`provenance.verify.checks.attachments` checks what the files of a bundle say.
 """
 
 from __future__ import annotations
@@ -9,15 +10,18 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from provenance.bundle.attachments import opentimestamps, slsa, tlog
+from provenance.bundle.attachments import opentimestamps, proofs, slsa, tlog
 from provenance.evidence.run_evidence import RunEvidence
+from provenance.roll import roll
 
 MAX_BYTES: Final = 1024**2
 """Of one attachment."""
 _NAMES: Final = re.compile(
     r"records/.+\.json\.ots|heads/[0-9]+\.root(?:\.ots)?|tlog/.+\.tlog-proof|statement/.+\.json"
+    r"|proofs/.+\.json|ledger/runs\.json"
 )
-_KINDS: Final = (opentimestamps, tlog, slsa)
+_DERIVED: Final = (opentimestamps, tlog, slsa)
+_GIVEN: Final = (proofs.FOLDER, roll.FILE)
 
 
 def is_attachment(name: str) -> bool:
@@ -28,7 +32,8 @@ def is_attachment(name: str) -> bool:
 def files(evidence: RunEvidence, ots: bool = False) -> dict[str, bytes]:
     """The attachments of a bundle, by file; with ``ots`` the OpenTimestamps proof of each record
     and the tlog-proof of each seal too, not only those of the heads and of the newest seal."""
-    made: dict[str, bytes] = {}
-    for kind in _KINDS:
+    given = evidence.attachments.items()
+    made = {name: data for name, data in given if name.startswith(_GIVEN)}
+    for kind in _DERIVED:
         made |= kind.files(evidence, ots)
     return made

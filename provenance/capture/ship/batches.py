@@ -7,6 +7,8 @@ shipped; only where one batch ends and the next begins may differ.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from provenance.errors import FormatError, ProvenanceError
@@ -15,6 +17,9 @@ from provenance.formats.producers.batch import sign_batch
 from provenance.formats.producers.certificate import Certificate
 from provenance.formats.producers.statement import chain_on
 from provenance.formats.record import MAX_SAFE_INTEGER, Kind, record_digest
+
+if TYPE_CHECKING:
+    from provenance.capture.ship.commitments import Committer
 
 BATCH_RECORDS = 500
 BATCH_BYTES = 1024 * 1024
@@ -42,6 +47,8 @@ class BatchMaker:
     ) -> None:
         self._certificate, self._key, self._identity = certificate, key, identity
         self._salt, self._first = salt, first
+        self.committer: Committer | None = None
+        """Puts commitments in the place of numbers, where the run has some."""
         self.producer = certificate.producer
         self._header = SegmentHeader(certificate.run, self.producer, certificate.rank, 1, first)
         self._records: list[bytes] = []
@@ -71,8 +78,11 @@ class BatchMaker:
         self.pending += 1
 
     def take(self) -> list[bytes]:
-        """All batches of what was added since the last call."""
+        """All batches of what was added since the last call. Raises OSError: the openings of their
+        commitments cannot be kept."""
         self._finish()
+        if self.committer is not None:
+            self.committer.keep()
         done, self._done = self._done, []
         self.pending = self.pending_bytes = 0
         return done
@@ -87,6 +97,8 @@ class BatchMaker:
 
     def _record(self, event: Event) -> bytes:
         try:
+            if self.committer is not None:
+                event = self.committer.committed(event)
             return record_of(event, self._header, self._salt).encode()
         except (ProvenanceError, ValueError, OverflowError) as error:
             self.replaced += 1

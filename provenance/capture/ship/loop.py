@@ -24,6 +24,7 @@ from pathlib import Path
 from uuid import UUID
 
 from provenance import files
+from provenance.capture.ship.beacons import ASK_S, keep_beacons
 from provenance.capture.ship.reader import written_next
 from provenance.capture.ship.shipment import Contact, LedgerKeys, Shipment, Shipped
 from provenance.capture.spool import LOCK_FILE, refused, scan
@@ -84,6 +85,7 @@ class Shipper:
         self.spool_dir = spool_dir
         self._transport, self._report = transport, report
         self._report_at = 0.0
+        self._ask_at = 0.0
         self._stall_s, self._abandoned_s, self._max_backlog = stall_s, abandoned_s, max_backlog
         self._ledger_keys = ledger_keys
         self._shipments: dict[UUID, Shipment] = {}
@@ -106,6 +108,9 @@ class Shipper:
         transport last took something; ConfigError: it refuses our credentials."""
         total = Shipped()
         contact = Contact(self._transport, self._max_backlog, self._ledger_keys())
+        if (now := time.monotonic()) >= self._ask_at:
+            self._ask_at = now + ASK_S
+            keep_beacons(self.spool_dir, self._transport, contact.ledger_keys)
         spools = scan(self.spool_dir)
         for gone in self._shipments.keys() - {spool.run for spool in spools}:
             if self._shipments[gone].is_cleared:  # else its trainer may write it again

@@ -28,7 +28,13 @@ from provenance.capture.ship.cursor import Cursor, Cursors, Stall, load_cursors,
 from provenance.capture.ship.keyless import signed
 from provenance.capture.ship.reader import ProducerReader, first_cursor, later_release
 from provenance.capture.spool import Corruption, RunSpool, Segment
-from provenance.errors import BadSignatureError, FormatError, InputError, UnavailableError
+from provenance.errors import (
+    BadSignatureError,
+    FormatError,
+    InputError,
+    MissingExtraError,
+    UnavailableError,
+)
 from provenance.formats.producers.acknowledgement import (
     GATE,
     HELD,
@@ -295,8 +301,11 @@ class Shipment:
         if self._keys is not None:
             return True
         try:
-            self._keys = keys = load_run_keys(self.path)
-        except (InputError, FormatError) as error:
+            keys = load_run_keys(self.path)
+            if keys.commitments is not None:
+                import provenance.capture.ship.commitments  # noqa: F401  its package may be missing
+            self._keys = keys
+        except (InputError, FormatError, MissingExtraError) as error:
             total.unusable += 1
             self._warn_once(f"run {self.path.name} cannot be shipped", reason=str(error))
             return False
@@ -343,6 +352,10 @@ class Shipment:
         known = cursor.acked or self._claimed.get(first.producer)
         identity = None if known else keys.identity
         maker = BatchMaker(*signer, keys.salt, identity, cursor.next, cursor.chain)
+        if keys.commitments is not None:
+            from provenance.capture.ship.commitments import Committer
+
+            maker.committer = Committer(keys, first.producer, self.path)
         reader = ProducerReader(group, cursor)
         for segment, item in reader:
             if isinstance(item, Corruption):

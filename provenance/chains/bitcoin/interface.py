@@ -33,6 +33,7 @@ from provenance.errors import (
 from provenance.formats.record import Json
 from provenance.ports.network import Network, require_payload
 from provenance.ports.values import Draft, Identity, Observation, Place, SignedVersion
+from provenance.proofs.beacon import Beacon
 from provenance.proofs.bitcoin import CHAINS, display, parse_transaction, verify_anchor
 from provenance.settings import BitcoinSettings
 
@@ -104,6 +105,20 @@ class BitcoinInterface(Network):
         }
         wallet, balance = self._settings.wallet, self._wallet.balance()
         return Identity(self.name, fields, height, wallet, balance)
+
+    def newest_block(self) -> Beacon | None:
+        """As :meth:`Network.newest_block`."""
+        height = self._reader.height() - self.confirmations + 1
+        if height < 0:
+            return None
+        raw = self._reader.header(self._reader.hash_at(height) or "")[0]
+        return Beacon(self.name, self._settings.network, height, raw)
+
+    def depth_of(self, block: Beacon) -> int:
+        """As :meth:`Network.depth_of`."""
+        if self._reader.hash_at(block.height) != block.shown:
+            return 0
+        return max(0, self._reader.header(block.shown)[2])
 
     def draft(self, payload: bytes, replaces: SignedVersion | None = None) -> Draft:
         """Build and sign in the wallet; :meth:`broadcast` locks the inputs there.

@@ -130,6 +130,19 @@ class ChainReader:
         """The ``merkleblock`` message (BIP 37) of one transaction, not checked."""
         return self._rpc.read(as_bytes, "gettxoutproof", [txid], block_hash)
 
+    def height(self) -> int:
+        """Of the newest block."""
+        return self._rpc.read(as_integer, "getblockcount")
+
+    def hash_at(self, height: int) -> str | None:
+        """The hash of the block at a height; None above the newest."""
+        try:
+            return as_text(self._rpc.call("getblockhash", height), "getblockhash")
+        except RpcError as error:
+            if error.code != Code.INVALID_PARAMETER:
+                raise error.translated() from error
+            return None
+
     def header(self, block_hash: str) -> tuple[bytes, int, int]:
         """The 80 bytes, checked, with height and depth (-1 outside the best chain)."""
         answer = self._rpc.read(as_object, "getblockheader", block_hash, True)

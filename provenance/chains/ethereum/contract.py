@@ -1,21 +1,25 @@
-"""The ``MLProvenance`` contract: its code, and its calls, events and answers as bytes
+"""The contracts: their code; and the calls, events and answers of ``MLProvenance`` as bytes
 (Solidity ABI).
 
-``contracts/MLProvenance.json`` is what ``provenance_devnet.contract`` makes of
-``contracts/MLProvenance.sol``; a test compiles it again and compares.
+``contracts/NAME.json`` is what ``provenance_devnet.contract`` makes of ``contracts/NAME.sol``; a
+test compiles it again and compares.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, cast
 
 from eth_abi.abi import decode, encode
 from eth_abi.exceptions import DecodingError
-from eth_utils.abi import abi_to_signature, function_signature_to_4byte_selector
+from eth_utils.abi import (
+    abi_to_signature,
+    function_signature_to_4byte_selector,
+    get_abi_input_types,
+)
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
@@ -23,27 +27,58 @@ from provenance.errors import InputError, LyingNodeError
 from provenance.proofs.ethereum import Log
 
 MAX_METADATA_BYTES = 256
-ARTIFACT: dict[str, Any] = json.loads(
-    (files("provenance.chains.ethereum") / "contracts" / "MLProvenance.json").read_text("utf-8")
-)
-BYTECODE = bytes.fromhex(ARTIFACT["bytecode"][2:])
-DEPLOYED_BYTECODE = bytes.fromhex(ARTIFACT["deployedBytecode"][2:])
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """One of this project's contracts.
+
+    Attributes:
+        artifact: As it lies beside the source. creation: The code that creates the contract.
+        deployed: The code that then lies at its address.
+        abi: Functions, events and errors by name.
+    """
+
+    artifact: Mapping[str, Any]
+    creation: bytes
+    deployed: bytes
+    abi: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, name: str) -> Contract:
+        """From ``contracts/NAME.json``."""
+        path = files("provenance.chains.ethereum") / "contracts" / f"{name}.json"
+        artifact = json.loads(path.read_text("utf-8"))
+        creation, deployed = (artifact[key][2:] for key in ("bytecode", "deployedBytecode"))
+        abi = {item["name"]: item for item in artifact["abi"] if "name" in item}
+        return cls(artifact, bytes.fromhex(creation), bytes.fromhex(deployed), abi)
+
+    def selector(self, name: str) -> bytes:
+        """The 4 bytes that a function's calldata, or an error's data, begins with."""
+        return bytes(function_signature_to_4byte_selector(abi_to_signature(self.abi[name])))
+
+    def call_of(self, function: str, *arguments: object) -> bytes:
+        """Calldata of one of its functions."""
+        types = get_abi_input_types(self.abi[function])
+        return self.selector(function) + encode(types, arguments)
+
+    def error_values(self, name: str, data: bytes) -> tuple[object, ...] | None:
+        """The values of an error that a call reverted with; None where it is another one."""
+        if data[:4] != self.selector(name):
+            return None
+        try:
+            return tuple(decode(get_abi_input_types(self.abi[name]), data[4:]))
+        except (DecodingError, OverflowError, ValueError):
+            return None
+
+
+ML_PROVENANCE = Contract.read("MLProvenance")
+ARTIFACT, BYTECODE = ML_PROVENANCE.artifact, ML_PROVENANCE.creation
+DEPLOYED_BYTECODE = ML_PROVENANCE.deployed
 """What lies at the contract's address."""
-_ABI = {item["name"]: item for item in ARTIFACT["abi"] if item["type"] in ("function", "event")}
-HASH_STORED = keccak(text=abi_to_signature(_ABI["HashStored"]))
-
-
-def _selector(function: str) -> bytes:
-    return bytes(function_signature_to_4byte_selector(abi_to_signature(_ABI[function])))
-
-
-def call_of(function: str, *arguments: object) -> bytes:
-    """Calldata of one of the contract's functions."""
-    types = [argument["type"] for argument in _ABI[function]["inputs"]]
-    return _selector(function) + encode(types, arguments)
-
-
-_STORE = _selector("storeHash")
+call_of = ML_PROVENANCE.call_of
+HASH_STORED = keccak(text=abi_to_signature(ML_PROVENANCE.abi["HashStored"]))
+_STORE = ML_PROVENANCE.selector("storeHash")
 
 
 @dataclass(frozen=True, slots=True)

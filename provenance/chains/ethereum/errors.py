@@ -34,6 +34,14 @@ class MethodMissingError(RejectedError):
     """The node does not serve this RPC method."""
 
 
+class RevertedError(RejectedError):
+    """A contract refused a call; ``data`` is the error in its own form (Solidity ABI)."""
+
+    def __init__(self, message: str, data: bytes) -> None:
+        super().__init__(message)
+        self.data = data
+
+
 class BlockMissingError(NetworkUnavailable):
     """The node has no block under that tag, such as ``finalized`` on a young dev chain."""
 
@@ -97,8 +105,10 @@ _TABLE = tuple((kind, re.compile(pattern)) for kind, pattern in _WORDINGS)
 
 _METHOD_NOT_FOUND = -32601
 _UNKNOWN_BLOCK = -39001
+_REVERTED = 3
+_DATA = re.compile(r"0x(?:[0-9a-fA-F]{2})+")
 _CODES: dict[int, type[ProvenanceError]] = {
-    3: RejectedError,  # execution reverted, with the revert data
+    _REVERTED: RejectedError,
     -32005: NetworkUnavailable,  # EIP-1474: limit exceeded
     -32600: RejectedError,
     -32602: RejectedError,
@@ -114,17 +124,20 @@ def clean(text: object) -> str:
     return line if len(line) <= _MAX_TEXT else line[: _MAX_TEXT - 3] + "..."
 
 
-def rpc_error(method: str, code: int | None, message: str) -> ProvenanceError:
+def rpc_error(method: str, code: int | None, message: str, data: object = None) -> ProvenanceError:
     """The error of this project for a JSON-RPC ``error`` object.
 
     Args:
         method: The RPC method that was refused.
         code: ``error.code``; None where it is missing.
         message: ``error.message`` as the node wrote it.
+        data: ``error.data``: ``0x`` hex of what a contract reverted with.
     """
     text = f"ethereum node refused {method}: {clean(message) or f'code {code}'}"
     if code == _METHOD_NOT_FOUND:
         return MethodMissingError(text)
+    if code == _REVERTED and isinstance(data, str) and _DATA.fullmatch(data):
+        return RevertedError(text, bytes.fromhex(data[2:]))
     lower = message.lower()
     for kind, pattern in _TABLE:
         if pattern.search(lower):

@@ -41,9 +41,11 @@ from provenance.ports.values import (
     anchor_payload,
     payload_root,
 )
+from provenance.proofs.beacon import Beacon
 from provenance.settings import EthereumSettings
 
 if TYPE_CHECKING:
+    from provenance.chains.ethereum.bitcoin_view import Confirmed, Proof
     from provenance.chains.ethereum.contract import HashInfo
 
 _TXID = re.compile(r"0x[0-9a-f]{64}")
@@ -75,6 +77,7 @@ class EthereumInterface(Network):
             raise MissingExtraError(package, "ethereum") from error
         self._abi = contract
         self._evidence = responses.evidence
+        self._header_rlp = responses.header_rlp
         self._proofs = trie.proofs
         self._client = CLIENT
         self.settings = settings
@@ -129,6 +132,18 @@ class EthereumInterface(Network):
         }
         balance = None if self.sender is None else node.balance(self.sender)
         return Identity(self.name, fields, height, self.sender, balance)
+
+    def newest_block(self) -> Beacon | None:
+        """As :meth:`Network.newest_block`; None too where the chain's headers do not hash."""
+        found = self._node.final_block()
+        header = None if found is None else self._header_rlp(found)
+        if found is None or header is None:
+            return None
+        return Beacon(self.name, str(self._node.chain_id()), found.number, header)
+
+    def depth_of(self, block: Beacon) -> int:
+        """As :meth:`Network.depth_of`."""
+        return self._node.depth_of(block.shown, block.height)
 
     def next_nonce(self) -> int:
         """The sender's next nonce, its transactions in the node's pool included."""
@@ -299,20 +314,46 @@ class EthereumInterface(Network):
             raise RejectedError(f"ethereum: the contract at {address} {problem}")
         return self._abi.read_flag(answer, "verifyInclusion")
 
-    def deploy_contract(self, deadline_s: float = 180.0) -> tuple[str, str]:
-        """Create an MLProvenance contract: ``(checksummed address, transaction id)``.
+    def confirm_bitcoin(
+        self, view: str, register: str | None, root: bytes, proof: Proof, work: int
+    ) -> Confirmed:
+        """Have a BitcoinAnchor contract check Bitcoin's proof of a root, in the newest block.
+
+        Args:
+            view: Its address.
+            register: The MLProvenance contract that must hold the root, too: the configured
+                one, or one of this project's code; None asks none.
+            work: Hashes that the proof's headers must have taken together.
+
+        Raises:
+            ProofError: The contract refuses it; says why.
+            WrongNetworkError: Other code than ours lies at one of the addresses.
+        """
+        from provenance.chains.ethereum.bitcoin_view import confirm
+
+        ours = register is None or register.lower() == (self.contract or "").lower()
+        if not ours and not self._node.has_our_code(str(register), "latest"):
+            raise WrongNetworkError(f"ethereum: other code than MLProvenance's lies at {register}")
+        return confirm(self._node, view, register, root, proof, work)
+
+    def deploy_contract(
+        self, name: str = "MLProvenance", deadline_s: float = 180.0
+    ) -> tuple[str, str]:
+        """Create one of this project's contracts: ``(checksummed address, transaction id)``.
 
         Raises:
             LyingNodeError: Other code than ours lies at the new address.
         """
-        return self._sender.deploy(deadline_s)
+        return self._sender.deploy(self._abi.Contract.read(name), deadline_s)
 
 
-def deploy(settings: EthereumSettings, deadline_s: float = 180.0) -> tuple[str, str]:
+def deploy(
+    settings: EthereumSettings, name: str = "MLProvenance", deadline_s: float = 180.0
+) -> tuple[str, str]:
     """:meth:`EthereumInterface.deploy_contract` with the settings' key; their
     ``contract_address`` is not looked at."""
     network = EthereumInterface(settings)
     try:
-        return network.deploy_contract(deadline_s)
+        return network.deploy_contract(name, deadline_s)
     finally:
         network.close()

@@ -117,6 +117,22 @@ class EthereumNode:
             raise LyingNodeError(f"ethereum node: block {block.number} was sent for {number}")
         return block
 
+    def final_block(self) -> Block | None:
+        """The newest that an anchor in it would be final in; None where there is none yet."""
+        number = self.height() - self._settings.confirmations + 1
+        try:
+            return self.block("finalized" if self._settings.use_finalized else hex(max(number, 0)))
+        except (BlockMissingError, RejectedError):
+            return None
+
+    def depth_of(self, block_hash: str, number: int) -> int:
+        """How deep a block lies in the chain; 0 where another is there, or none."""
+        try:
+            found = self.block(hex(number))
+        except BlockMissingError:
+            return 0
+        return self.height() - number + 1 if found.hash == block_hash else 0
+
     def _number(self, method: str, *params: object) -> int:
         return quantity(self.rpc.call(method, *params), method)
 

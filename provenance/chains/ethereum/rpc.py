@@ -203,7 +203,7 @@ class EthereumRPC:
         fields = error if isinstance(error, dict) else {"message": error}
         code, message = fields.get("code"), fields.get("message")
         code = code if isinstance(code, int) else None
-        raise rpc_error(method, code, "" if message is None else str(message))
+        raise rpc_error(method, code, "" if message is None else str(message), fields.get("data"))
 
     def batch(self, calls: Sequence[Call]) -> dict[Call, object]:
         """Results of several calls by one request, unvalidated; without those that failed. A

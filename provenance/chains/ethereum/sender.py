@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
-from provenance.chains.ethereum.contract import BYTECODE, DEPLOYED_BYTECODE
+from provenance.chains.ethereum.contract import Contract
 from provenance.chains.ethereum.errors import AlreadyKnownError
 from provenance.chains.ethereum.fees import Fees, bump, offer, plain, wei
 from provenance.chains.ethereum.libs import Account
@@ -217,13 +217,13 @@ class Sender:
             raise RejectedError(f"ethereum: {version.transaction_id} was mined and failed")
         return receipt
 
-    def deploy(self, deadline_s: float) -> tuple[str, str]:
-        """Create an MLProvenance contract: ``(checksummed address, transaction id)``."""
-        receipt = self.transact(None, BYTECODE, deadline_s)
+    def deploy(self, contract: Contract, deadline_s: float) -> tuple[str, str]:
+        """Create a contract: ``(checksummed address, transaction id)``."""
+        receipt = self.transact(None, contract.creation, deadline_s)
         if receipt.contract is None:
             raise LyingNodeError(f"ethereum node: the receipt of {receipt.id} names no contract")
         address = str(to_checksum_address(receipt.contract))
-        if self.node.code(address) != DEPLOYED_BYTECODE:
+        if self.node.code(address) != contract.deployed:
             raise LyingNodeError(f"ethereum node: other code than ours lies at {address}")
         return address, receipt.id
 

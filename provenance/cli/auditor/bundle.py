@@ -22,7 +22,9 @@ def bundle(arguments: argparse.Namespace) -> int:
         Path(arguments.output),
         disclose=arguments.disclose or (),
         ots=arguments.ots,
+        runs=arguments.runs,
         ipfs=arguments.ipfs,
+        proofs=arguments.proof or (),
     )
     lines = [
         f"{made.path}",

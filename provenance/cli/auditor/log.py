@@ -49,6 +49,8 @@ def export(arguments: argparse.Namespace) -> int:
     counts = {name: value for name, value in as_json(done).items() if name != "head"}
     line = f"{folder}: size {done.head.size}, root {encode_base64(done.head.root)}, "
     line += f"{done.written} tiles written, {done.kept} were there"
+    if done.unaccounted:
+        line += f", no account of {done.unaccounted} entries"
     return answer(arguments, {"folder": str(folder), **_head(done.head), **counts}, line)
 
 

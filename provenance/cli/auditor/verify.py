@@ -23,6 +23,7 @@ from provenance.cli.output import (
     print_text,
     progress,
     settings_of,
+    when,
 )
 from provenance.errors import InputError
 from provenance.formats.fields import as_json
@@ -51,11 +52,14 @@ def verify(arguments: argparse.Namespace) -> int:
     settings, options = settings_of(arguments, secrets=READERS), _options(arguments)
     if arguments.parent is not None:
         options["parent"] = _verified(settings, arguments.parent, options)
+    options["proofs"] = arguments.proof or ()
     report = _verified(settings, arguments.subject, options)
     if arguments.json:
         print_json(report.as_dict())
     else:
         _print(report)
+        if arguments.cross:
+            _print_cross(report)
     return report.exit_code
 
 
@@ -89,8 +93,10 @@ def _all(arguments: argparse.Namespace) -> int:
 
     if arguments.subject is not None:
         raise InputError(f"verify: found --all and {arguments.subject}, expected one of the two")
-    if arguments.parent is not None:
-        raise InputError("--parent: found --all, expected one RUN or PATH")
+    given = {"--parent": arguments.parent, "--cross": arguments.cross, "--proof": arguments.proof}
+    for option, value in given.items():
+        if value:
+            raise InputError(f"{option}: found --all, expected one RUN or PATH")
     settings = settings_of(arguments, secrets=READERS)
     with verify_all(settings, **_options(arguments)) as runs:
         lines = _json_lines(runs) if arguments.json else map(_line, runs)
@@ -160,6 +166,22 @@ def _print(report: VerificationReport) -> None:
     out.print(f"the ledger's own count, which nothing signs: {report.evidence.ledger}")
     for line in report.not_checked:
         out.print(f"not checked: {line}")
+
+
+def _print_cross(report: VerificationReport) -> None:
+    out.print()
+    rows = [
+        (seal.seal, a.chain, a.size, a.root.hex(), a.status, when(a.time), a.slack)
+        for seal in report.cross
+        for a in seal.anchors
+    ]
+    columns = ("seal", "chain", "head", "ledger root", "status", "block time", "off by up to (s)")
+    if rows:
+        print_table(columns, rows)
+    else:
+        out.print("no seal has receipts of two networks")
+    for seal in report.cross:
+        out.print(seal.line)
 
 
 def _note(notice: Finding) -> str:

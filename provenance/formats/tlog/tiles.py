@@ -19,6 +19,7 @@ TILE_WIDTH: Final = 2**TILE_HEIGHT
 MAX_LEVEL: Final = 63
 MAX_ENTRY_BYTES: Final = 65_535
 ENTRIES: Final = "entries"
+ACCOUNTS: Final = "accounts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,12 @@ class Tile:
             name = f"x{number:03}/{name}"
         partial = "" if self.full else f".p/{self.width}"
         return f"tile/{level}/{name}{partial}"
+
+
+def accounts_path(tile: Tile) -> str:
+    """Where the accounts of a bundle of entries are served (:mod:`.account`), which are no part of
+    the specification: as that bundle, under another name."""
+    return tile.path.replace(ENTRIES, ACCOUNTS, 1)
 
 
 def tiles(size: int) -> Iterator[Tile]:

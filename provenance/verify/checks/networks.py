@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -24,9 +24,18 @@ from provenance.ports.network import Network
 from provenance.ports.values import CHAIN_FIELDS, AnchorState, LedgerEntry, Observation, Place
 from provenance.proofs.bitcoin import parse_header
 from provenance.settings import NETWORKS as NAMES
-from provenance.verify.catalogue import AGREE, NETWORKS
+from provenance.verify.catalogue import AGREE, LEDGER, NETWORKS
 from provenance.verify.checks.ethereum_receipt import has_proof
 from provenance.verify.checks.receipts import BITCOIN, CheckedReceipt
+from provenance.verify.cross import (
+    SLACK_S,
+    Bounds,
+    CrossAnchor,
+    CrossSeal,
+    Heads,
+    clock_of,
+    contradiction,
+)
 from provenance.verify.findings import Findings, counted
 from provenance.verify.headers import HeaderSource
 from provenance.verify.nodes import Nodes
@@ -36,6 +45,8 @@ from provenance.verify.trust import Chain, Trust
 CHAINED: Final = ("ethereum", "bitcoin")
 """Networks of which there are many chains, so that one must be pinned."""
 UNSHOWN: Final = "that its block is one of the chain, only a node or --block-hash can show"
+Roots = Mapping[int, Mapping[str, bytes]]
+"""By head size and network: the root that the network itself carries."""
 _BEST: Final = (
     *("verified", "receipt", "stated", "pending", "unreachable", "not configured", "failed"),
 )
@@ -48,8 +59,9 @@ def check_networks(
     headers: HeaderSource | None,
     trust: Trust,
     findings: Findings,
-) -> dict[str, dict[str, NetworkCheck]]:
-    """Ask each network for each receipt's transaction; per network and seal what came out.
+) -> tuple[dict[str, dict[str, NetworkCheck]], Roots]:
+    """Ask each network for each receipt's transaction; per network and seal what came out, and
+    the roots that the networks themselves carry.
 
     Bitcoin's blocks are looked up in ``headers`` as well, where there are some. Only what
     is on a pinned chain is verified.
@@ -82,13 +94,13 @@ def check_networks(
         if bare:
             problem = "the run names it, and its deployment has no such network"
             findings.notice(NETWORKS, name, f"{problem}: no anchor of {', '.join(bare)}")
-    _check_agreement(asked.roots, findings)  # (9)
     _summarise(answers, nodes, findings)
     order = {seal_label(entry): entry.index for entry in evidence.entries}
-    return {
+    ordered = {
         name: dict(sorted(seals.items(), key=lambda item: order.get(item[0], 0)))
         for name, seals in sorted(answers.items())
     }
+    return ordered, asked.roots
 
 
 def _summarise(
@@ -119,7 +131,6 @@ class _Networks:
     def __init__(self, nodes: Nodes | None, headers: HeaderSource | None, trust: Trust) -> None:
         self.nodes, self.headers, self.trust = nodes, headers, trust
         self.roots: dict[int, dict[str, bytes]] = {}
-        """By head size and network: the root that the network itself carries."""
 
     def check(self, checked: CheckedReceipt) -> NetworkCheck:
         """Check one receipt against its network."""
@@ -240,16 +251,69 @@ def _in_headers(
     return depth, height
 
 
-def _check_agreement(roots: Mapping[int, Mapping[str, bytes]], findings: Findings) -> None:
-    compared = 0
+def check_agreement(
+    evidence: RunEvidence,
+    receipts: Sequence[CheckedReceipt],
+    networks: Mapping[str, Mapping[str, NetworkCheck]],
+    roots: Roots,
+    findings: Findings,
+) -> tuple[CrossSeal, ...]:
+    """The seals that several networks have, as :mod:`provenance.verify.cross` tells."""
     for size, by_network in sorted(roots.items()):
         if len(set(by_network.values())) > 1:
             roots_of = ", ".join(f"{n} {root.hex()}" for n, root in sorted(by_network.items()))
             findings.fail(AGREE, f"head {size}", f"networks carry different roots: {roots_of}")
-        compared += len(by_network) > 1
-    if not compared:
-        findings.skip(AGREE, "fewer than two networks answered for the same head")
-    findings.count(AGREE, f"{counted(compared, 'head')} on several networks")
+    confirmed = {
+        (r.receipt.anchor.network, r.label, r.receipt.ledger.size): r.receipt.anchor.confirmed_at
+        for r in receipts
+    }
+    shown = [
+        {label: check for label, check in seals.items() if _is_mined(check)}
+        for seals in with_receipts(networks).values()
+    ]
+    bounds = Bounds(_cross(check) for seals in shown for check in seals.values())
+    untied = [item.size for item in evidence.heads if findings.failed(LEDGER, f"head {item.size}")]
+    agreements = []
+    for entry in evidence.entries:
+        label = seal_label(entry)
+        checks = [seals[label] for seals in shown if label in seals]
+        if len(checks) < 2:
+            continue
+        anchors = tuple(map(_cross, checks))
+        sizes = [anchor.size for anchor in anchors]
+        heads: Heads = "same" if min(sizes) == max(sizes) else "tied"
+        if any(min(sizes) <= size < max(sizes) for size in untied):
+            heads = "untied"
+        clocks = [
+            clock_of(anchor, entry.created_at, confirmed[check.network, label, anchor.size])
+            for anchor, check in zip(anchors, checks, strict=True)
+        ]
+        problem = contradiction([clock for clock in clocks if clock is not None])
+        if problem is not None:
+            findings.fail(AGREE, label, problem)
+        bound = bounds.of(entry.index)
+        told = (bound.not_after, bound.chain, bound.shown) if bound else (None, None, False)
+        agreements.append(CrossSeal(label, heads, anchors, *told))
+    if agreements:
+        seals = counted(len(agreements), "seal")
+        findings.count(AGREE, f"{seals} on several networks; {agreements[-1].line}")
+    else:
+        findings.skip(AGREE, "no seal has receipts of two networks")
+    return tuple(agreements)
+
+
+def _is_mined(check: NetworkCheck) -> bool:
+    """Whether no node says that the block of the receipt does not have it."""
+    return check.status != "failed" and (check.status != "pending" or check.depth > 0)
+
+
+def _cross(check: NetworkCheck) -> CrossAnchor:
+    assert check.size is not None
+    assert check.root is not None
+    slack = None if check.time is None else SLACK_S.get(check.network)
+    time = check.time if slack is not None else None
+    where = (check.network, check.chain.label, check.size, check.root)
+    return CrossAnchor(*where, check.status, time, slack)
 
 
 def _without_receipt(

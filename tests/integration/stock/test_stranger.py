@@ -38,6 +38,7 @@ from tests.support.stranger import load
 from tests.support.verify_world import World, before, ending, metrics
 from tests.vectors.make_golden import (
     GOLDEN,
+    HIDDEN,
     ITEMS,
     LAUNCH,
     LEDGER,
@@ -475,7 +476,7 @@ def test_both_accept_what_is_withheld(stranger: ModuleType, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "golden", [GOLDEN, WITHHELD, RANKS, LAUNCH, ITEMS], ids=lambda path: path.stem
+    "golden", [GOLDEN, WITHHELD, RANKS, LAUNCH, HIDDEN, ITEMS], ids=lambda path: path.stem
 )
 def test_golden_bundles_of_version_1_verify_forever(golden: Path, stranger: ModuleType) -> None:
     report = verify(read_bundle(golden), None, verifier_key=LEDGER.verifier, now=0.0)

@@ -39,6 +39,7 @@ from provenance.ports.values import (
     SignedVersion,
     payload_root,
 )
+from provenance.proofs.beacon import Beacon
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -248,6 +249,8 @@ class MemoryNetwork:
     max_fee: int = 100
     on_call: Callable[[str, str], None] | None = None
     calls: list[str] = field(default_factory=list)
+    beacons: list[Beacon] = field(default_factory=list)
+    """Blocks with a real header, oldest first, for :meth:`newest_block` and :meth:`depth_of`."""
     _failures: list[tuple[str, ProvenanceError, bool]] = field(default_factory=list)
     _lies: dict[str, object] = field(default_factory=dict)
     _hung: bool = False
@@ -280,6 +283,17 @@ class MemoryNetwork:
         return NetworkUnavailable(f"{self.name}: no answer to {method} within the deadline")
 
     # --- the port -------------------------------------------------------------------------
+
+    @_may_fail
+    def newest_block(self) -> Beacon | None:
+        """The last of ``beacons``."""
+        return self.beacons[-1] if self.beacons else None
+
+    @_may_fail
+    def depth_of(self, block: Beacon) -> int:
+        """By its place among ``beacons``, each as deep as an anchor has to be."""
+        known = self.beacons[::-1]
+        return known.index(block) + self.confirmations if block in known else 0
 
     @_may_fail
     def identity(self) -> Identity:

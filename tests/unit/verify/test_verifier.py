@@ -112,7 +112,7 @@ def world() -> World:
 
 
 def test_the_docstring_lists_the_checks_as_they_are() -> None:
-    assert [check.number for check in CHECKS] == list(range(1, 14))
+    assert [check.number for check in CHECKS] == list(range(1, len(CHECKS) + 1))
     for check in CHECKS:
         assert f"{check.number}. {check.title}\n" in (verifier.__doc__ or "")
         assert check.proves
@@ -150,7 +150,7 @@ def test_the_report_is_json(world: World) -> None:
     assert document["networks"]["bitcoin"]["after"]["status"] == "verified"
     assert [row["epoch"] for row in document["metrics"]] == [1, 2, 3]
     assert document["tree"]["value"] == document["roots"]["after"]
-    assert len(document["checks"]) == 13
+    assert len(document["checks"]) == len(CHECKS)
 
 
 def test_offline_only_the_receipts_count(world: World) -> None:

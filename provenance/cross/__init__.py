@@ -1,0 +1,1 @@
+"""One chain's word for another's: Ethereum checks what Bitcoin carries."""

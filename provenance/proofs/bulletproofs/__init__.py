@@ -1,0 +1,1 @@
+"""Zero-knowledge proofs about committed numbers: docs/FORMAT.md, section 13."""

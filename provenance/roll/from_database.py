@@ -1,0 +1,56 @@
+"""The roll of a ledger, from its database."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from contextlib import suppress
+from dataclasses import replace
+from uuid import UUID
+
+from provenance.errors import FormatError, IntegrityError
+from provenance.formats.record import Kind, Record
+from provenance.ports.listing import RunSummary, Wanted
+from provenance.ports.store import LedgerTx
+from provenance.roll.roll import Roll, RolledRun, config_digest, data_digest, seeds_of
+
+
+def roll_of(
+    tx: LedgerTx, size: int, now: float, lost_after_s: float, *, described: bool = True
+) -> Roll:
+    """All runs of a database, and the first ``size`` entries of its ledger.
+
+    Args:
+        now, lost_after_s: As in :class:`~provenance.ports.listing.Wanted`.
+        described: With data, configuration and seeds, which reads two records of each run.
+
+    Raises:
+        StoreUnavailable
+    """
+    entries = tx.entries(end=size)
+    own: dict[UUID, list[int]] = defaultdict(list)
+    for entry in entries:
+        own[entry.run].append(entry.index)
+    _, total = tx.list_runs(Wanted(now, lost_after_s, size=1))
+    rows, _ = tx.list_runs(Wanted(now, lost_after_s, size=max(total, 1)))
+    runs = [_rolled(summary, tuple(own[row.run])) for row, summary in rows]
+    if described:
+        runs = [_described(tx, item) for item in runs]
+    runs.sort(key=lambda item: item.order)
+    return Roll(len(entries), tuple(entry.root for entry in entries), tuple(runs))
+
+
+def _rolled(summary: RunSummary, entries: tuple[int, ...]) -> RolledRun:
+    name, numbers = summary.name, dict(summary.numbers)
+    return RolledRun(summary.run, entries, summary.state, name, results=numbers)
+
+
+def _described(tx: LedgerTx, item: RolledRun) -> RolledRun:
+    records = []
+    with suppress(IntegrityError):  # an archive that is gone; `doctor` names it
+        for row in tx.records(item.run, (Kind.CONFIG, Kind.DATA_TRAIN)):
+            with suppress(FormatError):
+                records.append(Record.decode(row.data))
+    training = next((r.body.get("training") for r in records if r.kind is Kind.CONFIG), None)
+    if training is not None:
+        item = replace(item, config=config_digest(training), seeds=seeds_of(training))
+    return replace(item, data=data_digest(records))

@@ -1,0 +1,104 @@
+"""Proving a statement about a number of a run, from its evidence and its owner's openings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from provenance.capture.ship.openings import find_opening
+from provenance.errors import InputError
+from provenance.evidence.run_evidence import RecordFile, RunEvidence
+from provenance.formats.record import Kind
+from provenance.proofs.bulletproofs.commitment import exact_units
+from provenance.zk.numbers import KINDS, commitment_of, final_epoch, number_at
+from provenance.zk.statement import Number, ProvedStatement, Statement
+
+FINAL, RESULTS = "final", "results"
+
+
+def find_number(evidence: RunEvidence, metric: str, epoch: str = FINAL) -> Number:
+    """The commitment to a number.
+
+    Args:
+        epoch: A number, ``final`` for the last epoch of a run that ended, or ``results``.
+
+    Raises:
+        InputError: There is no such commitment.
+        FormatError, UnavailableError: A record that does not decode, or is withheld.
+    """
+    chosen = _records(evidence, epoch)
+    for record in chosen:
+        stated = commitment_of(record, metric)
+        if stated is not None and stated.point is None:
+            problem = f"{record.path}: the value had no form with {stated.scale} decimals"
+            raise InputError(f"{metric}: {problem}, so there is no commitment to it")
+        if stated is not None:
+            return number_at(evidence, record, metric)
+    named = sorted({name for record in chosen for name in _names(record)})
+    where = {FINAL: "the final epoch", RESULTS: "the results"}.get(epoch, f"epoch {epoch}")
+    found = f"{where} of run {evidence.run} commits to {', '.join(named) or 'nothing'}"
+    raise InputError(f"{metric}: {found}, expected a name of `commitments` in its configuration")
+
+
+def _records(evidence: RunEvidence, epoch: str) -> list[RecordFile]:
+    number = None
+    if epoch == FINAL:
+        number = final_epoch(evidence)
+        if number is None:
+            raise InputError(f"--epoch: run {evidence.run} has no final epoch, expected a number")
+    elif epoch != RESULTS:
+        if not epoch.isdecimal():
+            raise InputError(f"--epoch: found {epoch[:40]!r}, expected a number, final or results")
+        number = int(epoch)
+    kinds = (Kind.RESULTS,) if epoch == RESULTS else KINDS
+    tree = [r for r in evidence.records if r.place == "tree" and r.kind in kinds]
+    return sorted((r for r in tree if r.epoch == number), key=lambda r: (r.rank, r.path))
+
+
+def _names(record: RecordFile) -> list[str]:
+    if record.withheld:
+        return []
+    body = getattr(record.decoded, "body", {})
+    return [*body.get("commitments", ())]
+
+
+def prove(
+    number: Number,
+    base_dir: Path,
+    *,
+    at_least: str | None = None,
+    at_most: str | None = None,
+    equals: Number | None = None,
+) -> ProvedStatement:
+    """Prove that a number is within bounds, or equals another one.
+
+    Args:
+        number: As :func:`find_number` gives it.
+        base_dir: Where the openings lie.
+        at_least, at_most: Decimal texts with no more decimals than the commitment has.
+        equals: A number of the same scale whose opening lies there too.
+
+    Raises:
+        InputError: The statement is false, a bound does not fit, or an opening is missing.
+    """
+    low, high = (None if bound is None else _units(number, bound) for bound in (at_least, at_most))
+    statement = Statement(number, low, high, equals)
+    opening = find_opening(base_dir, number.run, number.point)
+    other = None
+    if equals is not None:
+        other = find_opening(base_dir, equals.run, equals.point)
+        if equals.scale != number.scale:
+            problem = f"has {equals.scale} decimals, expected {number.scale} as here"
+            raise InputError(f"--equals-run: the commitment of run {equals.run} {problem}")
+    try:
+        return statement.prove(opening, other)
+    except InputError as error:
+        problem = f"{number.metric} at {number.path}: is not as stated"
+        raise InputError(f"{problem}: nothing proves that it {statement.words()}") from error
+
+
+def _units(number: Number, text: str) -> int:
+    value = exact_units(text, number.scale)
+    if value is None:
+        expected = f"a number with at most {number.scale} decimals, as the commitment has"
+        raise InputError(f"{number.metric}: found {text[:40]!r}, expected {expected}")
+    return value

@@ -1,0 +1,131 @@
+"""``provenance log runs`` and ``bundle --runs`` as they are called."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provenance.app.report import write_report
+from provenance.bootstrap import sending
+from provenance.cli import main
+from provenance.settings import Settings, load
+from tests.support.verify_world import RUN, World, before, story
+from tests.unit.roll.conftest import DROPPED, with_seed
+
+pytestmark = pytest.mark.slow
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """A deployment with a dropped run and a whole one, anchored in its local file."""
+    found = load(None, tmp_path / "artifacts")
+    world: Any = World(names=())
+    world.store.close()
+    world.store = sending.open_store(found)
+    world.policy = sending.seal_policy(found)
+    world.networks = sending.open_networks(found)
+    world.ingest(world.batch(with_seed(before(), 1), run=DROPPED))
+    world.ingest(world.batch(with_seed(story(3, 2), 2)))
+    world.anchor()
+    world.store.close()
+    return found
+
+
+def answer(settings: Settings, capsys: Captured, *words: str, code: int = 0) -> dict[str, Any]:
+    assert main([*words, "--base-dir", str(settings.base_dir), "--json"]) == code
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_one_list_from_database_tiles_and_bundle(
+    settings: Settings, tmp_path: Path, capsys: Captured
+) -> None:
+    tiles, bundle = tmp_path / "tiles", tmp_path / "bundle.zip"
+    answer(settings, capsys, "log", "export", str(tiles))
+    answer(settings, capsys, "bundle", str(RUN), "-o", str(bundle), "--runs")
+    own = answer(settings, capsys, "log", "runs")
+    assert [(r["run"], r["state"], r["entries"]) for r in own["runs"]] == [
+        (str(DROPPED), "lost", [0]),
+        (str(RUN), "finished", [1, 2, 3]),
+    ]
+    assert [r["anchored"]["network"] for r in own["runs"]] == ["local", "local"]
+    assert own["runs"][1]["results"] == {"accuracy": 0.9}
+    served = answer(settings, capsys, "log", "runs", str(tiles))
+    assert [(r["run"], r["state"]) for r in served["runs"]] == [
+        (str(DROPPED), "silent"),
+        (str(RUN), "finished"),
+    ]
+    brought = answer(settings, capsys, "log", "runs", str(bundle), "--before", str(RUN)[:13])
+    assert brought["before"]["runs"] == 1
+    assert brought["before"]["own_seeds"] == {"model.seed": 2}
+    for found in (own, served, brought):
+        assert (found["size"], found["key_pinned"], found["unaccounted"]) == (4, True, [])
+    verified = answer(settings, capsys, "verify", str(bundle), "--offline", code=3)
+    assert verified["runs_before"] == brought["before"]
+
+
+def test_what_a_person_sees(settings: Settings, tmp_path: Path, capsys: Captured) -> None:
+    base = ("--base-dir", str(settings.base_dir))
+    assert main(["log", "runs", "--limit", "1", *base]) == 0
+    said = capsys.readouterr().out
+    assert str(DROPPED) in said
+    assert str(RUN) not in said
+    assert "page 1 of 2, 2 runs in 4 entries" in said
+    assert main(["log", "runs", "--before", str(RUN), *base]) == 0
+    assert capsys.readouterr().out.splitlines()[:3] == [
+        f"runs that began before run {RUN}: 1; not finished: 1 lost",
+        "with its training data: 1; its configuration too: 1",
+        "different seeds: 1, in 1 of these; its own: model.seed 2",
+    ]
+    page = write_report(settings, str(RUN), tmp_path / "report").read_text()
+    assert "Runs before this one" in page
+    assert "with its training data: 1; its configuration too: 1" in page
+
+
+def test_an_entry_of_nobody_is_said_and_is_exit_code_1(
+    settings: Settings, tmp_path: Path, capsys: Captured
+) -> None:
+    tiles = tmp_path / "tiles"
+    answer(settings, capsys, "log", "export", str(tiles))
+    (tiles / "tile/accounts/000.p/4").write_bytes(bytes(8))
+    assert main(["log", "runs", str(tiles), "--base-dir", str(settings.base_dir)]) == 1
+    assert "entry 0: unaccounted for: nothing says which run it is of" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("log runs {0}/nothing", "nothing: not a bundle, there is no such folder or file"),
+        ("log runs {0}/bundle", "has no ledger/runs.json; write one with: provenance bundle RUN"),
+        ("log runs --ledger-key k", "--ledger-key: verifier key 'k'"),
+        ("log runs --before 0123456789", "run 0123456789: found 0 in database, expected one"),
+        ("bundle latest -o {0}/b --runs --disclose metrics", "--runs: tells configurations"),
+    ],
+)
+def test_a_users_mistake_is_one_line(
+    settings: Settings, tmp_path: Path, capsys: Captured, words: str, line: str
+) -> None:
+    base = ("--base-dir", str(settings.base_dir))
+    assert main(["bundle", str(RUN), "-o", str(tmp_path / "bundle"), *base]) == 0
+    capsys.readouterr()
+    assert main([*words.format(tmp_path).split(), *base]) == 2
+    [said] = capsys.readouterr().err.splitlines()
+    assert line in said
+
+
+def test_tiles_by_another_key_are_refused(
+    settings: Settings, tmp_path: Path, capsys: Captured
+) -> None:
+    tiles, other = tmp_path / "tiles", tmp_path / "other"
+    answer(settings, capsys, "log", "export", str(tiles))
+    words = ["log", "runs", str(tiles), "--base-dir", str(other)]
+    assert main(words) == 0
+    assert "nobody pinned: say it with --ledger-key VKEY" in capsys.readouterr().err
+    foreign = sending.ledger_signer(load(None, other)).verifier.vkey
+    assert main([*words, "--ledger-key", foreign]) == 1
+    [said] = capsys.readouterr().err.splitlines()
+    assert "checkpoint: note has no signature by" in said

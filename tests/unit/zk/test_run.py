@@ -1,0 +1,219 @@
+"""A statement about a hidden number of a whole run: proved, carried, verified, refused."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from provenance.cli import main
+from provenance.proofs.bulletproofs.commitment import Opening
+from provenance.zk.statement import ProvedStatement, Statement
+from tests.support.home import brought_home
+from tests.support.stranger import load
+from tests.unit.zk.conftest import ACCURACY, Command, forms, recorded
+
+pytestmark = pytest.mark.slow  # whole commands
+FINAL, RESULTS = "of the final epoch is", "of the results is"
+
+
+def lines(report: dict[str, Any]) -> list[str]:
+    return [notice["problem"] for notice in report["notices"] if notice["check"] == 14]
+
+
+PROVED = "(proved; value not shown)"
+
+
+@pytest.mark.parametrize(
+    ("asked", "line"),
+    [
+        ("--metric test_accuracy --at-least 0.9", f"test_accuracy {FINAL} at least 0.9"),
+        ("--metric test_accuracy --at-least 0.931234", f"test_accuracy {FINAL} at least 0.931234"),
+        ("--metric test_accuracy --at-most 1 --epoch 1", "test_accuracy of epoch 1 is at most 1"),
+        ("--metric epsilon --between -1 1.6", f"epsilon {FINAL} between -1 and 1.6"),
+        ("--metric samples --epoch results --at-most 7e4", f"samples {RESULTS} at most 70000"),
+    ],
+)  # fmt: skip
+def test_what_is_true_is_proved_and_verified(
+    asked: str, line: str, command: Command, runs: list[str], tmp_path: Path
+) -> None:
+    proof, bundle = tmp_path / "p.json", tmp_path / "b.zip"
+    assert command("prove", runs[0], *asked.split(), "-o", proof)[0] == 0
+    assert command("bundle", runs[0], "-o", bundle, "--proof", proof)[0] == 0
+    code, report = command("verify", bundle)
+    assert lines(report) == [f"{line} {PROVED}"]
+    assert (code, report["findings"]) == (3, [])
+
+
+def test_an_equality_is_verified_from_both_sides(
+    command: Command, runs: list[str], tmp_path: Path
+) -> None:
+    proof = tmp_path / "p.json"
+    asked = ("--metric", "test_accuracy", "--equals-run", runs[1])
+    assert command("prove", runs[0], *asked, "-o", proof)[0] == 0
+    for own, other in (runs, reversed(runs)):
+        _, report = command("verify", own, "--offline", "--proof", proof)
+        place = "test_accuracy at training/epoch/2/metrics/0"
+        line = f"test_accuracy of the final epoch equals {place} of run {other} {PROVED}"
+        assert lines(report)[0].startswith(line)
+
+
+def test_what_is_false_has_no_proof(command: Command, runs: list[str], tmp_path: Path) -> None:
+    asked = ("--metric", "test_accuracy", "--at-least", "0.931235")
+    code, told = command("prove", runs[0], *asked, "-o", tmp_path / "p")
+    assert (code, (tmp_path / "p").exists()) == (2, False)
+    assert told["error"] == (
+        "test_accuracy at training/epoch/2/metrics/0: is not as stated: nothing proves that it is "
+        "at least 0.931235"
+    )
+
+
+def test_a_proof_is_of_its_run_seal_record_and_commitment(
+    command: Command, runs: list[str], tmp_path: Path
+) -> None:
+    """Each forged field of a statement by its line, and of what is forged with the openings."""
+    path = tmp_path / "p.json"
+    command("prove", runs[0], "--metric", "test_accuracy", "--at-least", "0.9", "-o", path)
+    proved = ProvedStatement.decode(path.read_bytes())
+    number = proved.statement.number
+    opening = Opening(931_234, 7)  # a prover that commits to what it likes
+    other = replace(number, point=opening.commitment.format())
+    problems = {
+        f"is of run {UUID(int=9)}, this is run {runs[0]}": replace(number, run=UUID(int=9)),
+        "is of seal before with root": replace(number, seal="before"),
+        "the run's newest is after": replace(number, root=bytes(32)),
+        "another record than lies at training/epoch/1": replace(
+            number, path="training/epoch/1/metrics/0"
+        ),
+        "another record than lies at training/epoch/2": replace(number, record=bytes(32)),
+        "another record than lies at training/epoch/9": replace(
+            number, path="training/epoch/9/metrics/0"
+        ),
+        "no commitment to 'loss'": replace(number, metric="loss"),
+        "another commitment than training/epoch/2": other,
+    }
+    for problem, forged in problems.items():
+        statement = Statement(replace(forged, point=other.point), at_least=900_000)
+        path.write_bytes(statement.prove(opening).encode())
+        code, report = command("verify", runs[0], "--offline", "--proof", path)
+        (finding,) = report["findings"]
+        assert (code, finding["check"], problem in finding["problem"]) == (1, 14, True), finding
+    path.write_bytes(replace(proved, proof=proved.proof[:-1] + b"!").encode())
+    _, report = command("verify", runs[0], "--offline", "--proof", path)
+    assert "does not hold" in report["findings"][0]["problem"]
+    path.write_bytes(b"{}")
+    _, report = command("verify", runs[0], "--offline", "--proof", path)
+    assert report["findings"][0]["problem"] == "proof: v: found no version, expected 1"
+
+
+@pytest.mark.parametrize(
+    ("asked", "problem"),
+    [
+        ("--metric loss --at-least 0", "loss: the final epoch of run RUN commits to epsilon, test"),
+        ("--metric test_accuracy", "found no statement, expected one of --at-least"),
+        ("--metric test_accuracy --at-least x", "found 'x', expected a number with at most 6 dec"),
+        ("--metric test_accuracy --at-least 0.1234567", "a number with at most 6 decimals"),
+        ("--metric test_accuracy --between 1 0", "nothing proves that it is between 1 and 0"),
+        ("--metric test_accuracy --at-least 0 --epoch 3", "epoch 3 of run RUN commits to nothing"),
+        ("--metric test_accuracy --at-least 0 --epoch x", "expected a number, final or results"),
+        ("--metric words --at-least 0 --epoch results", "the results of run RUN commits to samp"),
+        ("--metric test_accuracy --at-least 0 -o /dev/null/x", "/dev/null/x: cannot be written"),
+    ],
+)
+def test_what_cannot_be_asked_is_one_line(
+    asked: str, problem: str, command: Command, runs: list[str], tmp_path: Path
+) -> None:
+    code, told = command("prove", runs[0], "-o", tmp_path / "p", *asked.split())
+    assert (code, (tmp_path / "p").exists()) == (2, False)
+    assert problem.replace("RUN", runs[0]) in told["error"]
+    assert "\n" not in told["error"]
+    assert "931234" not in told["error"]
+
+
+def test_an_equality_with_another_number_has_no_proof(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base, coarse = tmp_path / "base", {"metrics": ["test_accuracy"], "scale": 3}
+    one, other = recorded(base, accuracy=0.5), recorded(base, accuracy=0.6)
+    third = recorded(base, coarse, accuracy=0.5)
+    brought_home(base)
+    for equal, problem in (
+        (other, "is not as stated: nothing proves that it equals test_accuracy at training/"),
+        (third, f"the commitment of run {third} has 3 decimals, expected 6 as here"),
+        (one, "equality proof: both commitments are the same one"),
+    ):
+        words = ["prove", one, "--metric", "test_accuracy", "--equals-run", equal]
+        code = main([*words, "-o", str(tmp_path / "p"), "--base-dir", str(base)])
+        assert (code in (1, 2), (tmp_path / "p").exists()) == (True, False)
+        assert problem in capsys.readouterr().err
+
+
+def test_a_withheld_record_leaves_its_proof_open(
+    command: Command, runs: list[str], tmp_path: Path
+) -> None:
+    proof, bundle = tmp_path / "p.json", tmp_path / "b.zip"
+    command("prove", runs[0], "--metric", "test_accuracy", "--at-least", "0.9", "-o", proof)
+    command("bundle", runs[0], "-o", bundle, "--proof", proof, "--disclose", "config")
+    _, report = command("verify", bundle)
+    (check,) = (check for check in report["checks"] if check["number"] == 14)
+    assert check["status"] == "unchecked"
+    assert "the record is withheld, and so is its commitment" in check["detail"]
+
+
+def test_a_lost_opening_is_one_line(
+    command: Command, base: Path, runs: list[str], tmp_path: Path
+) -> None:
+    path = base / "openings" / f"{runs[1]}.jsonl"
+    kept = path.rename(tmp_path / "kept")
+    code, told = command(
+        "prove", runs[1], "--metric", "samples", "--epoch", "results", "--at-least", "1",
+        "-o", tmp_path / "p",
+    )  # fmt: skip
+    kept.rename(path)
+    assert code == 2
+    problem = "cannot be read: No such file or directory, expected the file that the run's shipper"
+    assert told["error"] == f"{path}: {problem} wrote: without it nothing can be proved"
+
+
+def test_no_number_is_in_the_database(base: Path) -> None:
+    told = b"".join(path.read_bytes() for path in base.glob("ledger.db*"))
+    assert b"test_accuracy" in told
+    for value in (ACCURACY, ACCURACY - 0.1, 1.512345, 0.771234):
+        for secret in forms(value):
+            assert secret not in told
+
+
+def test_verify_says_what_it_lacks(
+    command: Command, runs: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proof = tmp_path / "p.json"
+    command("prove", runs[0], "--metric", "test_accuracy", "--at-least", "0.9", "-o", proof)
+    monkeypatch.setitem(sys.modules, "coincurve", None)
+    for name in ("zk.check", "zk.numbers", "zk.statement", "proofs.bulletproofs.curve"):
+        monkeypatch.delitem(sys.modules, f"provenance.{name}")
+    _, report = command("verify", runs[0], "--offline", "--proof", proof)
+    (check,) = (check for check in report["checks"] if check["number"] == 14)
+    assert check["detail"].endswith("get it with: pip install 'ml-provenance[zk]'")
+
+
+def test_the_checker_finds_nothing_wrong_with_a_hidden_number(command: Command) -> None:
+    code, told = command("fsck", "--offline")
+    assert (code, told["findings"]) == (0, [])
+
+
+def test_the_stranger_agrees(command: Command, runs: list[str], tmp_path: Path) -> None:
+    stranger, proof, bundle = load(), tmp_path / "p.json", tmp_path / "b"
+    command("prove", runs[0], "--metric", "epsilon", "--between", "1", "2", "-o", proof)
+    command("bundle", runs[0], "-o", bundle, "--proof", proof)
+    assert stranger.Bundle(stranger.load(bundle)).problems == []
+    (file,) = (bundle / "proofs").iterdir()
+    text = file.read_text()
+    for old, new in (('"1000000"', '"1000001"'), ("privacy/0", "metrics/0"), (runs[0], runs[1])):
+        file.write_text(text.replace(old, new))
+        problems = stranger.Bundle(stranger.load(bundle)).problems
+        assert [line for line in problems if line.startswith(f"proofs/{file.name}: ")]
+        assert command("verify", bundle)[0] == 1
