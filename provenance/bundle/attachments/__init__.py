@@ -1,8 +1,9 @@
 """What a bundle carries beside its evidence.
 
 Files for other people's tools are derived from it: each kind has a module with ``files(evidence,
-ots)``. Proofs about hidden numbers and the roll of all runs are not: they go along where the
-evidence has them. :mod:`provenance.verify.checks.attachments` checks what the files of a bundle say.
+ots)``, and :mod:`provenance.verify.checks.attachments` checks what the files of a bundle say.
+Proofs about hidden numbers and the roll of all runs are not: they go along where the evidence has
+them.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ _NAMES: Final = re.compile(
     r"|proofs/.+\.json|ledger/runs\.json"
 )
 _DERIVED: Final = (opentimestamps, tlog, slsa)
-_GIVEN: Final = (proofs.FOLDER, roll.FILE)
+GIVEN: Final = (proofs.FOLDER, roll.FILE)
+"""How the names begin of what is not derived."""
 
 
 def is_attachment(name: str) -> bool:
@@ -33,7 +35,7 @@ def files(evidence: RunEvidence, ots: bool = False) -> dict[str, bytes]:
     """The attachments of a bundle, by file; with ``ots`` the OpenTimestamps proof of each record
     and the tlog-proof of each seal too, not only those of the heads and of the newest seal."""
     given = evidence.attachments.items()
-    made = {name: data for name, data in given if name.startswith(_GIVEN)}
+    made = {name: data for name, data in given if name.startswith(GIVEN)}
     for kind in _DERIVED:
         made |= kind.files(evidence, ots)
     return made

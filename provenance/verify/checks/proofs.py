@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from provenance.bundle.attachments import proofs
+from provenance.bundle.attachments.proofs import FOLDER
 from provenance.errors import FormatError, MissingExtraError, ProofError, UnavailableError
 from provenance.evidence.run_evidence import RunEvidence
 from provenance.verify.catalogue import PROVED
@@ -11,7 +11,7 @@ from provenance.verify.findings import Findings, counted
 
 def check_proofs(evidence: RunEvidence, findings: Findings) -> None:
     """Check each proof that the evidence brings, and say in a line what it proves."""
-    brought = proofs.files(evidence)
+    brought = {name: data for name, data in evidence.attachments.items() if name.startswith(FOLDER)}
     if not brought:
         findings.skip(PROVED, "the evidence brings none")
         return
