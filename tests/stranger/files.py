@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 from formats import need
 
@@ -22,3 +24,16 @@ def load(path: Path) -> Files:
     top = next(iter(files), "").partition("/")[0] + "/"
     wrapped = "manifest.json" not in files and all(name.startswith(top) for name in files)
     return {name.removeprefix(top): data for name, data in files.items()} if wrapped else files
+
+
+def no_flags(value: Any, but: Collection[str] = (), at: str = "") -> None:
+    """A flag stands where one is expected alone: it equals 0 or 1 in this language."""
+    need(at in but or not isinstance(value, bool), f"{at}: a flag")
+    for key, inner in value.items() if isinstance(value, dict) else ():
+        no_flags(inner, but, key)
+    for inner in value if isinstance(value, list) else ():
+        no_flags(inner, but, at)
+
+
+def seal_label(entry: dict[str, Any]) -> str:
+    return str(entry["phase"]) + ("" if entry["epoch"] is None else f"-{entry['epoch']}")

@@ -3,8 +3,6 @@
 ``python tests/stranger/verify.py BUNDLE [--key VKEY]`` reads a folder or a zip and prints one
 line for each thing that does not hold, each with the name of a file; exit status 1 if there
 is one. Standard library and ``cryptography`` only. It asks no network.
-
-Over 400 lines: one walk through all files of a bundle.
 """
 
 from __future__ import annotations
@@ -12,7 +10,7 @@ from __future__ import annotations
 import re
 import sys
 import zipfile
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -24,7 +22,7 @@ import producers as signed
 from budgets import check_budgets
 from cross import agreement
 from cryptography.exceptions import InvalidSignature
-from files import Files, load
+from files import Files, load, no_flags, seal_label
 from formats import (
     CONTROL,
     LEAVES,
@@ -71,19 +69,6 @@ WRONG = (ValueError, KeyError, TypeError, IndexError, AttributeError, Arithmetic
 
 
 # --- the bundle (section 9) --------------------------------------------------------------
-
-
-def no_flags(value: Any, but: Collection[str] = (), at: str = "") -> None:
-    """A flag stands where one is expected alone: it equals 0 or 1 in this language."""
-    need(at in but or not isinstance(value, bool), f"{at}: a flag")
-    for key, inner in value.items() if isinstance(value, dict) else ():
-        no_flags(inner, but, key)
-    for inner in value if isinstance(value, list) else ():
-        no_flags(inner, but, at)
-
-
-def seal_label(entry: dict[str, Any]) -> str:
-    return str(entry["phase"]) + ("" if entry["epoch"] is None else f"-{entry['epoch']}")
 
 
 class Bundle:
