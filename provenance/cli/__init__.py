@@ -199,8 +199,8 @@ statement  auditor.model:statement  in-toto statement of a run (SLSA provenance)
 data  ACTION  whether items were among a run's data
 data prove  beyond.items:prove  that they all were, or none of them was; for the owner of the data
   items ITEM+  file of one, .npy .npz .csv .jsonl .parquet of many, FILE:ROW, JSON, - for stdin
-  | --in RUN  all were: run id, its first or last 8, or latest
-  | --not-in RUN  none was
+  | --in RUN|PATH  all were: run id, its first or last 8, latest, or its bundle
+  | --not-in RUN|PATH  none was
   --split {train,test}  of which data (train)
   -o --output FILE!  the proof; it has the item key, so whoever gets it can try other items
 data check  beyond.items:check  hold items against such a proof

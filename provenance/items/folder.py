@@ -61,7 +61,7 @@ class ItemFolder:
                 sorter.add(digests)
             size = sorter.write(file)
             file.flush()
-            root = SortedFile(file, str(kept)).root()
+            root = SortedFile(file, str(kept), progress).root()
         return ItemSet(root, size, reader.count, key_commitment(key), reader.form or None)
 
     def key(self, split: Split) -> bytes:
@@ -81,5 +81,5 @@ class ItemFolder:
     def opened(self, split: Split) -> Iterator[SortedFile]:
         """The digests. ``InputError``: they are lost, or no such file."""
         path = self.path(split, "digests")
-        with files.errors_of(path, "read"), path.open("rb") as file:
-            yield SortedFile(file, str(path))
+        with files.errors_of(path, "read"), path.open("rb") as file, Progress() as progress:
+            yield SortedFile(file, str(path), progress)

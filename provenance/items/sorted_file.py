@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from provenance.errors import InputError
+from provenance.fingerprint.data.progress import Progress
 from provenance.formats.item_set import LEAF_DIGESTS, leaf_count
 from provenance.formats.merkle import (
     HASH_SIZE,
@@ -122,13 +123,14 @@ def _bucket(runs: Sequence[_Run], first: int) -> Digests:
 class SortedFile(KeptTree):
     """A file of a set's digests, and the tree over its leaves, which is hashed from it anew."""
 
-    def __init__(self, file: IO[bytes], name: str) -> None:
-        self._file, self._name = file, name
+    def __init__(self, file: IO[bytes], name: str, progress: Progress) -> None:
+        self._file, self._name, self._progress = file, name, progress
         nbytes = os.fstat(file.fileno()).st_size
         if nbytes % HASH_SIZE:
             raise InputError(f"{name}: found {nbytes} bytes, expected digests of {HASH_SIZE}")
         self.digests = nbytes // HASH_SIZE
         super().__init__(leaf_count(self.digests), self._subtrees)
+        progress.part("item set", self.size)
 
     def digest(self, place: int) -> bytes:
         """The digest at a place; 32 bytes."""
@@ -159,6 +161,7 @@ class SortedFile(KeptTree):
         count, sha256 = 1 << height, hashlib.sha256
         data = self._read(number * count * _LEAF_BYTES, count * _LEAF_BYTES)
         leaves = range(0, len(data), _LEAF_BYTES)
+        self._progress.add(len(leaves))
         level = [sha256(LEAF_PREFIX + data[at : at + _LEAF_BYTES]).digest() for at in leaves]
         while len(level) > 1:
             pairs = zip(level[::2], level[1::2], strict=True)

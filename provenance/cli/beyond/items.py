@@ -6,8 +6,10 @@ import argparse
 from pathlib import Path
 
 from provenance import files
+from provenance.app.bundle import bundle_at
 from provenance.app.runs import evidence_of
 from provenance.app.verify import verify_path, verify_run
+from provenance.bundle.reader import read_bundle
 from provenance.cli.output import answer, settings_of
 from provenance.errors import InputError
 from provenance.formats.item_set import Claim
@@ -23,7 +25,8 @@ def prove(arguments: argparse.Namespace) -> int:
         raise InputError("data prove: found neither --in nor --not-in, expected one of the two")
     claim: Claim = "in" if arguments.run_in else "not-in"
     settings = settings_of(arguments, secrets=False)
-    evidence = evidence_of(settings, run)
+    bundle = bundle_at(settings, run)
+    evidence = evidence_of(settings, run) if bundle is None else read_bundle(bundle)
     folder = ItemFolder(settings.base_dir, evidence.run)
     stated = proving.owned_set(evidence, folder, arguments.split)
     items = named_items(arguments.items, stated.items.form)

@@ -301,7 +301,10 @@ def _sequence(name: str, items: Any, path: NodePath) -> _Leaf:
 def _table(table: Any, path: NodePath) -> list[bytes | _Leaf]:
     from provenance.fingerprint.tables import table_columns
 
-    columns = {column.name: column for column in table_columns(table)}
+    columns: dict[str, Column] = {}
+    for column in table_columns(table):
+        if columns.setdefault(column.name, column) is not column:
+            raise InputError(f"table column {column.name!r}: found two, expected names that differ")
     if any(column.dtype.startswith(_NESTED) for column in columns.values()):
         rows = next(iter(columns.values())).rows
         return [_Leaf("items", rows, 0, partial(_python_rows, table, path))]

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from provenance.errors import ProofError, ProvenanceError
+from provenance.fingerprint.data.progress import Progress
 from provenance.formats import merkle
 from provenance.formats.item_set import LEAF_DIGESTS, Claim, ItemProof, ItemSet, key_commitment
 from provenance.items import sorted_file
@@ -36,7 +37,7 @@ def kept(digests: Sequence[bytes]) -> Iterator[SortedFile]:
                 sorter.add(digest)
             assert sorter.write(file) == len(set(digests))
         file.flush()
-        yield SortedFile(file, "digests")
+        yield SortedFile(file, "digests", Progress())
 
 
 def naive_root(digests: Sequence[bytes]) -> bytes:

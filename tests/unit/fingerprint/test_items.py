@@ -202,6 +202,10 @@ def test_a_form_has_null_where_some_items_have_a_value() -> None:
         ("memory://x", "data: found a URL, expected what has items"),
         (b"bytes", "data part 'items': found bytes, expected what has items"),
         (torch.eye(2).to_sparse(), "data part 'items': found a sparse matrix, expected a dense"),
+        (
+            pd.DataFrame([[1, 2]], columns=["a", "a"]),
+            "table column 'a': found two, expected names that differ",
+        ),
         ([object()], "data item 0: at []: found object, expected arrays"),
     ],
     ids=str,
