@@ -54,7 +54,8 @@ def check(arguments: argparse.Namespace) -> int:
         report = verify_path(settings, Path(bundle))
     stated = proving.proven_set(report, proof)
     checked = proving.check(stated, proof, named_items(arguments.items, stated.items.form))
-    lines = [checked.line, f"rests on: the evidence of the run, {report.outcome}"]
+    found = f": {len(report.findings)} findings, see provenance verify" if report.findings else ""
+    lines = [checked.line, f"rests on: the evidence of the run, {report.outcome}{found}"]
     lines += [f"not checked: {line}" for line in checked.not_checked]
     answer(arguments, {**checked.as_dict(), "evidence": report.outcome}, *lines)
     return 0 if checked.holds else 1
