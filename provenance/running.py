@@ -17,7 +17,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
 from provenance.capture.given import whole_number
 from provenance.tracker import ProvenanceTracker
@@ -33,7 +32,7 @@ def run(
     tags: Iterable[str] = (),
     group: str | None = None,
     notes: str | None = None,
-    parent: str | UUID | ProvenanceTracker | Run | None = None,
+    parent: object = None,
     base_dir: str | Path = "artifacts",
     settings: object = None,
 ) -> Run:
@@ -52,8 +51,6 @@ def run(
 
     config = {} if config is None else config
     hyperparameters(config, "config")  # a mistake is told before anything is written
-    if isinstance(parent, Run):
-        parent = parent.tracker
     labels: dict[str, Any] = {"name": name, "tags": tags, "group": group, "notes": notes}
     return Run(ProvenanceTracker(base_dir, settings, parent=parent, **labels), config, name)
 

@@ -54,7 +54,8 @@ class Ticket:
 
     @property
     def status(self) -> str:
-        """``pending``, ``due``, ``signed``, ``sent``, ``confirmed``, ``final``, ``failed``."""
+        """``pending``, ``due``, ``held``, ``signed``, ``sent``, ``confirmed``, ``final``,
+        ``failed``; ``held``: persons are waited for, as :meth:`as_dict` says."""
         return self._read().status
 
     @property

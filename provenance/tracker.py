@@ -22,7 +22,6 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
 from provenance.capture import ending
 from provenance.capture.emitter import Emitter
@@ -31,7 +30,6 @@ from provenance.capture.epoch_order import EpochOrder
 from provenance.capture.given import (
     base_directory,
     check_length,
-    parent_of,
     plain_config,
     plain_part,
     plain_results,
@@ -88,14 +86,17 @@ class ProvenanceTracker(Handle):
             for the defaults.
         name, group, notes: What people call the run, what it is one of, and a text about it.
         tags: Short texts to find it by.
-        parent: The run that this one continues: its id or its tracker.
+        parent: What this run comes from, one or a list (docs/guides/lineage.md): a run's id or its
+            tracker, the path of a bundle or a model, a Hub revision (``hf:OWNER/NAME@REVISION``),
+            or ``{"source": one of these, "role": ..., "epoch": ...}``.
 
     How a run ends, and how it goes on: docs/lifecycle.md.
 
     Raises:
         ConfigError: Names the key, what was found and what is expected.
         InputError: A name, tag, group, note that is no text or over a million characters, or a
-            parent that is no run.
+            parent that is none of these.
+        FormatError, IntegrityError: A parent's bundle or model that cannot be read.
     """
 
     def __init__(
@@ -107,12 +108,11 @@ class ProvenanceTracker(Handle):
         tags: Iterable[str] = (),
         group: str | None = None,
         notes: str | None = None,
-        parent: str | UUID | ProvenanceTracker | None = None,
+        parent: object = None,
         _told: Mapping[str, str] | None = None,
     ) -> None:
         from provenance.capture.keys import keep_run_keys, signed_by_identity
         from provenance.capture.membership import join_run
-        from provenance.capture.resume import parent_id
         from provenance.capture.ship.process import restore, start_shipper
         from provenance.settings import load
         from provenance.settings.objects import absolute
@@ -129,9 +129,14 @@ class ProvenanceTracker(Handle):
         self._config = config
         self.settings: Settings = load(config, base_directory(base_dir), secrets=False)
         self._labels["team"] = self.settings.team
-        self._parent = None if parent is None else parent_id(parent)
         self._part = join_run(self.spool_dir, _told)
         keys, self.rank, self.world_size = self._part[:3]
+        self._factory = HashFactory(self.settings.hash_algorithm)
+        self._parent: Json = None
+        if parent is not None and self.rank == 0:  # who states the configuration
+            from provenance.lineage.claim import stated_parents
+
+            self._parent = stated_parents(parent, self._factory)
         self.run = keys.run
         if self.settings.identity_key_file is not None:
             keys = signed_by_identity(keys, self.settings.identity_key_file)
@@ -141,7 +146,6 @@ class ProvenanceTracker(Handle):
             import provenance.capture.ship.commitments  # noqa: F401  its package may be missing
 
             keys = replace(keys, commitments=self.settings.commitments)
-        self._factory = HashFactory(self.settings.hash_algorithm)
         refuse_network_file_system(self.spool_dir)
         self._keys = keep_run_keys(self.spool_dir / str(self.run), keys)
         restored = partial(restore, self.spool_dir, self._keys, self.settings)
@@ -656,7 +660,8 @@ class ProvenanceTracker(Handle):
         if self.rank == 0:  # git may hang: nobody is to wait for it who ends the run
             from provenance.capture import environment
 
-            around = {"code": environment.code_commit(), "environment": environment.environment()}
+            around["parent"] = self._stated_parent(given)
+            around |= {"code": environment.code_commit(), "environment": environment.environment()}
         with self._emitter.alone:
             if self._sealed_before:
                 return
@@ -664,17 +669,26 @@ class ProvenanceTracker(Handle):
                 self._configure(given, around, anchor)
             self._sealed_before = True
 
+    def _stated_parent(self, given: Hyperparameters) -> Json:
+        """What this run comes from: as given, after an elastic restart the run before, else as the
+        configuration names it."""
+        if self._parent is not None:
+            return self._parent
+        if self._part.parent is not None:
+            return {"run": str(self._part.parent), "epoch": None}
+        from provenance.lineage.claim import configured_parents
+
+        training = plain_config(self.settings, given, self._configured)["training"]
+        return configured_parents(training, self._factory)
+
     def _configure(self, given: Hyperparameters, around: dict[str, Any], anchor: bool) -> None:
         configured = plain_config(self.settings, given, self._configured)
-        continued = self._parent or (self._part.parent and str(self._part.parent))
-        parent = parent_of(continued or configured["training"].get("parent_model"))
         config: dict[str, Any] = {
             "public_key": self._keys.public_key.hex(),
             "hash_algorithm": self.settings.hash_algorithm,
             "world_size": self.world_size,
             **self._beside(),
             **around,
-            "parent": parent,
             **configured,
             **self._labels,
         }

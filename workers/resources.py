@@ -73,6 +73,11 @@ def lease_owner() -> str:
 def delivery(name: str) -> AnchorDelivery:
     """One pass over a network."""
     lease_s, retry = settings().lease_s, sending.retry_settings(settings(), name)
-    return AnchorDelivery(
-        store(), network(name), time.time, lease_owner(), lease_s, retry, random.random
+    how = (
+        lease_owner(),
+        lease_s,
+        retry,
+        random.random,
+        sending.anchor_conditions(settings(), name),
     )
+    return AnchorDelivery(store(), network(name), time.time, *how)

@@ -16,7 +16,7 @@ from workers.app import app, settings
 from workers.telemetry import log, reporting
 
 NO_RUN = UUID(int=0)
-PUBLISHED = (AnchorState.DUE, AnchorState.SIGNED)
+PUBLISHED = (AnchorState.DUE, AnchorState.HELD, AnchorState.SIGNED)
 
 
 @app.task(name="workers.schedule.sweep", send_events=False)  # type: ignore[untyped-decorator]  # Celery has no types

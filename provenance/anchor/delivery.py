@@ -16,6 +16,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from provenance.anchor import pauses
+from provenance.anchor.conditions import Condition
 from provenance.anchor.outbox import ACTIVE, IN_FLIGHT, Trigger, advance, delay
 from provenance.anchor.pauses import Pause
 from provenance.errors import (
@@ -33,13 +34,7 @@ from provenance.errors import (
 )
 from provenance.ports.network import Network
 from provenance.ports.store import LedgerStore, LedgerTx
-from provenance.ports.values import (
-    AnchorRow,
-    AnchorState,
-    Place,
-    VersionRow,
-    anchor_payload,
-)
+from provenance.ports.values import AnchorRow, AnchorState, Place, VersionRow, anchor_payload
 from provenance.settings import RetrySettings
 
 ROWS: Final = 16
@@ -92,6 +87,7 @@ class AnchorDelivery:
         clock: Unix time in seconds; may jump.
         lease_s: Longest time one pass may hold a row.
         rng: Uniform in ``[0, 1)``, for the backoff.
+        conditions: What each head must meet before it is signed.
     """
 
     store: LedgerStore
@@ -101,6 +97,7 @@ class AnchorDelivery:
     lease_s: float
     retry: RetrySettings
     rng: Callable[[], float]
+    conditions: tuple[Condition, ...] = ()
 
     # --- leases ---------------------------------------------------------------------------
 

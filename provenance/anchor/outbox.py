@@ -3,10 +3,15 @@
 ::
 
     DUE        a head waits for its network; nothing is signed
+      hold       -> HELD       a condition of the network is not met yet, with what it waits for
       sign       -> SIGNED     the bytes are stored in the transaction that moves the row
       supersede  -> REPLACED   a later head covers this one
       fail       -> FAILED     the network will never take it, with the reason
       retry      -> DUE        later, with the reason
+    HELD       waits for what others must do, such as sign; nothing is signed here
+      approve    -> DUE        the conditions are met: due at once
+      supersede  -> REPLACED
+      retry      -> HELD       still waiting, with what for
     SIGNED     bytes are stored; they may or may not have been sent
       send       -> SENT       the network has them
       mine       -> CONFIRMED  they were sent after all, and mined
@@ -34,7 +39,7 @@
     FINAL, REPLACED, FAILED    the end: no move leaves them
 
 A ``retry`` is due again at ``next_attempt_at`` and counts ``attempts`` up; a move that is
-progress (sign, mine, finalise, reorg) sets ``attempts`` to 0.
+progress (hold, approve, sign, mine, finalise, reorg) sets ``attempts`` to 0.
 
 The wait is drawn with full jitter (Brooker, "Exponential Backoff And Jitter", AWS Architecture
 Blog, 2015), so that many workers that failed together do not come back together: it is uniform
@@ -57,6 +62,8 @@ from provenance.settings import RetrySettings
 class Trigger(StrEnum):
     """What can happen to an anchor."""
 
+    HOLD = "hold"
+    APPROVE = "approve"
     SIGN = "sign"
     SUPERSEDE = "supersede"
     SEND = "send"
@@ -73,16 +80,20 @@ _S, _T = AnchorState, Trigger
 
 TERMINAL: Final = frozenset({_S.FINAL, _S.REPLACED, _S.FAILED})
 ACTIVE: Final = frozenset(_S) - TERMINAL
+UNSIGNED: Final = frozenset({_S.DUE, _S.HELD})
+"""No bytes exist."""
 IN_FLIGHT: Final = frozenset({_S.SIGNED, _S.SENT, _S.REORGED})
 """Bytes exist and no block has them: what ``max_in_flight`` counts."""
 ON_CHAIN: Final = frozenset({_S.CONFIRMED, _S.FINAL})
 TRANSITIONS: Final[Mapping[tuple[AnchorState, Trigger], AnchorState]] = MappingProxyType(
     {
         (_S.DUE, _T.SIGN): _S.SIGNED,
-        (_S.DUE, _T.SUPERSEDE): _S.REPLACED,
+        (_S.DUE, _T.HOLD): _S.HELD,
+        (_S.HELD, _T.APPROVE): _S.DUE,
         (_S.CONFIRMED, _T.FINALISE): _S.FINAL,
         (_S.CONFIRMED, _T.REORG): _S.REORGED,
     }
+    | {(state, _T.SUPERSEDE): _S.REPLACED for state in UNSIGNED}
     | {(state, _T.SEND): _S.SENT for state in IN_FLIGHT}
     | {(state, _T.MINE): _S.CONFIRMED for state in IN_FLIGHT}
     | {(state, _T.BUMP): state for state in IN_FLIGHT}
@@ -90,7 +101,7 @@ TRANSITIONS: Final[Mapping[tuple[AnchorState, Trigger], AnchorState]] = MappingP
     | {(state, _T.FAIL): _S.FAILED for state in (_S.DUE, *IN_FLIGHT)}
     | {(state, _T.RETRY): state for state in ACTIVE}
 )
-_PROGRESS: Final = frozenset({_T.SIGN, _T.MINE, _T.FINALISE, _T.REORG})
+_PROGRESS: Final = frozenset({_T.HOLD, _T.APPROVE, _T.SIGN, _T.MINE, _T.FINALISE, _T.REORG})
 _MAX_EXPONENT: Final = 62
 _FIXED: Final = frozenset({"id", "network", "size", "root", "state", "created_at"})
 

@@ -2,12 +2,14 @@
 
 One pass over one network:
 
-1. of all DUE heads only the largest is kept; it covers the others, which become REPLACED;
+1. of all DUE heads that wait for nothing only the largest is kept; it covers the others, which
+   become REPLACED; one that waits for others to do something is HELD
+   (:mod:`provenance.anchor.conditions`);
 2. rows are claimed: SIGNED ones (a crash came between storing and sending), and the DUE one
    where fewer than ``max_in_flight`` anchors are under way and nothing stops signing;
 3. the network is asked who it is, before every send;
-4. a DUE head is drafted; then, in ONE transaction, the nonce is allocated, the transaction
-   signed, the bytes stored and the row made SIGNED;
+4. a DUE head is drafted; then, in ONE transaction, its conditions are asked again, the nonce is
+   allocated, the transaction signed, the bytes stored and the row made SIGNED;
 5. after the commit the stored bytes are sent, and the row is made SENT. A SIGNED row starts
    here: the SAME bytes, never new ones.
 
@@ -18,12 +20,15 @@ lease has run out.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
 from provenance.anchor import pauses
+from provenance.anchor.conditions import held, sort_unsigned, waits_for
 from provenance.anchor.delivery import AnchorDelivery, Outcome, Pass
-from provenance.anchor.outbox import IN_FLIGHT, ON_CHAIN, Trigger, advance
+from provenance.anchor.outbox import IN_FLIGHT, Trigger
+from provenance.errors import NetworkError, NetworkUnavailable
 from provenance.ports.store import LedgerTx
 from provenance.ports.values import AnchorRow, AnchorState, SignedVersion, anchor_payload
 
@@ -44,8 +49,9 @@ def publish(delivery: AnchorDelivery, *, max_in_flight: int | None = None) -> Pa
     """
     network = delivery.network.name
     most = MAX_IN_FLIGHT.get(network, DEFAULT_IN_FLIGHT) if max_in_flight is None else max_in_flight
+    _meet(delivery)
     with delivery.store.transaction() as tx:
-        replaced = _supersede(tx, network, delivery.clock())
+        replaced = sort_unsigned(tx, network, delivery.conditions, delivery.clock())
         states = {AnchorState.SIGNED}
         known = tx.network(network)
         paused = pauses.kind_of(known.paused if known else None)
@@ -62,22 +68,13 @@ def publish(delivery: AnchorDelivery, *, max_in_flight: int | None = None) -> Pa
     return delivery.each(rows, work, replaced)
 
 
-def _supersede(tx: LedgerTx, network: str, now: float) -> tuple[int, ...]:
-    largest = tx.reach(network, {AnchorState.DUE, *IN_FLIGHT, *ON_CHAIN})
-    gone = [
-        advance(
-            row,
-            Trigger.SUPERSEDE,
-            reason=f"covered by the head at size {largest}",
-            lease_owner=None,
-            lease_until=None,
-            updated_at=now,
-        )
-        for row in tx.anchors(network, {AnchorState.DUE})
-        if row.size < largest
-    ]
-    tx.save_anchor(*gone)
-    return tuple(row.id for row in gone)
+def _meet(delivery: AnchorDelivery) -> None:
+    """Ask a network that was never asked who it is: conditions may be of one chain."""
+    with delivery.store.snapshot() as tx:
+        known = tx.network(delivery.network.name)
+    if delivery.conditions and (known is None or not known.identity):
+        with suppress(NetworkError, NetworkUnavailable):
+            pauses.check_identity(delivery.store, delivery.network, delivery.clock)
 
 
 def _sign_store_and_send(delivery: AnchorDelivery, row: AnchorRow, max_in_flight: int) -> Outcome:
@@ -89,6 +86,9 @@ def _sign_store_and_send(delivery: AnchorDelivery, row: AnchorRow, max_in_flight
         mine = delivery.leased(tx, row)
         if mine is None:
             return Outcome.LOST
+        if (reason := waits_for(delivery.conditions, tx, mine)) is not None:
+            tx.save_anchor(held(mine, reason, delivery.clock()))
+            return Outcome.WAITING
         if len(tx.anchors(network.name, IN_FLIGHT)) >= max_in_flight:
             tx.save_anchor(replace(mine, lease_owner=None, lease_until=None))
             return Outcome.WAITING

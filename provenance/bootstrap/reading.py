@@ -124,6 +124,15 @@ def ledger_key(settings: Settings) -> VerifierKey | None:
     return SignerKey.from_private_bytes(settings.origin, read_seed(settings.key_file)).verifier
 
 
+def require_ledger_key(settings: Settings) -> VerifierKey:
+    """:func:`ledger_key`, which must be there; ConfigError."""
+    key = ledger_key(settings)
+    if key is None:
+        problem = f"cannot read {settings.key_file}, the ledger's key"
+        raise ConfigError("ledger_key_file", problem)
+    return key
+
+
 def open_network(settings: Settings, name: str) -> Network:
     """A configured network that can be asked and does not send.
 

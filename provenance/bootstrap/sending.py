@@ -12,6 +12,7 @@ from provenance.settings import RetrySettings, Settings, stream_address
 from provenance.settings.urls import sqlite_path
 
 if TYPE_CHECKING:
+    from provenance.anchor.conditions import Condition
     from provenance.formats.note import SignerKey
     from provenance.ledger.seal import SealPolicy
     from provenance.ports.network import Network
@@ -117,6 +118,18 @@ def open_network(settings: Settings, name: str) -> Network:
 def open_networks(settings: Settings) -> dict[str, Network]:
     """The configured networks by name, in order."""
     return {name: open_network(settings, name) for name in settings.blockchain.networks}
+
+
+def anchor_conditions(settings: Settings, name: str) -> tuple[Condition, ...]:
+    """What a head must meet before it is signed for a network. Raises ConfigError: persons must
+    approve, and the ledger's key is not this user's to read."""
+    from provenance.approvals.anchoring import AnchoringApprovals
+    from provenance.bootstrap.reading import require_ledger_key
+
+    rule = settings.approvals
+    if rule is None or name not in rule.networks:
+        return ()
+    return (AnchoringApprovals(rule, require_ledger_key(settings).vkey, time.time),)
 
 
 def retry_settings(settings: Settings, name: str) -> RetrySettings:

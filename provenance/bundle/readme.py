@@ -97,6 +97,7 @@ _KINDS = {
     ("heads/", ".ots"): "heads/*.root     the bytes whose SHA-256 is the ledger root; .ots is "
     "their proof",
     ("tlog/", ""): "tlog/       the run root in the ledger (C2SP tlog-proof)",
+    ("approvals/", ""): "approvals/  who approved that the final root is anchored (DSSE envelopes)",
     ("statement/", ""): "statement/  in-toto statement of the run (SLSA provenance)",
 }
 

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from uuid import UUID
 
 from provenance.errors import InputError
 from provenance.formats.record import MAX_SAFE_INTEGER, Json, normalise
@@ -107,14 +106,6 @@ def plain_texts(what: str, values: Iterable[object]) -> list[Json]:
         if len(texts) == len(given):
             return [*texts]
     raise InputError(f"{what}: found {values!r:.80}, expected a list of texts")
-
-
-def parent_of(named: Any) -> Json:
-    """The field ``parent`` of a config record: a run by its id, or the model that is named."""
-    plain: Json = named
-    with suppress(ValueError, AttributeError, TypeError):
-        plain = {"run": str(UUID(named)), "epoch": None}
-    return plain
 
 
 def plain_mapping(name: str, value: object) -> dict[str, Json]:

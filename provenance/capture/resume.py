@@ -1,4 +1,4 @@
-"""Which run a process goes on with, from where, and which one it continues."""
+"""Which run a process goes on with, and from where."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from provenance.capture.membership import RUN_ID, RUN_KEY_FILE, RUN_SEED
 from provenance.capture.ship.cursor import load_cursors
 from provenance.capture.ship.reader import Numbers, ProducerReader, first_cursor
 from provenance.capture.spool import scan_run
-from provenance.errors import ConfigError, FormatError, InputError
+from provenance.errors import ConfigError, FormatError
 
 
 def told_to_resume(run: str | Path, base_dir: Path) -> tuple[Path, Mapping[str, str]]:
@@ -66,20 +66,3 @@ def next_numbers(run_dir: Path, run: UUID, rank: int) -> Numbers:
             if producer not in live and cursor.rank == rank:
                 found.append(Numbers(cursor.next_step, cursor.next_epoch))
     return Numbers(*map(max, zip(*found, strict=True)))
-
-
-def parent_id(parent: object) -> str:
-    """The id of a run that another one continues.
-
-    Args:
-        parent: An id, or what has a ``run_id``, such as a tracker.
-
-    Raises:
-        InputError: Something else.
-    """
-    text = getattr(parent, "run_id", parent)
-    try:
-        return str(UUID(text if isinstance(text, str) else str(text)))
-    except ValueError as error:
-        expected = "a run id or a tracker"
-        raise InputError(f"parent: found {str(text)[:80]!r}, expected {expected}") from error

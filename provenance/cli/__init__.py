@@ -119,6 +119,13 @@ verify  auditor.verify:verify  check a run or a bundle again
   --cross  what the networks together say of each seal, and when it existed at the latest
   --proof FILE...  a proof of 'provenance prove' about it; repeatable
   --explain  list the checks and end
+lineage  beyond.lineage:lineage  what a run comes from, and what came of it
+  subject RUN|PATH|CID  run id, its first or last 8, latest, bundle folder or .zip, or ipfs:CID
+  --parent RUN|PATH...  what it comes from, where it is not in the database: a bundle, or with
+    --model a model's file or folder; repeatable
+  --model FILE  its model's file or folder: held against its records, and against the parents
+  --format {text,html,prov,openlineage}  text for people, a page, PROV-JSON, OpenLineage events
+  -o --output FILE  where the page or the document is written
 fsck  auditor.fsck:fsck  check spool, database and chains: nothing lost
   --offline  ask no node
   --since-block [NETWORK=]HEIGHT...  search from there for transactions that no row knows
@@ -188,6 +195,25 @@ approve  auditor.gate:approve  sign that a run may be promoted, for a gate's pol
   --key FILE!  yours, as 'provenance identity' makes it
   --until DAY  the last day that it holds for, such as 2027-01-31 (for ever)
   -o --output FILE!  signatures that are there stay, and yours comes to them
+compliance  beyond.compliance:compliance  what a run's records say to a framework, and what is left
+  subject RUN|BUNDLE?  run id, latest, bundle folder or .zip, or ipfs:CID
+  --framework {eu-ai-act,nist-ai-rmf,iso-42001}  whose requirements
+  -o --output FOLDER  a new folder, or that of an earlier report
+  --key FILE  sign with it: yours, as 'provenance identity' makes it
+  --placed-on DAY  when the system is placed on the market, such as 2027-01-31: counts retention
+  --check FOLDER  instead of writing, hold a report against its signed statement
+  --signer KEY  with --check: the key that must have signed, 64 hex digits
+approvals  ACTION  anchors that wait for signatures of persons
+approvals list  beyond.approvals:waiting  which do, and who signed
+approvals show  beyond.approvals:show  write what is to be signed; it keeps its place from then on
+  anchor ANCHOR  as 'approvals list' numbers them
+  --until DAY  the last day that it holds for, such as 2027-01-31 (for ever)
+  -o --output FILE!  the statement, with the signatures that it has
+approvals sign  beyond.approvals:sign  sign such a file, on whatever machine
+  file FILE  of 'approvals show'; your signature comes to those that are there
+  --key FILE!  yours, as 'provenance identity' makes it
+approvals add  beyond.approvals:add  take signatures into the deployment
+  file FILE  of 'approvals sign'
 sign  auditor.model:sign  sign a model's files (OpenSSF Model Signing)
   model FOLDER  the model's files
   --run RUN!  where it is from
@@ -404,6 +430,7 @@ _KEYWORDS: dict[str, dict[str, Any]] = {
     "--timeout": {"type": _positive, "default": 120},
     "--block-time": {"type": _seconds, "default": 5.0},
     "blocks": {"type": _positive},
+    "anchor": {"type": _positive},
     "--flower-port": {"type": _port},
     "--metrics": {"type": _address},
     "--serve": {"type": _address},
@@ -415,8 +442,9 @@ _KEYWORDS: dict[str, dict[str, Any]] = {
     "--limit": {"type": _positive},
     "--watch": {"type": _interval, "const": 2.0},
     "--sort": {"default": "created"},
+    "--format": {"default": "text"},
     "--quorum": {"type": _positive},
-    "--least-work": {"type": _seconds},
+    "--least-work": {"type": float},
     "--witness-quorum": {"type": _positive},
     "--settle": {"type": _seconds, "default": 0.0},
     "--run": {"dest": "run_id"},

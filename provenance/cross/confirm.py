@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from math import log2
 from typing import Final
 
 from provenance.chains.ethereum.interface import EthereumInterface
@@ -36,10 +37,10 @@ class Confirmation:
     Attributes:
         seals: Those whose receipts lead to it. root: Of the ledger, 32 bytes.
         chain: Bitcoin's, as the evidence names it. headers: The block's and those on top.
-        least_work: Hashes that they had to take together.
+        least_work, work: Log2 of the hashes that they had to take together, and took on average.
         register: The contract that holds the root, too; None where none was asked.
-        block_hash, time, work, registered: As the contract answers; None where it refuses.
-        refused: Why it does.
+        block_hash, time, registered: As the contract answers.
+        refused: Why it refuses; None where it does not, and then the answer is here.
     """
 
     size: int
@@ -47,11 +48,11 @@ class Confirmation:
     chain: str
     transaction_id: str
     headers: int
-    least_work: int
+    least_work: float
     register: str | None
     block_hash: str | None = None
     time: int | None = None
-    work: int | None = None
+    work: float | None = None
     registered: int | None = None
     refused: str | None = None
     seals: list[str] = field(default_factory=list)
@@ -152,11 +153,11 @@ def _confirm(
         chain=chain,
         transaction_id=receipt.anchor.transaction_id,
         headers=len(proof.headers) // 80,
-        least_work=int(2**bits),
+        least_work=bits,
         register=register,
     )
     try:
-        answer = network.confirm_bitcoin(view, register, head.root, proof, head.least_work)
+        answer = network.confirm_bitcoin(view, register, head.root, proof, int(2**bits))
     except ProofError as error:
         return replace(head, refused=str(error))
-    return replace(head, **answer._asdict())
+    return replace(head, **answer._asdict() | {"work": round(log2(answer.work), 2)})

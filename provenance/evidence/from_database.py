@@ -14,6 +14,7 @@ from functools import cache, partial
 from itertools import pairwise
 from uuid import UUID
 
+from provenance.approvals.statement import Anchoring, approval_file
 from provenance.errors import FormatError, IntegrityError, UnknownRunError
 from provenance.evidence.ledger_claim import claim_of
 from provenance.evidence.lineage import parent_of
@@ -35,10 +36,11 @@ from provenance.evidence.run_evidence import (
     seal_label,
     uncollected,
 )
+from provenance.formats.dsse import Envelope
 from provenance.formats.merkle import KeptTree, Subtree
 from provenance.formats.note import VerifierKey
 from provenance.formats.producers.statement import Statement
-from provenance.formats.record import Kind, Record
+from provenance.formats.record import Kind, Phase, Record
 from provenance.ports.listing import MAX_HELD_RUNS
 from provenance.ports.store import LedgerStore, LedgerTx
 from provenance.ports.values import (
@@ -208,6 +210,7 @@ class LedgerView:
             ),
             problems=tuple(problems),
             source=self._source,
+            attachments=_approvals(tx, run, entries, receipts),
             ledger=self._claim,
             parent=parent_weights(tx, records, self._team),
         )
@@ -243,6 +246,34 @@ def _to_include(indexes: Sequence[int], sizes: Sequence[int]) -> list[tuple[int,
     first = {(i, sizes[at]) for i in indexes if (at := bisect_right(sizes, i)) < len(sizes)}
     last = {(indexes[at - 1], s) for s in sizes if (at := bisect_left(indexes, s))}
     return sorted(first | last)
+
+
+def _approvals(
+    tx: LedgerTx, run: UUID, entries: Sequence[LedgerEntry], receipts: Sequence[ReceiptRow]
+) -> dict[str, bytes]:
+    """The approvals by which the run's final root was anchored, by file: of the head that has a
+    receipt, or of one below, where that never got there."""
+    final = next((entry for entry in entries if entry.phase is Phase.AFTER), None)
+    made: dict[str, bytes] = {}
+    for receipt in receipts:
+        anchor = tx.anchor(receipt.anchor_id)
+        size = 0 if final is None or receipt.index != final.index or anchor is None else anchor.size
+        while size > receipt.index and (found := tx.approval_below(receipt.network, size + 1)):
+            row, data = found
+            size = row.size - 1
+            if row.size > receipt.index and _names(_octets(data), run):
+                made[approval_file(row.network, row.size)] = _octets(data)
+                break
+    return made
+
+
+def _names(envelope: bytes, run: UUID) -> bool:
+    """Whether an approval is of a run; so is what is damaged, for the verifier to say."""
+    try:
+        stated = Anchoring.decode(Envelope.decode(envelope, "approval").payload, "approval")
+    except FormatError:
+        return True
+    return run in dict(stated.runs)
 
 
 def _octets(value: bytes) -> bytes:

@@ -1,6 +1,6 @@
 """Item sets: which items a dataset has, as a record states it, and proofs about single items.
 
-WARNING: FROZEN FORMAT. docs/FORMAT.md, section 3.5. No I/O, no clock, no randomness.
+WARNING: FROZEN FORMAT. docs/FORMAT.md, section 3.6. No I/O, no clock, no randomness.
 
 ::
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol
 
 from provenance.fsck.findings import Finding, FindingKind
-from provenance.fsck.outbox import ON_CHAIN, PAYLOAD_TAG, OutboxFacts, unused_nonces
+from provenance.fsck.outbox import ON_CHAIN, PAYLOAD_TAG, UNSIGNED, OutboxFacts, unused_nonces
 from provenance.fsck.rows import Anchor, NonceRow
 
 PINNED: Final = ("chain_id", "chain", "genesis", "public_key")
@@ -175,7 +175,7 @@ def _anchor(anchor: Anchor, ids: Set[str], view: ChainView) -> Iterator[Finding]
             carried = transaction.payload.hex() if transaction.payload else "no anchor"
             problem = f"{transaction.id} carries {carried}, expected {expected.hex()}"
             yield FindingKind.CHAIN_ROOT(anchor.name, problem)
-    if anchor.state in ("due", "replaced", "failed") and right:
+    if anchor.state in (*UNSIGNED, "replaced", "failed") and right:
         problem = f"is {anchor.state}, and {right[0].id} is on the network"
         yield FindingKind.ANCHOR_STATE(anchor.name, problem)
     if anchor.state not in ON_CHAIN:

@@ -16,8 +16,9 @@ from provenance.proofs.local_file import local_transaction_id
 PAYLOAD_TAG: Final = b"MLP1"
 ON_CHAIN: Final = ("confirmed", "final")
 WITH_BYTES: Final = ("signed", "sent", "reorged", *ON_CHAIN)
-ACTIVE: Final = ("due", *WITH_BYTES[:-1])
-STATES: Final = ("due", *WITH_BYTES, "replaced", "failed")
+UNSIGNED: Final = ("due", "held")
+ACTIVE: Final = (*UNSIGNED, *WITH_BYTES[:-1])
+STATES: Final = (*UNSIGNED, *WITH_BYTES, "replaced", "failed")
 AHEAD_S: Final = 3600.0
 """No lease and no next attempt is ever set further ahead than this."""
 MOST_NONCES: Final = 1000

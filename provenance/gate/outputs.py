@@ -16,6 +16,7 @@ from provenance.evidence.run_evidence import lenient
 from provenance.formats.record import Kind
 from provenance.gate.decision import Decision
 from provenance.log import shown
+from provenance.report import model_card
 
 SARIF_SCHEMA: Final = (
     "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
@@ -80,14 +81,9 @@ def junit(decision: Decision) -> bytes:
 
 def facts(decision: Decision) -> dict[str, str]:
     """What was decided about which model, as short texts: for tags, tables and annotations."""
-    report = decision.report
-    seal = report.seals[-1] if report and report.seals else None
     named = {
         "verdict": "passed" if decision.passed else "refused",
-        "run": str(report.run) if report else None,
-        "root": seal.root.hex() if seal else None,
-        "ledger": report.verdict.key if report else None,
-        "head": _head(decision),
+        **(model_card.run_facts(decision.report) if decision.report else {}),
         "weights": decision.weights,
         "policy": decision.policy,
         "checked": _when(decision.checked_at),
@@ -95,14 +91,10 @@ def facts(decision: Decision) -> dict[str, str]:
     return {name: shown(value) for name, value in named.items() if value is not None}
 
 
-def model_card(decision: Decision) -> bytes:
+def card(decision: Decision) -> bytes:
     """A section for a model's README.md, such as Hugging Face shows."""
-    rows = "".join(f"| {name} | `{value}` |\n" for name, value in facts(decision).items())
     check = "provenance gate --model . --policy policy.yaml --bundle BUNDLE"
-    return (
-        f"## Provenance\n\n| | |\n| --- | --- |\n{rows}\n"
-        f"A claim like any other text here. To check it: `{check}`.\n"
-    ).encode()
+    return model_card.section(facts(decision), check).encode()
 
 
 def oci_annotations(decision: Decision) -> bytes:
@@ -115,18 +107,6 @@ def oci_annotations(decision: Decision) -> bytes:
         if isinstance(code, dict) and isinstance(code.get("commit"), str):
             manifest["org.opencontainers.image.revision"] = shown(code["commit"])
     return _json({"$manifest": manifest})
-
-
-def _head(decision: Decision) -> str | None:
-    """Size and root of the newest head that a network was seen to have."""
-    networks = decision.report.networks.values() if decision.report else ()
-    checks = [check for seals in networks for check in seals.values()]
-    sizes = {
-        check.size: check.root.hex()
-        for check in checks
-        if check.status == "verified" and check.size is not None and check.root is not None
-    }
-    return f"{max(sizes)} {sizes[max(sizes)]}" if sizes else None
 
 
 def _when(moment: float) -> str:

@@ -24,9 +24,11 @@ from provenance.errors import ConfigError, FormatError, InputError
 from provenance.fingerprint.tensors import ROOT_ALGORITHM
 from provenance.formats.json_text import canonical_json
 from provenance.formats.note import VerifierKey
+from provenance.settings.approvals import ApprovalRule
 from provenance.settings.objects import JsonObject, read_file
-from provenance.settings.reading import trainers_of
-from provenance.settings.values import NETWORKS, Count, Section, TrustedIdentity
+from provenance.settings.reading import approvers_of, trainers_of
+from provenance.settings.section import Count, Section
+from provenance.settings.values import NETWORKS, TrustedIdentity
 from provenance.verify.trust import PinnedChain, PinnedKey, Trust
 
 _MAX_INT: Final = 2**53 - 1
@@ -44,10 +46,6 @@ ContentDigest = Annotated[
         pattern="^((mth-sha256|blake3|sha256|sha3-256):[0-9a-f]{64}|(sha512|blake2b):[0-9a-f]{128})$",
         description="digests as records have them",
     ),
-]
-PublicKey = Annotated[
-    str,
-    Meta(pattern="^[0-9a-f]{64}$", description="64 lower-case hex digits (Ed25519)"),
 ]
 Texts = Annotated[tuple[str, ...], Meta(min_length=1, description="a list of strings")]
 Digests = Annotated[
@@ -134,22 +132,6 @@ class ParentRule(Section, frozen=True):
     passes: bool = False
 
 
-class ApprovalRule(Section, frozen=True):
-    """People who must have approved the run: so many of these."""
-
-    at_least: Count
-    by: Mapping[str, PublicKey]
-    """Their public keys by name."""
-
-    def problem(self) -> tuple[str, str] | None:
-        """The key, and what is the matter with it."""
-        if len(set(self.by.values())) < len(self.by):
-            return "by", "found a key under two names, expected one of each person"
-        if self.at_least > len(self.by):
-            return "at_least", f"found {self.at_least}, expected at most the {len(self.by)} in by"
-        return None
-
-
 class Policy(Section, frozen=True):
     """What a model must have behind it. Rules that are left out are not held, but that the weights
     are the run's, that the run verifies and has ended, and that nothing else lies beside them."""
@@ -218,7 +200,7 @@ def load_policy(path: Path) -> Policy:
     for name in _SECTIONS.keys() & raw.keys():
         section = whole.child(name)
         if name == "approvals" and isinstance(section.raw.get("by"), Mapping):
-            section.raw["by"] = _approvers(section.child("by"))
+            section.raw["by"] = approvers_of(section.child("by"))
         also[name] = section.read(_SECTIONS[name])
     policy = whole.read(Policy, **also)
     for key in policy.ledger_keys:
@@ -230,13 +212,6 @@ def load_policy(path: Path) -> Policy:
         if rule is not None and (problem := rule.problem()):
             raise whole.fail(f"{name}.{problem[0]}", problem[1])
     return replace(policy, signers=trainers_of(signers))
-
-
-def _approvers(o: JsonObject) -> dict[str, str]:
-    keys = {name: key for name, key in trainers_of(o).items() if isinstance(key, str)}
-    for name in o.raw.keys() - keys.keys():
-        raise o.fail(name, "found an identity of Sigstore, expected 64 hex digits (Ed25519)")
-    return keys
 
 
 def _no_empty(value: object, path: str, source: str) -> None:

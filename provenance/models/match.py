@@ -153,7 +153,7 @@ class ModelMatch:
             "left": list(self.left),
             "aside": list(self.files.aside),
             "below": self.files.below(),
-            "parent": self.lineage and self.lineage._asdict(),
+            "parent": self.lineage and self.lineage.as_dict(),
             "not_checked": NOT_CHECKED,
         }
 

@@ -33,12 +33,16 @@ class NetworkStanding:
         eta_s: Seconds until the newest anchor is final, by the depth that is missing and the pace
             of the blocks that took the anchors before; None where it is final, not known, or
             ``stuck``.
+        held, held_s: What a head waits for that others must do, and for how many seconds; None
+            where none does.
     """
 
     tally: NetworkTally
     anchors: Mapping[AnchorState, int]
     paused: str | None
     eta_s: float | None
+    held: str | None = None
+    held_s: float | None = None
 
     @property
     def stuck(self) -> str | None:
@@ -135,16 +139,24 @@ def overview(settings: Settings, wanted: Wanted, problems: Sequence[str] = ()) -
         made.roots, made.parked, made.equivocations = tx.totals()
         made.teams = standings(tx, settings.teams, wanted.now)
         for name in settings.blockchain.active:
-            made.networks[name] = _standing(tx, settings, name)
+            made.networks[name] = _standing(tx, settings, name, wanted.now)
     return made
 
 
-def _standing(tx: LedgerTx, settings: Settings, name: str) -> NetworkStanding:
+def _standing(tx: LedgerTx, settings: Settings, name: str, now: float) -> NetworkStanding:
     tally, remembered = tx.tally(name), tx.network(name)
     needed = getattr(getattr(settings.blockchain, name, None), "confirmations", 1)
     newest, paused = tally.newest, remembered.paused if remembered else None
     standing = NetworkStanding(tally, tx.anchor_counts(name), paused, None)
-    if standing.stuck or newest is None or not tally.block_s or newest.size <= tally.final:
+    for row in tx.anchors(name, (AnchorState.HELD,)):
+        standing = replace(standing, held=row.reason, held_s=now - row.updated_at)
+    if (
+        standing.stuck
+        or standing.held
+        or newest is None
+        or not tally.block_s
+        or newest.size <= tally.final
+    ):
         return standing
     return replace(standing, eta_s=max(1, needed - newest.depth) * tally.block_s)
 
@@ -173,4 +185,6 @@ def network_document(name: str, network: NetworkStanding, now: float) -> dict[st
         "unit": UNITS.get(name),
         "paused": network.paused,
         "problem": network.tally.problem,
+        "held": network.held,
+        "held_s": network.held_s,
     }

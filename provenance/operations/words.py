@@ -17,6 +17,7 @@ NETWORK_COLUMNS: Final = (
 _NOTHING_YET: Final = "nothing: there is no database yet"
 _IN_WORDS: Final = {
     AnchorState.DUE: "due",
+    AnchorState.HELD: "held back",
     AnchorState.SIGNED: "signed",
     AnchorState.SENT: "sent, in no block",
     AnchorState.CONFIRMED: "in a block",
@@ -61,6 +62,8 @@ def notes(seen: Overview) -> Iterator[str]:
             yield f"{name} is paused: {network.paused}"
         elif network.tally.problem:
             yield f"{name} does not get on: {network.tally.problem}"
+        if network.held_s is not None:
+            yield f"{name} {network.held}, for {age(network.held_s)} (provenance approvals list)"
     spool = f"{size_of(seen.spool_bytes)} on this host, kept until the database confirms them"
     empty = "empty" if seen.problems else "empty: the database has all of this host"
     yield f"spool: {spool if seen.spool_bytes else empty}"

@@ -226,6 +226,9 @@ class LedgerTx(Protocol):
     ) -> Sequence[LedgerEntry]:
         """By index, from ``first`` up to ``end``."""
 
+    def has_final(self, first: int, end: int) -> bool:
+        """Whether a run's final root is among the entries from ``first`` up to ``end``."""
+
     def subtrees(self, wanted: Sequence[Subtree]) -> Sequence[bytes]:
         """Roots of complete subtrees of the ledger, 32 bytes each, in the order asked for, with
         one read or two: what :class:`provenance.formats.merkle.KeptTree` takes.
@@ -386,6 +389,16 @@ class LedgerTx(Protocol):
 
     def highest_nonce(self, network: str, key: str) -> int | None:
         """The highest nonce stored for a key, over all anchors."""
+
+    def approval(self, anchor_id: int) -> bytes | None:
+        """The statement that persons sign before an anchor, in an envelope with the signatures it
+        has; None while nobody took it to sign."""
+
+    def approval_below(self, network: str, size: int) -> tuple[AnchorRow, bytes] | None:
+        """The anchor of the largest head below ``size`` that has an :meth:`approval`, and that."""
+
+    def save_approval(self, anchor_id: int, envelope: bytes) -> None:
+        """Insert, or replace that of the anchor."""
 
     def add_receipts(self, made: Sequence[ReceiptRow]) -> None:
         """Insert or replace by ``(index, anchor_id)``."""

@@ -201,6 +201,7 @@ class AnchorState(StrEnum):
     """States of an outbox row; the moves are in ``provenance.anchor.outbox``."""
 
     DUE = "due"
+    HELD = "held"
     SIGNED = "signed"
     SENT = "sent"
     CONFIRMED = "confirmed"

@@ -149,7 +149,11 @@ def _body(first: Mapping[Kind, Record], kind: Kind) -> dict[str, Any]:
 
 
 def _parent(value: Json) -> str | None:
-    return _text(value.get("run")) if isinstance(value, dict) else _text(value)
+    if isinstance(value, list):
+        return ", ".join(filter(None, map(_parent, value))) or None
+    return (
+        _text(value.get("run") or value.get("model")) if isinstance(value, dict) else _text(value)
+    )
 
 
 def _newest_metrics(records: Sequence[Record]) -> dict[str, Json]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from provenance.settings.approvals import ApprovalSettings
 from provenance.settings.reading import load
 from provenance.settings.redis_urls import (
     RedisAddress,
@@ -32,6 +33,7 @@ __all__ = [
     "NETWORKS",
     "READERS",
     "SIGSTORE_ENV",
+    "ApprovalSettings",
     "BitcoinSettings",
     "BlockchainSettings",
     "CommitmentSettings",

@@ -17,7 +17,7 @@ from msgspec.structs import FieldInfo, fields
 
 from provenance.errors import ConfigError
 from provenance.formats import json_text
-from provenance.settings.values import SECRET_FIELDS, Section
+from provenance.settings.section import SECRET_FIELDS, Section
 
 _PLACEHOLDER = re.compile(r"^(your[_\- ]|<.*>$|change_?me$|xxx+$|0x?\.\.\.|todo$)", re.IGNORECASE)
 _ERROR_AT = re.compile(r"at `\$\.(\w+)(?:\[(\d+)\])?")

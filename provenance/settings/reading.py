@@ -18,6 +18,7 @@ from typing import Any
 from msgspec.structs import fields, replace
 
 from provenance.errors import ConfigError, FormatError, InputError
+from provenance.settings.approvals import ApprovalSettings
 from provenance.settings.hyperparameters import Hyperparameters, hyperparameters, named_fields
 from provenance.settings.objects import (
     BASE_DIR,
@@ -30,6 +31,7 @@ from provenance.settings.objects import (
 )
 from provenance.settings.redis_urls import broker_address, stream_address
 from provenance.settings.secrets import ethereum_key, secret
+from provenance.settings.section import Section
 from provenance.settings.urls import fixed_url, node_url, sqlite_url
 from provenance.settings.values import (
     BITCOIN_NAMES,
@@ -44,7 +46,6 @@ from provenance.settings.values import (
     IPFSSettings,
     LocalSettings,
     NodeSettings,
-    Section,
     Settings,
     StorageOptions,
     TeamSettings,
@@ -118,6 +119,8 @@ def load(
     archive = whole.child("archive")
     commits = whole.raw.get("commitments") is not None
     commitments = whole.child("commitments")
+    has_approvals = whole.raw.get("approvals") is not None
+    approvals = whole.child("approvals")
     for name in ("redis_url", "broker_url", "database_url", "team", "identity_key_file"):
         whole.raw[name] = os.environ.get(f"PROVENANCE_{name.upper()}") or whole.raw.get(name)
     settings = replace(whole.read(Settings, base_dir=base), base_dir=base)  # as it was given
@@ -138,6 +141,7 @@ def load(
         teams=_teams(teams, trusted.trainers),
         verification=_verification(verification),
         archive=archive.read(ArchiveSettings) if has_archive else None,
+        approvals=_approvals(approvals) if has_approvals else None,
         identity=_identity(identity, settings),
         training=recorded.values,
         training_notes=recorded.notes,
@@ -313,6 +317,26 @@ def trainers_of(o: JsonObject) -> dict[str, str | TrustedIdentity]:
             expected = "64 hex digits (Ed25519) or an object with identity and issuer (Sigstore)"
             raise o.fail(name, f"found {show(key)}, expected {expected}")
     return trainers
+
+
+def approvers_of(o: JsonObject) -> dict[str, str]:
+    """Whose the Ed25519 keys of an object are, by name; ConfigError."""
+    for name, key in o.raw.items():
+        if not isinstance(key, str) or not _PUBLIC_KEY.fullmatch(key.lower()):
+            raise o.fail(ascii(name)[1:-1], f"found {show(key)}, expected 64 hex digits (Ed25519)")
+    return {name: str(key) for name, key in trainers_of(o).items()}
+
+
+def _approvals(o: JsonObject) -> ApprovalSettings:
+    by = o.child("by")
+    if by.raw:
+        o.raw["by"] = approvers_of(by)
+    approvals = o.read(ApprovalSettings)
+    if problem := approvals.problem():
+        raise o.fail(*problem)
+    if len(set(approvals.networks)) < len(approvals.networks):
+        raise o.fail("networks", "found a network twice, expected each once")
+    return approvals
 
 
 def _witnesses(o: JsonObject) -> TrustedWitnesses:

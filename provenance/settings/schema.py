@@ -13,13 +13,14 @@ from typing import Any
 
 from msgspec.json import schema_components
 
+from provenance.settings.approvals import ApprovalSettings
 from provenance.settings.reading import NOT_IN_JSON, SECTIONS, TABLE
+from provenance.settings.section import Section
 from provenance.settings.values import (
     ArchiveSettings,
     BlockchainSettings,
     CommitmentSettings,
     IdentitySettings,
-    Section,
     Settings,
     TeamSettings,
     TrustedChains,
@@ -50,8 +51,8 @@ def settings_schema() -> dict[str, Any]:
     )
     sections: list[type[Section]] = [
         Settings, WeightSettings, CommitmentSettings, BlockchainSettings, IdentitySettings,
-        VerificationSettings, WebhookSettings, ArchiveSettings, TeamSettings, *SECTIONS.values(),
-        *TRUST,
+        VerificationSettings, WebhookSettings, ArchiveSettings, TeamSettings, ApprovalSettings,
+        *SECTIONS.values(), *TRUST,
     ]  # fmt: skip
     for cls in sections:
         part = parts[cls.__name__]

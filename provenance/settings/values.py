@@ -9,26 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from msgspec import Meta, Struct, field
+from msgspec import Meta, field
+
+from provenance.settings.approvals import ApprovalSettings
+from provenance.settings.section import Count, Section, Text
+from provenance.settings.section import bounds as _bounds
 
 NETWORKS = ("ethereum", "bitcoin", "ipfs", "local")
 READERS = ("bitcoin", "ipfs")
 """Networks whose nodes may want a password even of those who only read."""
 SIGSTORE_ENV = "PROVENANCE_IDENTITY_SIGSTORE"
-SECRET_FIELDS = frozenset(
-    {"url", "redis_url", "broker_url", "database_url", "private_key", "password", "auth"}
-)
-"""Fields that are, or may carry, a secret: neither repr nor a message shows their values."""
 
 
-def _bounds(low: float, high: float, what: str) -> Meta:
-    return Meta(ge=low, le=high, description=f"{what} from {low:g} to {high:g}")
-
-
-Count = Annotated[int, _bounds(1, 10_000, "a whole number")]
-Text = Annotated[str, Meta(pattern=r"\S", description="a non-empty string")]
 TeamName = Annotated[
     str,
     Meta(
@@ -46,22 +40,6 @@ Bytes = (
 Address = Annotated[str, Meta(pattern="^0x[0-9a-fA-F]{40}$", description="0x and 40 hex digits")]
 
 
-class Section(Struct, frozen=True, forbid_unknown_fields=True):
-    """An object of the configuration. No secret is in its repr."""
-
-    ALIASES: ClassVar[Mapping[str, str]] = {}
-    """Second names of fields in JSON."""
-
-    def __rich_repr__(self) -> list[tuple[str, Any]]:
-        """Fields and values that may be shown."""
-        shown = (name for name in self.__struct_fields__ if name not in SECRET_FIELDS)
-        return [(name, getattr(self, name)) for name in shown]
-
-    def __repr__(self) -> str:
-        shown = ", ".join(f"{name}={value!r}" for name, value in self.__rich_repr__())
-        return f"{type(self).__name__}({shown})"
-
-
 class RetrySettings(Section, frozen=True):
     """Full-jitter exponential backoff: seconds; ``attempts`` before giving up (0 = never)."""
 
@@ -73,7 +51,7 @@ class RetrySettings(Section, frozen=True):
 class NodeSettings(Section, frozen=True):
     """What is set for every node that is asked over HTTP."""
 
-    ALIASES = {"rpc_url": "url"}
+    ALIASES: ClassVar = {"rpc_url": "url"}
 
     url: Annotated[str, Meta(pattern=r"\S", description="a URL")]
     enabled: bool = True
@@ -123,7 +101,7 @@ BITCOIN_NAMES = {"mainnet": "main", "testnet": "test"}
 class BitcoinSettings(NodeSettings, frozen=True):
     """One bitcoind."""
 
-    ALIASES = {"rpc_url": "url", "user": "rpc_user"}
+    ALIASES: ClassVar = {"rpc_url": "url", "user": "rpc_user"}
 
     network: BitcoinNetwork = "regtest"
     """Checked against the node; ``mainnet`` is read as ``main``, ``testnet`` as ``test``."""
@@ -142,7 +120,7 @@ class BitcoinSettings(NodeSettings, frozen=True):
 class IPFSSettings(NodeSettings, frozen=True):
     """One IPFS daemon's HTTP RPC (base URL, with or without ``/api/v0``)."""
 
-    ALIASES = {"rpc_url": "url", "api_url": "url"}
+    ALIASES: ClassVar = {"rpc_url": "url", "api_url": "url"}
 
     pin: bool = True
     auth: Text | None = None
@@ -228,7 +206,7 @@ class TrustedIdentity(Section, frozen=True):
 class TrustSettings(Section, frozen=True):
     """What a reader of evidence pins. It is signed by nobody: it is the reader's own."""
 
-    ALIASES = {"ledger_key": "ledger_keys"}
+    ALIASES: ClassVar = {"ledger_key": "ledger_keys"}
 
     ledger_keys: Text | Annotated[tuple[Text, ...], Meta(description="a list of keys")] = ()
     """Verifier keys (C2SP signed-note), ``name+id+base64``; read as a list."""
@@ -347,6 +325,8 @@ class Settings(Section, frozen=True):
     blockchain: BlockchainSettings = BlockchainSettings()
     trust: TrustSettings = TrustSettings()
     verification: VerificationSettings = VerificationSettings()
+    approvals: ApprovalSettings | None = None
+    """None: nobody has to approve anything."""
     archive: ArchiveSettings | None = None
     """None: every run's records stay in the database."""
     teams: Mapping[str, TeamSettings] = field(default_factory=dict)

@@ -100,7 +100,9 @@ CHECKS: Final[tuple[Check, ...]] = (
         "A node of the network that you configured shows the transaction, on a chain (and with a "
         "contract) that you pinned or that every release knows, carrying that ledger root, that "
         "deep. Without a node: Bitcoin's block is among the headers that you gave, Ethereum's "
-        "among the block hashes. The time is the block's.",
+        "among the block hashes. The time is the block's. Each approval that the evidence brings "
+        "is of this run's final root under that head, on that chain, with every signature; of this "
+        "deployment's own runs there are as many as its configuration asks for.",
         "More than your node knows. IPFS proves storage, not time. The local file proves only "
         "that the holder of the ledger's key signed it.",
     ),
@@ -117,8 +119,8 @@ CHECKS: Final[tuple[Check, ...]] = (
         "content matches the recorded digests",
         "The data and weights at hand are those that the records name; the root of each record of "
         "weights is that of the tensors it states; an item set has no more items than its data; "
-        "the initial weights are of the run that it says it continues, where that one was given "
-        "too (--parent).",
+        "the initial weights are of the run that it says it continues, and no tensor contradicts "
+        "another role that it states, where that run was given too (--parent).",
         "Anything about content that is not at hand.",
     ),
     Check(
@@ -164,6 +166,10 @@ NETWORK_LIMITS: Final = {
     "local": "When the local file was written: that the holder of the ledger's key signed it is "
     "all that it proves.",
 }
+APPROVAL_LIMIT: Final = (
+    "When each approval was signed: a signature has no time. That it was there before the anchor, "
+    "and that its last day had not passed, is the word of the worker that anchored."
+)
 CLAIMED_TIMES: Final = (
     "When it happened: the times of records (ts) are the trainer's clock, those of seals "
     "(sealed_at, created_at) the database's. They are claims; only an anchor's block has a time "

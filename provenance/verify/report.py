@@ -278,7 +278,7 @@ class VerificationReport:
             "verdict": as_json(self.verdict),
             "state": self.evidence.state,
             "ending": self.state._asdict(),
-            "parent": self.lineage and self.lineage._asdict(),
+            "parent": self.lineage and self.lineage.as_dict(),
             "roots": self.roots,
             "checks": [
                 {"number": r.check.number, "status": r.status.value, "detail": r.detail}

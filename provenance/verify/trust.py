@@ -24,7 +24,7 @@ from provenance.formats.cosignature import WitnessKey
 from provenance.formats.note import VerifierKey
 from provenance.formats.record import Json
 from provenance.proofs.bitcoin import CHAINS
-from provenance.settings import Settings, TrustedIdentity
+from provenance.settings import ApprovalSettings, Settings, TrustedIdentity
 
 KNOWN: Final = "known to this program"
 KNOWN_BITCOIN: Final = frozenset({"main", "testnet4", "signet"})
@@ -124,6 +124,7 @@ class Trust:
         trainers: Ed25519 public keys as hex or Sigstore identities, by name.
         sigstore_root: File of the trusted root behind the latter; None takes sigstore's own.
         block_hashes: Ethereum blocks that the reader knows to be the chain's.
+        approvals: Who approves what is anchored.
         own: The evidence is of the reader's own deployment: every anchor that it asked for
             must be there, and nothing more.
         require: What the reader requires instead of the default.
@@ -136,6 +137,7 @@ class Trust:
     trainers: Mapping[str, str | TrustedIdentity] = field(default_factory=dict)
     sigstore_root: Path | None = None
     block_hashes: frozenset[str] = frozenset()
+    approvals: ApprovalSettings | None = None
     own: bool = False
     require: tuple[Word, ...] | None = None
 
@@ -199,6 +201,7 @@ class Trust:
             trainers={**self.trainers, **other.trainers},
             sigstore_root=other.sigstore_root or self.sigstore_root,
             block_hashes=self.block_hashes | other.block_hashes,
+            approvals=other.approvals or self.approvals,
             own=self.own or other.own,
             require=self.require if other.require is None else other.require,
         )
@@ -225,6 +228,7 @@ def of_settings(settings: Settings) -> Trust:
         quorum=section.witnesses.quorum,
         trainers=section.trainers,
         sigstore_root=section.sigstore_root,
+        approvals=settings.approvals,
     )
 
 

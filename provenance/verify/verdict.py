@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Final
 
 from provenance.evidence.disclosure import withheld
@@ -31,12 +31,19 @@ _HOW: Final = {"receipt": "of which a receipt holds", "stated": "whose block is 
 Networks = Mapping[str, Mapping[str, NetworkCheck]]
 
 
-def judge(findings: Findings, trust: Trust, key: VerifierKey | None, networks: Networks) -> Verdict:
+def judge(
+    findings: Findings,
+    trust: Trust,
+    key: VerifierKey | None,
+    networks: Networks,
+    approved: Sequence[str] = (),
+) -> Verdict:
     """Weigh what was found against what the reader pinned.
 
     Args:
         key: The one that the heads were opened with.
         networks: By network and seal label.
+        approved: Who approved what is anchored, a line each.
     """
     by = trust.key_pinned_by(key)
     missing = tuple(_missing(findings, trust, key, networks))
@@ -65,6 +72,7 @@ def judge(findings: Findings, trust: Trust, key: VerifierKey | None, networks: N
             else "no ledger's key: none is known here",
             *_chain_lines(networks, findings.asked),
             *_witness_lines(findings, trust),
+            *approved,
             standing.line if standing else nobody,
         ),
         missing=missing,

@@ -25,14 +25,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from provenance.approvals.statement import APPROVALS
 from provenance.evidence import disclosure
 from provenance.evidence.run_evidence import RunEvidence, seal_label, uncollected
 from provenance.evidence.story import LOST_AFTER_S, RunState
 from provenance.formats.note import VerifierKey
 from provenance.formats.run_tree.walk import RunWalk
 from provenance.ports.network import Network
+from provenance.verify.approvals import check_approvals
 from provenance.verify.catalogue import (
     ANCHOR_LIMIT,
+    APPROVAL_LIMIT,
     CHECKS,
     CLAIMED_TIMES,
     COMPLETE,
@@ -139,6 +142,7 @@ def verify(
     anchors, roots = check_networks(evidence, receipts, nodes, headers, trust, findings)  # (8)
     cross = check_agreement(evidence, receipts, anchors, roots, findings)  # (9)
     unsaid = check_seeds(evidence, records, anchors, nodes, headers, trust, findings)
+    approved = check_approvals(evidence, key, trust, findings)
     check_content(records, content, findings)  # (10)
     check_states(records, findings)
     check_item_sets(records, findings)
@@ -161,7 +165,7 @@ def verify(
         state=state,
         lineage=continued,
         runs_before=runs_before,
-        verdict=judge(findings, trust, key, anchors),
+        verdict=judge(findings, trust, key, anchors, approved),
         checked_at=now,
         online=online,
         checks=findings.results(),
@@ -217,6 +221,8 @@ def _limits(
     if unsealed := len(evidence.under_no_root):
         what = counted(unsealed, "record")
         lines.append(f"What no root has yet: {what}, under a producer's signature alone.")
+    if any(name.startswith(APPROVALS) for name in evidence.attachments):
+        lines.append(APPROVAL_LIMIT)
     lines.append(ANCHOR_LIMIT)
     lines += [NETWORK_LIMITS[name] for name in networks if name in NETWORK_LIMITS]
     if (late := late_before(evidence, networks)) is not None:

@@ -1,4 +1,5 @@
-"""Speed of verification offline: long runs from a database and from a bundle, all runs of one.
+"""Speed of verification offline: long runs from a database and from a bundle, all runs of one, and
+proofs about hidden numbers.
 
 Beside some stand plain SHA-256 over the bundle's files, and over the rows of the database.
 Imports are not counted. No network is asked.
@@ -11,6 +12,7 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 from provenance.app.verify_all import verify_all
@@ -18,10 +20,12 @@ from provenance.bootstrap import reading
 from provenance.bundle.reader import read_bundle
 from provenance.bundle.writer import write_bundle
 from provenance.verify.verifier import verify
+from provenance.zk.statement import Statement
 from tests.benchmarks.measure import in_turns
 from tests.benchmarks.table import Row, row
 from tests.benchmarks.worlds import database, long_run
 from tests.support.verify_world import finished
+from tests.vectors.make_format import number, opening
 
 DECODING = "a third of it decodes the records; a bundle has a file for each, and names it twice"
 
@@ -37,6 +41,7 @@ def rows(quick: bool) -> Iterator[Row]:
             yield from long(folder, epochs, checkpoints, 1 if quick else 3)
         yield from short(folder / "short", 3 if quick else 9)
         yield from all_runs(folder / "all", 10 if quick else 300, 3 if quick else 9)
+    yield from hidden(9 if quick else 99)
 
 
 def long(folder: Path, epochs: int, checkpoints: int, repeat: int) -> Iterator[Row]:
@@ -63,6 +68,26 @@ def long(folder: Path, epochs: int, checkpoints: int, repeat: int) -> Iterator[R
     size = sum(path.stat().st_size for path in place.rglob("*") if path.is_file()) / 1e6
     bar = "value <= 8" if (epochs, checkpoints) == (2_000, 200) else None
     yield row(f"size of a bundle, {label}", "MB", [size], bar=bar)
+
+
+def hidden(repeat: int) -> Iterator[Row]:
+    """Proofs of each kind about a number of example records: made, and checked."""
+    own, other = opening(250_000), opening(250_000, seq=6)
+    statements = {
+        "at least": Statement(number(own), at_least=200_000),
+        "between": Statement(number(own), 200_000, 300_000),
+        "equality": Statement(number(own), equals=number(other)),
+    }
+    taken = in_turns({"commit": lambda: own.commitment}, repeat, scale=1e3)
+    yield row("commit to a number", "ms", taken["commit"])
+    for name, statement in statements.items():
+        pair = (own, other) if statement.equals else (own,)
+        proved = statement.prove(*pair)
+        made, checked = partial(statement.prove, *pair), proved.verify
+        taken = in_turns({"made": made, "checked": checked}, repeat, scale=1e3)
+        yield row(f"prove a hidden number, {name}", "ms", taken["made"])
+        yield row(f"check that proof, {name}", "ms", taken["checked"], bar="value <= 50")
+        yield row(f"size of its file, {name}", "bytes", [len(proved.encode())])
 
 
 def short(folder: Path, repeat: int) -> Iterator[Row]:

@@ -311,3 +311,41 @@ def test_the_database_itself_keeps_the_promise(store_url: str, case: str) -> Non
     with pytest.raises(IntegrityError), store.exclusive() as connection:
         connection.execute(insert(table), values)  # type: ignore[arg-type]  # wrong or wider on purpose
     store.close()
+
+
+# --- approvals ----------------------------------------------------------------------------
+
+
+def test_an_approval_is_kept_and_replaced_per_anchor(tx: LedgerTx) -> None:
+    row = with_anchor(tx)
+    assert tx.approval(row.id) is None
+    tx.save_approval(row.id, b"statement")
+    tx.save_approval(row.id, b"statement, signed")
+    assert tx.approval(row.id) == b"statement, signed"
+    assert tx.approval(row.id + 1) is None
+
+
+def test_the_approval_below_a_size_is_the_largest_of_its_network(tx: LedgerTx) -> None:
+    with_heads(tx, 4)
+    rows = {size: tx.add_anchor("ethereum", size, 1.0) for size in (1, 2, 3, 4)}
+    other = tx.add_anchor("local", 2, 1.0)
+    for row in (rows[1], rows[3], other):
+        tx.save_approval(row.id, f"of {row.network} {row.size}".encode())
+    assert tx.approval_below("ethereum", 4) == (rows[3], b"of ethereum 3")
+    assert tx.approval_below("ethereum", 3) == (rows[1], b"of ethereum 1")
+    assert tx.approval_below("ethereum", 1) is None
+    assert tx.approval_below("ipfs", 4) is None
+
+
+def test_final_roots_are_found_in_a_range_of_entries(run_tx: LedgerTx) -> None:
+    for epoch in range(3):
+        run_tx.append_entry(RUN, Phase.CHECKPOINT, epoch, digest(f"{epoch}"), True, 1.0)
+    run_tx.append_entry(RUN, Phase.AFTER, None, digest("after"), True, 1.0)
+    ranges = [(0, 3), (0, 4), (3, 4), (4, 9), (3, 3)]
+    found = [run_tx.has_final(first, end) for first, end in ranges]
+    assert found == [False, True, True, False, False]
+
+
+def test_an_approval_needs_an_anchor(store: LedgerStore) -> None:
+    with pytest.raises(IntegrityError), store.transaction() as tx:
+        tx.save_approval(99, b"of nothing")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -274,6 +274,21 @@ def test_ids_that_are_none_never_verify(world: World, wrong: str) -> None:
         return
     with pytest.raises(NetworkError):
         world.network.lookup(wrong)
+
+
+def test_the_newest_block_is_as_deep_as_an_anchor_has_to_be(world: World) -> None:
+    world.mine(world.network.confirmations + 1)
+    block = world.network.newest_block()
+    if block is None:
+        assert world.network.name not in ("bitcoin", "ethereum")
+        return
+    block.check()
+    assert block.network == world.network.name
+    assert world.network.depth_of(block) == world.network.confirmations
+    world.mine(2)
+    assert world.network.depth_of(block) == world.network.confirmations + 2
+    assert world.network.depth_of(replace(block, height=block.height - 1)) == 0
+    assert world.network.depth_of(replace(block, height=10**6)) == 0
 
 
 def test_nobody_there_is_unavailable_whatever_is_asked(world: World) -> None:

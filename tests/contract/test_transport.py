@@ -151,6 +151,17 @@ def test_the_first_ledger_that_claims_the_streams_has_them(bench: Bench) -> None
     assert bench.transport.ledger() is None
 
 
+def test_the_newest_block_of_a_network_is_what_was_published_last(bench: Bench) -> None:
+    assert bench.transport.beacon("bitcoin") is None
+    bench.transport.publish_beacon("bitcoin", b"one")
+    bench.transport.publish_beacon("bitcoin", b"two")
+    bench.transport.publish_beacon("ethereum", b"other")
+    assert bench.make().beacon("bitcoin") == b"two"
+    assert bench.make().beacon("ethereum") == b"other"
+    bench.lose_everything()
+    assert bench.transport.beacon("bitcoin") is None
+
+
 def test_what_is_left_of_a_run_is_for_whoever_has_some_of_it(bench: Bench) -> None:
     bench.transport.append(payloads(*range(4)))
     other = bench.make()

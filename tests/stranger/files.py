@@ -1,7 +1,9 @@
-"""The files of a bundle: a folder, or one zip of it (docs/FORMAT.md, sections 9 and 9.4)."""
+"""The files of a bundle: a folder, or one zip of it, their keys, and what their JSON has everywhere
+(docs/FORMAT.md, sections 8.2, 9 and 9.4)."""
 
 from __future__ import annotations
 
+import re
 import zipfile
 from collections.abc import Collection
 from pathlib import Path
@@ -10,6 +12,35 @@ from typing import Any
 from formats import need
 
 Files = dict[str, bytes]
+PART = "[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}"
+NAME = re.compile(f"(?:{PART}/){{0,11}}{PART}")
+KEYS = {
+    "producers": "producer certificate statements", "statements": "count signature",
+    "records": "path kind epoch rank producer seq ts digest withheld",
+    "entries": "index phase epoch root anchor created_at coverage",
+    "inclusions": "index size proof", "consistencies": "old_size new_size proof",
+    "anchors": "network size root state transaction_id reason height depth block_time",
+    "equivocations": "producer seq digest seen_at proof withheld",
+    "parked": "id reason size parked_at",
+}  # fmt: skip
+RECEIPT = {
+    None: "v run phase epoch root ledger head anchor evidence", "ledger": "index size root proof",
+    "anchor": "network state transaction_id payload height block_hash depth block_time"
+    " confirmed_at",
+}  # fmt: skip
+
+
+def no_flags(value: Any, but: Collection[str] = (), at: str = "") -> None:
+    """A flag stands where one is expected alone: it equals 0 or 1 in this language."""
+    need(at in but or not isinstance(value, bool), f"{at}: a flag")
+    for key, inner in value.items() if isinstance(value, dict) else ():
+        no_flags(inner, but, key)
+    for inner in value if isinstance(value, list) else ():
+        no_flags(inner, but, at)
+
+
+def seal_label(entry: dict[str, Any]) -> str:
+    return str(entry["phase"]) + ("" if entry["epoch"] is None else f"-{entry['epoch']}")
 
 
 def load(path: Path) -> Files:
@@ -24,16 +55,3 @@ def load(path: Path) -> Files:
     top = next(iter(files), "").partition("/")[0] + "/"
     wrapped = "manifest.json" not in files and all(name.startswith(top) for name in files)
     return {name.removeprefix(top): data for name, data in files.items()} if wrapped else files
-
-
-def no_flags(value: Any, but: Collection[str] = (), at: str = "") -> None:
-    """A flag stands where one is expected alone: it equals 0 or 1 in this language."""
-    need(at in but or not isinstance(value, bool), f"{at}: a flag")
-    for key, inner in value.items() if isinstance(value, dict) else ():
-        no_flags(inner, but, key)
-    for inner in value if isinstance(value, list) else ():
-        no_flags(inner, but, at)
-
-
-def seal_label(entry: dict[str, Any]) -> str:
-    return str(entry["phase"]) + ("" if entry["epoch"] is None else f"-{entry['epoch']}")

@@ -9,6 +9,7 @@ from hashlib import sha256, sha512
 from hmac import digest as hmac
 from typing import Any
 
+from files import seal_label
 from formats import canonical, need, parse, unhex
 
 P = 2**256 - 2**32 - 977
@@ -226,9 +227,11 @@ def check_proof(data: bytes, run: dict[str, Any], bodies: dict[str, Any]) -> str
     own = [each for each in check_file(data) if each["run"] == run["run"]]
     need(own, "is of another run")
     newest = run["entries"][-1]
-    label = newest["phase"] + ("" if newest["epoch"] is None else f"-{newest['epoch']}")
     for told in own:
-        need((told["seal"], told["root"]) == (label, newest["root"]), "is of another seal")
+        need(
+            (told["seal"], told["root"]) == (seal_label(newest), newest["root"]),
+            "is of another seal",
+        )
         records = {record["path"]: record for record in run["records"]}
         record = records[told["path"]]
         need(record["digest"] == told["record"], "is of another record")

@@ -1,4 +1,4 @@
-"""Item sets and proofs about items (section 3.5).
+"""Item sets and proofs about items (section 3.6).
 
 ``python tests/stranger/items.py BUNDLE PROOF FILE...`` says whether a proof shows what it claims of
 items, each the bytes of one in a file of its own. Beside the standard library it needs ``blake3``.

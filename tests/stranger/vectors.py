@@ -16,6 +16,8 @@ import evidence as chain
 import hidden
 import msgpack
 import producers as signed
+from approvals import check_approval
+from compliance import check_report
 from cross import check_view
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -43,8 +45,10 @@ from formats import (
     unhex,
 )
 from items import check_set, claimed
+from lineage import read_parents, shared
 from roll import account_root, check_roll
 from run_proof import check_run_proof
+from seeds import seed_of
 from shards import check_tensor
 
 
@@ -193,6 +197,15 @@ def item_sets(look: Examples) -> None:
     need(found == [True, *[False] * 6], "the proof about items")
 
 
+def parents(look: Examples) -> None:
+    named, told = look.json("parents"), look.json("sharing")
+    need(read_parents({"parent": named}) == named, "the parents")
+    states = []
+    for side in ("child", "parent"):
+        states.append({t["name"]: {"whole": t["shape"], "at": "", **t} for t in told[side]})
+    need(shared(*states) == told["shared"], "what the states share")
+
+
 def element(text: bytes, label: int) -> bytes:
     """``{"text": ..., "label": ...}``: a dict, then its values by key."""
     digest: bytes = sha256(
@@ -300,6 +313,41 @@ def rolls(look: Examples) -> None:
     need(told["config"] == sha256(canonical(config["training"])).hex(), "the configuration's")
 
 
+def reports(look: Examples) -> None:
+    files = {"statement.dsse.json": look.exact("compliance-statement").rstrip(b"\n"),
+             "report.html": b"a", "report.json": b"b"}  # fmt: skip
+    root, run = look.hex("run-root-after").hex(), look.json("keys")["run"]
+    told = {"run": run, "entries": [{"phase": "after", "epoch": None, "root": root}]}
+    public = look.json("keys")["identity_key_seed"]
+    key = Ed25519PrivateKey.from_private_bytes(unhex(public, 32)).public_key()
+    need(check_report(files, told, key.public_bytes_raw().hex()) is None, "the report")
+
+
+def seeds(look: Examples) -> None:
+    raw, keys = look.exact("beacon"), look.json("keys")
+    beacon, body = parse(raw), look.json("seed")
+    need(canonical(beacon) == raw, "the beacon is not canonical")
+    signature = unhex(beacon.pop("signature"), 64)
+    key = unbase64(keys["ledger_vkey"].split("+", 2)[2])[1:]
+    signed.verify(key, signature, "ml-provenance/beacon/v1", canonical(beacon))
+    need(beacon.pop("v") == 1 and body["blocks"] == [beacon], "the seed's block")
+    need(seed_of(keys["run"], body) == body["seed"], "the seed")
+
+
+def approved(look: Examples) -> None:
+    root, vkey = bytes.fromhex(look.json("merkle")["roots"][4]), look.text("vkey").strip()
+    run = parse(look.exact("receipt"))["run"]
+    final = {"phase": "after", "index": 3, "root": look.hex("run-root-after").hex()}
+    told = {"run": run, "entries": [final]}
+    receipt = {"phase": "after", "anchor": {"network": "ethereum"}}
+    receipts = [{**receipt, "evidence": {"chain_id": 11155111}}]
+    data, name = look.exact("approval"), "approvals/ethereum-4.json"
+    keys = check_approval(name, data, told, {4: root}, receipts, vkey)
+    seeds = [Ed25519PrivateKey.from_private_bytes(each * 32) for each in (b"\x02", b"\x03")]
+    known = [seed.public_key().public_bytes_raw().hex() for seed in seeds]
+    need(sorted(keys) == sorted(known), "the approvers")
+
+
 def networks(look: Examples) -> None:
     payload, vkey = look.hex("payload"), look.text("vkey").strip()
     need(payload == b"MLP1" + bytes.fromhex(look.json("merkle")["roots"][4]), "the payload")
@@ -357,8 +405,8 @@ def hidden_numbers(look: Examples) -> None:
         need(numbers[0]["point"] == told["point"], name)
 
 
-CHECKS = (records, spool, signatures, contents, item_sets, trees, runs, heads, forks, rolls,
-          networks, hidden_numbers)  # fmt: skip
+CHECKS = (records, spool, signatures, contents, parents, item_sets, trees, runs, heads, forks,
+          rolls, seeds, reports, approved, networks, hidden_numbers)  # fmt: skip
 
 
 def check(folder: Path) -> set[str]:

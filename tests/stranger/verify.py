@@ -1,8 +1,10 @@
 """A stranger's verifier of evidence bundles: written from docs/FORMAT.md, from nothing else.
 
-``python tests/stranger/verify.py BUNDLE [--key VKEY]`` reads a folder or a zip and prints one
-line for each thing that does not hold, each with the name of a file; exit status 1 if there
-is one. Standard library and ``cryptography`` only. It asks no network.
+``python tests/stranger/verify.py BUNDLE [--key VKEY] [--parent BUNDLE] ...`` reads a folder or a
+zip and prints one line for each thing that does not hold, each with the name of a file; exit status
+1 if there is one. Of a parent it prints what the two share. Standard library and ``cryptography``
+only. It asks no network. With ``--report FOLDER`` and ``--signer KEY`` it also checks a compliance
+report about the run.
 """
 
 from __future__ import annotations
@@ -16,13 +18,15 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import approvals
 import evidence as chain
 import hidden
 import producers as signed
 from budgets import check_budgets
+from compliance import check_report
 from cross import agreement
 from cryptography.exceptions import InvalidSignature
-from files import Files, load, no_flags, seal_label
+from files import KEYS, NAME, RECEIPT, Files, load, no_flags, seal_label
 from formats import (
     CONTROL,
     LEAVES,
@@ -42,28 +46,13 @@ from formats import (
     unhex,
 )
 from items import check_set
+from lineage import check_parent
 from roll import check_roll
 from seeds import check_seeds
 from shards import check_epochs, check_state
 from statement import check_statement
 
-PART = "[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}"
 TREE = ("data/", "model/", "training/")
-NAME = re.compile(f"(?:{PART}/){{0,11}}{PART}")
-KEYS = {
-    "producers": "producer certificate statements", "statements": "count signature",
-    "records": "path kind epoch rank producer seq ts digest withheld",
-    "entries": "index phase epoch root anchor created_at coverage",
-    "inclusions": "index size proof", "consistencies": "old_size new_size proof",
-    "anchors": "network size root state transaction_id reason height depth block_time",
-    "equivocations": "producer seq digest seen_at proof withheld",
-    "parked": "id reason size parked_at",
-}  # fmt: skip
-RECEIPT = {
-    None: "v run phase epoch root ledger head anchor evidence", "ledger": "index size root proof",
-    "anchor": "network state transaction_id payload height block_hash depth block_time"
-    " confirmed_at",
-}  # fmt: skip
 WRONG = (ValueError, KeyError, TypeError, IndexError, AttributeError, ArithmeticError,
          RecursionError, InvalidSignature)  # fmt: skip
 
@@ -109,6 +98,8 @@ class Bundle:
                 self.check(name, partial(self._statement, name))
             elif re.fullmatch(r"proofs/[^/]+\.json", name):
                 self.check(name, partial(self._proof, name))
+            elif approvals.NAME.fullmatch(name):
+                self.check(name, partial(self._approval, name))
             elif name not in self.known:
                 self.problems.append(f"{name}: run.json does not know it")
 
@@ -371,11 +362,26 @@ class Bundle:
         if told := check_statement(self.files[name], self.run, self.bodies, self.files, self.key):
             self.unproven.append(f"{name}: {told}")
 
+    def _approval(self, name: str) -> None:
+        receipts = [parse(self.files[f"receipts/{told}.json"]) for told in self.run["receipts"]]
+        data = self.files[name]
+        keys = approvals.check_approval(name, data, self.run, self.heads, receipts, self.key)
+        self.unproven.append(f"{name}: whose keys these are: {', '.join(sorted(keys))}")
+
 
 def main(arguments: list[str]) -> int:
     path, *rest = arguments
+    options = dict(zip(rest[::2], rest[1::2], strict=True))
     try:
-        bundle = Bundle(load(Path(path)), rest[1] if rest[:1] == ["--key"] else None)
+        bundle = Bundle(load(Path(path)), options.get("--key"))
+        if "--parent" in options:
+            parent = Bundle(load(Path(options["--parent"])), options.get("--key"))
+            bundle.problems += [f"parent: {line}" for line in parent.problems]
+            print(bundle.check("parent", partial(check_parent, bundle, parent)) or "no parent")
+        if "--report" in options:
+            files, signer = load(Path(options["--report"])), options.get("--signer")
+            told = bundle.check("report", partial(check_report, files, bundle.run, signer))
+            bundle.unproven += [f"report: {told}"] if told else []
     except (*WRONG, OSError, zipfile.BadZipFile) as error:
         print(f"{path}: {error}")
         return 1

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from uuid import UUID
 
+from provenance.anchor.conditions import Condition
 from provenance.anchor.confirm import confirm
 from provenance.anchor.delivery import AnchorDelivery, Pass
 from provenance.anchor.publish import publish
@@ -48,6 +49,7 @@ class World:
     rng: Callable[[], float] = lambda: 0.5
     retry: RetrySettings = RETRY
     max_in_flight: int | None = None
+    conditions: tuple[Condition, ...] = ()
 
     def __post_init__(self) -> None:
         self.store = empty_store()
@@ -61,12 +63,19 @@ class World:
     def clock(self) -> float:
         return self.now
 
-    def head(self, entries: int = 1, due: bool = True) -> AnchorRow | None:
-        """Append entries, add the head over them and, where ``due``, its outbox row."""
+    def head(
+        self, entries: int = 1, due: bool = True, final: UUID | None = None
+    ) -> AnchorRow | None:
+        """Append entries, add the head over them and, where ``due``, its outbox row; the last is
+        the final root of the run ``final``, where one is given."""
         with self.store.transaction() as tx:
-            for _ in range(entries):
+            for at in range(entries):
                 root = hashlib.sha256(f"root {self.size}".encode()).digest()
-                tx.append_entry(RUN, Phase.CHECKPOINT, self.size, root, True, self.now)
+                if final is not None and at == entries - 1:
+                    tx.add_run(final, SIGNER.verifier.public_bytes, self.now)
+                    tx.append_entry(final, Phase.AFTER, None, root, True, self.now)
+                else:
+                    tx.append_entry(RUN, Phase.CHECKPOINT, self.size, root, True, self.now)
                 self.frontier = self.frontier.append(root)
                 self.size += 1
             root = self.frontier.root()
@@ -84,7 +93,8 @@ class World:
     def delivery(self, node: MemoryNetwork | None = None) -> AnchorDelivery:
         owner = f"owner-{next(self.owners)}"
         node = node or self.node
-        return AnchorDelivery(self.store, node, self.clock, owner, LEASE_S, self.retry, self.rng)
+        common = (owner, LEASE_S, self.retry, self.rng, self.conditions)
+        return AnchorDelivery(self.store, node, self.clock, *common)
 
     def sent(self) -> AnchorRow:
         """A head that the network has accepted."""

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from provenance.anchor.conditions import Condition
 from provenance.anchor.confirm import confirm
 from provenance.anchor.delivery import AnchorDelivery
 from provenance.anchor.publish import publish
@@ -77,6 +78,7 @@ class World:
     networks: dict[str, MemoryNetwork] = field(default_factory=dict)
     url: str | None = None
     signer: SignerKey = SIGNER
+    conditions: tuple[Condition, ...] = ()
 
     def __post_init__(self) -> None:
         self.store = SqlStore.open(self.url) if self.url else empty_store()
@@ -140,10 +142,8 @@ class World:
                 confirm(self._delivery(network), poll_s=1.0, fee_bump_after_s=600.0)
 
     def _delivery(self, network: Network) -> AnchorDelivery:
-        owner, retry = f"owner-{next(self.owners)}", RetrySettings()
-        return AnchorDelivery(
-            self.store, network, lambda: self.now, owner, 60.0, retry, lambda: 0.0
-        )
+        how = (f"owner-{next(self.owners)}", 60.0, RetrySettings(), lambda: 0.0, self.conditions)
+        return AnchorDelivery(self.store, network, lambda: self.now, *how)
 
     def evidence(self, run: UUID = RUN) -> RunEvidence:
         return from_store(self.store, run, self.signer.verifier)

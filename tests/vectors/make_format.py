@@ -18,17 +18,23 @@ import tempfile
 import textwrap
 from collections.abc import Mapping
 from dataclasses import astuple, replace
+from datetime import date
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from provenance.approvals.envelope import sign
+from provenance.approvals.statement import Anchoring
 from provenance.bundle.attachments.opentimestamps import from_ledger_root
 from provenance.capture.keys import RunKeys
 from provenance.chains.ethereum.bitcoin_view import BITCOIN_ANCHOR, proof_of
 from provenance.chains.ethereum.contract import store_call
 from provenance.chains.local import LocalNetwork
+from provenance.compliance.statement import ComplianceStatement
+from provenance.compliance.statement import sign as sign_report
+from provenance.evidence.sharing import sharing, state_at
 from provenance.fingerprint.arrays import block_header, tensor_header
 from provenance.fingerprint.datasets import dataset_digest
 from provenance.fingerprint.elements import element_bytes
@@ -38,6 +44,7 @@ from provenance.fingerprint.shards import HeldState
 from provenance.fingerprint.tensors import state_digest, tensor_digest
 from provenance.formats import merkle
 from provenance.formats.checkpoint import Head, sign_head
+from provenance.formats.dsse import Envelope
 from provenance.formats.event import Event, SegmentHeader, frame, record_of
 from provenance.formats.item_set import ItemProof
 from provenance.formats.merkle import Frontier
@@ -63,6 +70,7 @@ from provenance.formats.tlog.proof import TlogProof
 from provenance.items.folder import ItemFolder
 from provenance.items.proving import StatedSet, prove
 from provenance.ports.values import anchor_payload
+from provenance.proofs.beacon import Beacon, draw_seed, sign_beacon
 from provenance.proofs.bitcoin import double_sha256
 from provenance.proofs.bulletproofs.commitment import Opening, opening_of
 from provenance.proofs.bulletproofs.curve import generator
@@ -144,6 +152,22 @@ def tree(phase: Phase) -> MLProvenanceMerkleTree:
 
 def digested() -> list[DigestedRecord]:
     return [DigestedRecord(r, record_digest(r.encode())) for r in records()]
+
+
+def report_statement() -> str:
+    """Of two files, ``a`` and ``b``, about the example run."""
+    stated = ComplianceStatement(
+        run=RUN,
+        root=tree(Phase.AFTER).root,
+        seal="after",
+        framework="eu-ai-act",
+        version="1",
+        table=hashlib.sha256(b"table").digest(),
+        outcome="consistent",
+        files={"report.html": hashlib.sha256(b"a").digest(),
+               "report.json": hashlib.sha256(b"b").digest()},
+    )  # fmt: skip
+    return sign_report(stated, IDENTITY).decode() + "\n"
 
 
 def checkpoint() -> dict[str, object]:
@@ -237,6 +261,32 @@ def roll() -> Roll:
     )  # fmt: skip
     other = RolledRun(others[1], (2,), "lost", "try 2", config=config_digest({}), seeds={"seed": 7})
     return Roll(4, tuple(ledger()[:4]), (RolledRun(others[0], (0,), "failed"), own, other))
+
+
+def beacon() -> Beacon:
+    """The block that the example anchor lies in."""
+    told, on_bitcoin = bitcoin()
+    header = bytes.fromhex(told["header"])
+    return Beacon("bitcoin", told["chain"], on_bitcoin.anchor.height or 0, header)
+
+
+def drawn() -> dict[str, Any]:
+    """The body of the third seed that the run drew from it."""
+    block = beacon()
+    return {"seed": draw_seed(RUN, 2, [block]), "draw": 2, "blocks": [block.as_json()]}
+
+
+def approval() -> str:
+    """Of the head at 4, which makes the example run final, by two persons."""
+    root = merkle.root(ledger()[:4])
+    chain = {"chain_id": 11155111}
+    runs = ((RUN, ledger()[3]),)
+    day = date(2027, 1, 31)
+    stated = Anchoring(LEDGER.verifier.vkey, "ethereum", chain, 4, root, 0, runs, day)
+    envelope = Envelope(stated.encode(), {})
+    for seed in (b"\x02", b"\x03"):
+        envelope = sign(envelope, Ed25519PrivateKey.from_private_bytes(seed * 32))
+    return envelope.encode().decode() + "\n"
 
 
 def local_line(payload: bytes) -> bytes:
@@ -336,6 +386,47 @@ def items() -> tuple[bytes, Record, ItemProof]:
         _, proof = prove(stated, folder, "not-in", [("[9,9]", [9, 9])])
     assert proof is not None
     return element_bytes(rows[0], "row 0"), record, proof
+
+
+def parents() -> list[dict[str, Any]]:
+    """What a run merged from a run and a model of the Hub names."""
+    weights = {"w": np.array([0.5, 0.0], dtype="<f4")}
+    return [
+        {"run": str(RUN), "epoch": 1, "role": "merged", "root": tree(Phase.AFTER).root.hex()},
+        {
+            "model": "hf:example/net@0123456789abcdef0123456789abcdef01234567",
+            "role": "merged",
+            "algorithm": "sha256",
+            "weights": str(state_digest(weights, HashFactory("sha256"))),
+        },
+    ]
+
+
+def shared() -> dict[str, Any]:
+    """Two states whose tensors are of each class, and what they share."""
+    row, other = np.array([1.5, -2.0], dtype="<f4"), np.array([0.25, -2.0], dtype="<f4")
+    one = dict.fromkeys("abcdfg", row)
+    two = {
+        "a": row, "b": other, "c": row.astype("<f2"), "d": row[:1], "a.lora_A.w": row, "h.f": row,
+    }  # fmt: skip
+    parent, child = (
+        state_digest({name: value.copy() for name, value in own.items()}, HashFactory("sha256"))
+        for own in (one, two)
+    )
+    stated = parent.as_fields(), replace(child, aliases={"h.f": ("f",)}).as_fields()
+    records = [
+        record_of(Event(0, Kind.WEIGHTS, None, 0, START_NS, body), HEADER, SALT_KEY)
+        for body in stated
+    ]
+    found = sharing(state_at(records[1:], None), state_at(records[:1], None), "", "")
+    assert found is not None
+    classes = found._asdict()
+    names = ("equal", "changed", "retyped", "reshaped", "renamed", "added", "removed")
+    return {
+        "child": stated[1]["tensors"],
+        "parent": stated[0]["tensors"],
+        "shared": {name: list(classes[name]) for name in names},
+    }
 
 
 def opening(value: int, seq: int = 5) -> Opening:
@@ -456,6 +547,8 @@ def examples() -> dict[str, tuple[str, str]]:
         "item-record": ("json", item_record.encode().decode() + "\n"),
         "item-proof": ("json", item_proof.encode().decode() + "\n"),
         "file-leaf": ("json", files.decode() + "\n"),
+        "parents": ("json", _json(parents())),
+        "sharing": ("json", _json(shared())),
         "merkle": (
             "json",
             _json(
@@ -490,8 +583,12 @@ def examples() -> dict[str, tuple[str, str]]:
             TlogProof(3, receipt().ledger.proof, note(4)).encode(),
         ),
         "fork-proof": ("json", fork()),
+        "compliance-statement": ("json", report_statement()),
+        "beacon": ("json", sign_beacon(beacon(), LEDGER).decode() + "\n"),
+        "seed": ("json", _json(drawn())),
         "account": ("json", account().encode().decode() + "\n"),
         "roll": ("json", roll().encode().decode() + "\n"),
+        "approval": ("json", approval()),
         "bitcoin-transaction": ("hex", _hex(bytes.fromhex(told["transaction"]))),
         "bitcoin-merkle-block": ("hex", _hex(bytes.fromhex(told["merkle_block"]))),
         "bitcoin-view-call": ("hex", _hex(view_call(told, payload[4:]))),

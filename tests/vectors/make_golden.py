@@ -15,7 +15,12 @@ failed, with weights that could not be hashed. Both on the local file alone.
 ``bundle-v1-items.zip``: a run with item sets, on the local file; ``items-v1-proof.json`` that none
 of the test data's items is in its train data.
 
+``bundle-v1-approved.zip``: a run on Ethereum whose final root two persons approved.
+
 ``bundle-v1-hidden.zip``: accuracies that records commit to, and three proofs about them.
+
+``bundle-v1-child.zip``: an adapter of the run of ``bundle-v1.zip``, which also names a model; on
+the local file of another ledger.
 """
 
 from __future__ import annotations
@@ -23,6 +28,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from dataclasses import replace
+from datetime import date
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -32,9 +38,12 @@ from uuid import UUID
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from provenance.anchor.conditions import Condition
 from provenance.anchor.confirm import confirm
 from provenance.anchor.delivery import AnchorDelivery
 from provenance.anchor.publish import publish
+from provenance.approvals.anchoring import AnchoringApprovals, add, take, waiting
+from provenance.approvals.envelope import sign
 from provenance.bundle.writer import write_bundle
 from provenance.capture.keys import RunKeys
 from provenance.capture.ship.commitments import Committer
@@ -58,7 +67,7 @@ from provenance.ledger.seal import SealPolicy
 from provenance.ports.transport import Delivery
 from provenance.proofs.bulletproofs.commitment import opening_of
 from provenance.proofs.renyi import RenyiAccountant
-from provenance.settings import CommitmentSettings, LocalSettings, RetrySettings
+from provenance.settings import ApprovalSettings, CommitmentSettings, LocalSettings, RetrySettings
 from provenance.stores.sql import SqlStore
 from provenance.zk.prove import find_number
 from provenance.zk.statement import Statement
@@ -71,11 +80,16 @@ LAUNCH = Path(__file__).parent / "bundle-v1-launch.zip"
 ITEMS = Path(__file__).parent / "bundle-v1-items.zip"
 ITEMS_PROOF = Path(__file__).parent / "items-v1-proof.json"
 TEST_ITEMS = [{"label": at % 2, "text": f"test {at}"} for at in range(10)]
+CHILD = Path(__file__).parent / "bundle-v1-child.zip"
+APPROVED = Path(__file__).parent / "bundle-v1-approved.zip"
 HIDDEN = Path(__file__).parent / "bundle-v1-hidden.zip"
 DISCLOSED = ("metrics", "training/epoch/3", "late")
 KEY = Ed25519PrivateKey.from_private_bytes(b"\x07" * 32)
 PUBLIC = KEY.public_key().public_bytes_raw()
-RUN, OTHER, SHARED, LAUNCHED, SILENT, ASKED = (run_id(PUBLIC, 0x0192F0C12345 + n) for n in range(6))
+RUN, OTHER, SHARED, LAUNCHED, SILENT, ADAPTER = (
+    run_id(PUBLIC, 0x0192F0C12345 + n) for n in range(6)
+)
+ASKED = run_id(PUBLIC, 0x0192F0C12445)
 IDENTITY = sign_identity(RUN, PUBLIC, Ed25519PrivateKey.from_private_bytes(b"\x06" * 32))
 LEDGER_SEED = b"\x05" * 32
 LEDGER = SignerKey.from_private_bytes("example.org/ledger", LEDGER_SEED)
@@ -92,9 +106,16 @@ class _Transport:
     def publish_acknowledged(self, run: UUID, upto: object, generation: object) -> None: ...
 
 
-def _state(step: int) -> dict[str, Any]:
+def _state(step: int, **more: Any) -> dict[str, Any]:
     weight = (np.arange(6, dtype="<f4").reshape(2, 3) - step) / 8
-    return state_digest({"layer.weight": weight, "steps": np.array(step, "<i8")}).as_fields()
+    own = {"layer.weight": weight, "steps": np.array(step, "<i8")}
+    return state_digest({**own, **more}).as_fields()
+
+
+def _adapter(step: int) -> dict[str, Any]:
+    """Beside the weights of the third epoch."""
+    pair = {"layer.lora_A.weight": (1, 3), "layer.lora_B.weight": (2, 1)}
+    return _state(3, **{name: np.full(shape, step, "<f4") for name, shape in pair.items()})
 
 
 def _before(**config: Any) -> list[Fields]:
@@ -173,15 +194,20 @@ class _Deployment:
 
     Args:
         anchors: The local network's file, to be made.
+        seed: The ledger's key.
     """
 
-    def __init__(self, anchors: Path, networks: tuple[str, ...]) -> None:
-        local = LocalNetwork(LocalSettings(path=anchors), LEDGER_SEED, lambda: float(START + 90))
-        known = {each.name: each for each in (PaperEthereum(), PaperBitcoin(), PaperIpfs(), local)}
+    def __init__(self, anchors: Path, networks: tuple[str, ...], seed: bytes = LEDGER_SEED) -> None:
+        self.ledger = SignerKey.from_private_bytes(LEDGER.verifier.name, seed)
+        local = LocalNetwork(LocalSettings(path=anchors), seed, lambda: float(START + 90))
+        known: dict[str, Any] = {
+            each.name: each for each in (PaperEthereum(), PaperBitcoin(), PaperIpfs(), local)
+        }
         self.networks = [known[name] for name in networks]
         self.store = SqlStore.open("sqlite://")
-        self.policy = SealPolicy(networks, LEDGER, grace_s=60.0)
+        self.policy = SealPolicy(networks, self.ledger, grace_s=60.0)
         self.ticks, self.owners = count(START + 100), count()
+        self.conditions: tuple[Condition, ...] = ()
 
     def bring(self, *payloads: bytes) -> None:
         deliveries = [Delivery(str(at), payload) for at, payload in enumerate(payloads)]
@@ -193,12 +219,13 @@ class _Deployment:
             for work in (publish, confirm):
                 now, owner = float(next(self.ticks)), f"owner-{next(self.owners)}"
                 clock, retry = partial(float, now + 60.0), RetrySettings()
-                work(AnchorDelivery(self.store, network, clock, owner, 60.0, retry, lambda: 0.0))
+                how = (owner, 60.0, retry, lambda: 0.0, self.conditions)
+                work(AnchorDelivery(self.store, network, clock, *how))
             for _ in range(60):
                 next(self.ticks)
 
     def evidence(self, run: UUID) -> RunEvidence:
-        found = from_store(self.store, run, LEDGER.verifier)
+        found = from_store(self.store, run, self.ledger.verifier)
         self.store.close()
         return found
 
@@ -309,6 +336,28 @@ def items_evidence(scratch: Path) -> tuple[RunEvidence, ItemProof]:
     return found, proof
 
 
+def approved_evidence(anchors: Path) -> RunEvidence:
+    """Of a run whose final root two of three approved."""
+    made = _Deployment(anchors, ("ethereum",))
+    keys = [Ed25519PrivateKey.from_private_bytes(bytes([at]) * 32) for at in (2, 3, 4)]
+    by = {f"person {at}": key.public_key().public_bytes_raw().hex() for at, key in enumerate(keys)}
+    rule = ApprovalSettings(2, by, ("ethereum",))
+    approvals = AnchoringApprovals(rule, LEDGER.verifier.vkey, lambda: float(START))
+    made.conditions = (approvals,)
+    events = [*_before(), (Kind.METRICS, 1, {"metrics": {"loss": 1.0}}), _seal("after")]
+    events.append(_end(events, "finished"))
+    made.bring(_batch(events, [], run=LAUNCHED, producer=6))
+    made.anchor()
+    with made.store.transaction() as tx:
+        row = waiting(tx, "ethereum")
+        assert row is not None
+        envelope = take(approvals, tx, row, date(2027, 1, 31)).envelope
+        assert envelope is not None
+        add(approvals, tx, sign(sign(envelope, keys[0]), keys[2]), "approval")
+    made.anchor()
+    return made.evidence(LAUNCHED)
+
+
 def hidden_evidence(anchors: Path) -> RunEvidence:
     """Of a run whose accuracies nobody sees, with proofs about them."""
     made, producer = _Deployment(anchors, ("local",)), bytes([7]) * 16
@@ -338,6 +387,26 @@ def hidden_evidence(anchors: Path) -> RunEvidence:
     return replace(evidence, attachments=attachments)
 
 
+def child_evidence(anchors: Path, root: bytes) -> RunEvidence:
+    """Of a run that trained an adapter beside the weights of `RUN`, which has the root."""
+    made = _Deployment(anchors, ("local",), b"\x04" * 32)
+    run = {"run": str(RUN), "epoch": 3, "role": "adapter-of", "root": root.hex()}
+    model = {"model": f"hf:example/net@{'0c' * 20}", "role": "merged", "algorithm": "blake3"}
+    before = _before(parent=[run, {**model, "weights": _state(0)["root"]}])
+    before[3] = (Kind.WEIGHTS, None, _adapter(0))
+    events = [
+        *before,
+        (Kind.METRICS, 1, {"metrics": {"loss": 0.0625}}),
+        (Kind.STATE, 1, _adapter(1)),
+        (Kind.RESULTS, None, {"results": {"accuracy": 0.95}, "epochs": 1}),
+        _seal("after"),
+    ]
+    end = _end(events, "finished")
+    made.bring(_batch([*events, end], [], run=ADAPTER, producer=8, start=START + 200))
+    made.anchor()
+    return made.evidence(ADAPTER)
+
+
 def make(folder: Path) -> None:
     """Write all bundles."""
     with tempfile.TemporaryDirectory() as scratch:
@@ -345,14 +414,18 @@ def make(folder: Path) -> None:
         ranks = ranks_evidence(Path(scratch) / "ranks.jsonl")
         launched = launched_evidence(Path(scratch) / "launched.jsonl")
         items, proof = items_evidence(Path(scratch))
+        approved = approved_evidence(Path(scratch) / "approved.jsonl")
         hidden = hidden_evidence(Path(scratch) / "hidden.jsonl")
+        child = child_evidence(Path(scratch) / "child.jsonl", found.entries[-1].root)
     write_bundle(found, folder / GOLDEN.name, ots=True)
     write_bundle(withhold(found, DISCLOSED), folder / WITHHELD.name, ots=True)
     write_bundle(ranks, folder / RANKS.name)
     write_bundle(launched, folder / LAUNCH.name)
     write_bundle(items, folder / ITEMS.name)
     (folder / ITEMS_PROOF.name).write_bytes(proof.encode())
+    write_bundle(approved, folder / APPROVED.name)
     write_bundle(hidden, folder / HIDDEN.name)
+    write_bundle(child, folder / CHILD.name)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from provenance.chains.ethereum.responses import header_rlp, read_block
 from provenance.chains.ethereum.trie import prove
 from provenance.formats.record import Json
 from provenance.ports.values import Draft, Identity, Observation, Place, SignedVersion
+from provenance.proofs.beacon import Beacon
 from provenance.proofs.bitcoin import display, double_sha256, verify_anchor
 from provenance.proofs.ethereum import verify_anchor as verify_ethereum
 from provenance.proofs.ipfs.cid import raw_cid
@@ -39,10 +40,19 @@ class PaperChain:
     name: str = ""
     confirmations: int = DEPTH
     uses_nonce: bool = False
+
     heights: dict[str, int] = field(default_factory=dict)
 
+    def newest_block(self) -> Beacon | None:
+        """No seed is drawn here."""
+        return None
+
+    def depth_of(self, block: Beacon) -> int:
+        """It has no blocks but those of anchors."""
+        return 0
+
     def identity(self) -> Identity:
-        return Identity(self.name, {}, None, None, None)
+        return Identity(self.name, {"chain_id": CHAIN_ID}, None, None, None)
 
     def next_nonce(self) -> int:
         return 0

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from provenance.anchor.outbox import IN_FLIGHT, ON_CHAIN
+from provenance.anchor.outbox import IN_FLIGHT, ON_CHAIN, UNSIGNED
 from provenance.anchor.receipts import make_receipts
 from provenance.bundle.reader import read_bundle
 from provenance.errors import FormatError, InputError, LedgerForkError
@@ -264,6 +264,6 @@ def _version(receipt: Receipt) -> SignedVersion:
 def _cover(tx: LedgerTx, network: str, now: float) -> None:
     """Where no anchor reaches the last entry that is to have one, the newest head is due."""
     head = tx.head()
-    reach = tx.reach(network, {AnchorState.DUE, *IN_FLIGHT, *ON_CHAIN})
+    reach = tx.reach(network, UNSIGNED | IN_FLIGHT | ON_CHAIN)
     if head is not None and any(entry.anchor for entry in tx.entries(first=reach)):
         tx.add_anchor(network, head.size, now)

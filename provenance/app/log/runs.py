@@ -20,6 +20,7 @@ from provenance.errors import (
     ProofError,
     UnknownRunError,
 )
+from provenance.evidence.from_database import DAMAGED
 from provenance.evidence.run_evidence import RunEvidence
 from provenance.formats.checkpoint import Head, open_head, parse_note
 from provenance.formats.note import MAX_NOTE_BYTES, VerifierKey
@@ -71,10 +72,14 @@ class ToldRoll:
 
 
 def from_database(settings: Settings, *, described: bool) -> ToldRoll:
-    """The deployment's own; ``described`` as :func:`roll_of`. Raises StoreUnavailable."""
+    """The deployment's own; ``described`` as :func:`roll_of`. Raises StoreUnavailable;
+    IntegrityError: a row is damaged."""
     with reading.opened_store(settings, "log runs") as store, store.snapshot() as tx:
-        size = tx.ledger_size()
-        roll = roll_of(tx, size, time.time(), settings.lost_after_s, described=described)
+        size, now = tx.ledger_size(), time.time()
+        try:
+            roll = roll_of(tx, size, now, settings.lost_after_s, described=described)
+        except DAMAGED as error:
+            raise IntegrityError(f"the list of runs cannot be read: {error}") from error
         key = reading.ledger_key(settings)
         return ToldRoll("database", roll, None, key, _anchored(tx, roll))
 
@@ -119,11 +124,15 @@ def from_source(text: str, key: VerifierKey | None) -> ToldRoll:
 
 def told_before(settings: Settings, run: UUID) -> RunsBefore | None:
     """How many runs began before one, as the database says; None where it has more than
-    :data:`MAX_TOLD` runs, which are for ``log runs`` alone. Raises StoreUnavailable."""
+    :data:`MAX_TOLD` runs, which are for ``log runs`` alone, or another run's rows are damaged,
+    which holds up no report but its own. Raises StoreUnavailable."""
     with reading.opened_store(settings, f"run {run}") as store, store.snapshot() as tx:
         if tx.run_counts()[0] > MAX_TOLD:
             return None
-        roll = roll_of(tx, tx.ledger_size(), time.time(), settings.lost_after_s)
+        try:
+            roll = roll_of(tx, tx.ledger_size(), time.time(), settings.lost_after_s)
+        except (IntegrityError, *DAMAGED):
+            return None
     return runs_before(roll, run)
 
 

@@ -44,6 +44,7 @@ from provenance.proofs.bitcoin import (
 BITCOIN: Final = "bitcoin"
 _ON_ITS_WAY: Final = (
     AnchorState.DUE,
+    AnchorState.HELD,
     AnchorState.SIGNED,
     AnchorState.SENT,
     AnchorState.CONFIRMED,

@@ -21,9 +21,17 @@ from provenance.errors import LyingNodeError, ProofError, WrongNetworkError
 from provenance.evidence.run_evidence import evidence_bytes
 from provenance.formats.fields import Fields
 from provenance.formats.record import Json
-from provenance.proofs.bitcoin import parse_merkle_block, parse_transaction, prove_inclusion
+from provenance.proofs.bitcoin import (
+    HEADER_BYTES,
+    parse_header,
+    parse_merkle_block,
+    parse_transaction,
+    prove_inclusion,
+)
 
 BITCOIN_ANCHOR: Final = Contract.read("BitcoinAnchor")
+LAST_MOMENT: Final = 253_402_300_799
+"""The end of the year 9999, Unix seconds: no block is later."""
 _REASONS: Final = {
     "NodeSizedTransaction": "the transaction has 64 bytes, as an inner node has",
     "NoTransaction": "no transaction without witness: it stops to be one at byte {}",
@@ -112,10 +120,12 @@ def confirm(
     try:
         block, time, total, *registered = decode(types, answer)
     except (DecodingError, OverflowError) as error:
-        kind = type(error).__name__
-        raise LyingNodeError(
-            f"ethereum node: the answer of {function} does not decode ({kind})"
-        ) from None
+        problem = f"does not decode ({type(error).__name__})"
+        raise LyingNodeError(f"ethereum node: the answer of {function} {problem}") from None
+    header = parse_header(proof.headers[:HEADER_BYTES])
+    stated = (block[::-1], time) == (header.hash, header.time) and total >= work
+    if not stated or any(moment > LAST_MOMENT for moment in registered):
+        raise LyingNodeError(f"ethereum node: the answer of {function} is of another block")
     return Confirmed(block.hex(), time, total, registered[0] if registered else None)
 
 

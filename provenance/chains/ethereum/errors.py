@@ -105,10 +105,9 @@ _TABLE = tuple((kind, re.compile(pattern)) for kind, pattern in _WORDINGS)
 
 _METHOD_NOT_FOUND = -32601
 _UNKNOWN_BLOCK = -39001
-_REVERTED = 3
 _DATA = re.compile(r"0x(?:[0-9a-fA-F]{2})+")
 _CODES: dict[int, type[ProvenanceError]] = {
-    _REVERTED: RejectedError,
+    3: RejectedError,  # execution reverted, with the revert data
     -32005: NetworkUnavailable,  # EIP-1474: limit exceeded
     -32600: RejectedError,
     -32602: RejectedError,
@@ -136,13 +135,12 @@ def rpc_error(method: str, code: int | None, message: str, data: object = None) 
     text = f"ethereum node refused {method}: {clean(message) or f'code {code}'}"
     if code == _METHOD_NOT_FOUND:
         return MethodMissingError(text)
-    if code == _REVERTED and isinstance(data, str) and _DATA.fullmatch(data):
-        return RevertedError(text, bytes.fromhex(data[2:]))
     lower = message.lower()
-    for kind, pattern in _TABLE:
-        if pattern.search(lower):
-            return kind(text)
-    return _CODES.get(code or 0, NetworkUnavailable)(text)
+    found = next((kind for kind, pattern in _TABLE if pattern.search(lower)), None)
+    found = found or _CODES.get(code or 0, NetworkUnavailable)
+    if found is RejectedError and isinstance(data, str) and _DATA.fullmatch(data):
+        return RevertedError(text, bytes.fromhex(data[2:]))
+    return found(text)
 
 
 def http_error(where: str, status: int) -> NetworkUnavailable:

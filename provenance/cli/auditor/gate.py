@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from provenance import files
 from provenance.app.verify import verify_path, verify_run
+from provenance.approvals.envelope import last_day
 from provenance.cli.output import answer, settings_of
 from provenance.errors import InputError
 from provenance.gate import approvals, outputs
@@ -21,7 +21,7 @@ from provenance.settings import READERS, load
 from provenance.settings.key_files import IDENTITY, read_seed
 
 _OUTPUTS: Final[Mapping[str, Callable[[Decision], bytes]]] = {
-    "sarif": outputs.sarif, "junit": outputs.junit, "card": outputs.model_card,
+    "sarif": outputs.sarif, "junit": outputs.junit, "card": outputs.card,
     "annotations": outputs.oci_annotations,
 }  # fmt: skip
 
@@ -56,11 +56,7 @@ def gate(arguments: argparse.Namespace) -> int:
 def approve(arguments: argparse.Namespace) -> int:
     """Sign that a run may be promoted."""
     key = read_seed(Path(arguments.key), IDENTITY)
-    until = approvals.day(arguments.until or "")
-    if arguments.until is not None and until is None:
-        raise InputError(f"--until: found {arguments.until!r}, expected {approvals.DAY}")
-    if until is not None and until < datetime.now(UTC).date():
-        raise InputError(f"--until: found {until}, expected a day that has not passed")
+    until = last_day(arguments.until)
     settings = settings_of(arguments, secrets=False)
     if arguments.bundle is not None:
         report = verify_path(settings, Path(arguments.bundle))

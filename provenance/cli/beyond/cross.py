@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from math import log2
 
 from provenance.app.bundle import bundle_at
 from provenance.app.verify import verify_path, verify_run
@@ -30,7 +29,7 @@ def _line(found: Confirmations, head: Confirmation) -> str:
     where = f"{', '.join(head.seals)}: Ethereum chain {found.chain_id}"
     if head.work is None:
         return f"{where} refuses bitcoin ({head.chain}) {head.transaction_id}: {head.refused}"
-    headers = f"{counted(head.headers, 'header')} of 2^{log2(head.work):.1f} hashes"
+    headers = f"{counted(head.headers, 'header')} of 2^{head.work:.1f} hashes"
     register = "; no receipt of this head on that chain, so no register was asked"
     if head.registered is not None:
         register = f", and the register {head.register} holds it since {when(head.registered)}"

@@ -11,7 +11,7 @@ from provenance.app.verify import verify_run
 from provenance.demo.beyond.stage import Stage
 from provenance.errors import IntegrityError
 from provenance.gate.approvals import approve, held
-from provenance.gate.policy import ApprovalRule
+from provenance.settings.approvals import ApprovalRule
 
 NEEDS = ()
 

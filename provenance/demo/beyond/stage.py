@@ -15,7 +15,7 @@ from provenance.tickets import Ticket
 from provenance.tracker import ProvenanceTracker
 from provenance_devnet import ServerState
 
-WALKS: Final = ("approvals", "cross", "items")
+WALKS: Final = ("approvals", "cross", "items", "lineage", "compliance")
 """Modules of this package, in the order of docs/guides."""
 
 

@@ -1,6 +1,6 @@
 """Items of a dataset as bytes: what is asked for when somebody asks whether a record was in it.
 
-WARNING: FROZEN FORMAT, as in elements.py: an item is an element (docs/FORMAT.md, 3.4 and 3.5).
+WARNING: FROZEN FORMAT, as in elements.py: an item is an element (docs/FORMAT.md, 3.4 and 3.6).
 
 =====================  ====================================================================
 dataset                item

@@ -114,6 +114,11 @@ class LedgerPart(Session):
             query = query.where(ledger_entries.c.index < end)
         return self._all(_entry, query)
 
+    def has_final(self, first: int, end: int) -> bool:
+        entry = ledger_entries.c
+        own = (entry.index >= first, entry.index < end, entry.phase == Phase.AFTER)
+        return self._read(select(entry.index).where(*own).limit(1)).first() is not None
+
     def subtrees(self, wanted: Sequence[Subtree]) -> Sequence[bytes]:
         known: dict[int, bytes] = {}
         leaves = [number for height, number in wanted if not height]

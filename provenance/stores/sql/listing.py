@@ -194,6 +194,7 @@ class ListingPart(RecordsPart, LedgerPart, OutboxPart):
                 | (anchors.c.state == AnchorState.FAILED)
                 & (anchors.c.size > (newest.size if newest else 0)),
                 anchors.c.reason.is_not(None),
+                anchors.c.state != AnchorState.HELD,  # persons are waited for: nothing is wrong
             )
             .order_by(anchors.c.size.desc())
             .limit(1)

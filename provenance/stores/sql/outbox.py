@@ -20,6 +20,7 @@ from provenance.ports.values import (
 from provenance.stores.sql.schema import (
     anchor_versions,
     anchors,
+    approvals,
     heads,
     ledger_entries,
     networks,
@@ -243,6 +244,21 @@ class OutboxPart(Session):
         highest = highest.where(nonces.c.network == network, nonces.c.key == key)
         nonce: int | None = self._read(highest).scalar()
         return nonce
+
+    def approval(self, anchor_id: int) -> bytes | None:
+        query = select(approvals.c.envelope).where(approvals.c.anchor_id == anchor_id)
+        envelope: bytes | None = self._read(query).scalar_one_or_none()
+        return envelope
+
+    def approval_below(self, network: str, size: int) -> tuple[AnchorRow, bytes] | None:
+        query = select(approvals.c.envelope, *columns_of(AnchorRow, anchors))
+        query = query.join(anchors, anchors.c.id == approvals.c.anchor_id)
+        query = query.where(anchors.c.network == network, anchors.c.size < size)
+        found = self._read(query.order_by(anchors.c.size.desc()).limit(1)).one_or_none()
+        return None if found is None else (AnchorRow(*found[1:]), found[0])
+
+    def save_approval(self, anchor_id: int, envelope: bytes) -> None:
+        self._replace(approvals, [{"anchor_id": anchor_id, "envelope": envelope}])
 
     def network(self, network: str) -> NetworkRow | None:
         return self._one(NetworkRow, _NETWORKS.where(networks.c.network == network))

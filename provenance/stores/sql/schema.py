@@ -353,6 +353,14 @@ Index(None, anchors.c.network, anchors.c.state, anchors.c.next_attempt_at)
 Index(None, anchors.c.network, anchors.c.state, anchors.c.size)
 Index(None, anchors.c.network, anchors.c.paid)
 
+approvals = Table(
+    "approvals",
+    metadata,
+    Column("anchor_id", BigInteger, ForeignKey(anchors.c.id), primary_key=True),
+    Column("envelope", LargeBinary, nullable=False),
+)
+"""Statements that persons are to sign before an anchor, each with the signatures it has."""
+
 nonces = Table(
     "nonces",
     metadata,

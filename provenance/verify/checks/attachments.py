@@ -70,7 +70,8 @@ def check_opentimestamps(evidence: RunEvidence, findings: Findings) -> None:
         findings.fail(PORTABLE, paths.get(name, name), problem + more, name, paths.get(name))
     if proofs.complete or proofs.pending:
         counts = f"{proofs.complete} complete, {proofs.pending} pending"
-        files = counted(len(evidence.attachments), "file")
+        portable = sum(not name.startswith(GIVEN) for name in evidence.attachments)
+        files = counted(portable, "file")
         findings.count(PORTABLE, f"{files}; OpenTimestamps proofs: {counts}")
     if proofs.foreign:
         kinds = "attestations of kinds that this release does not know"

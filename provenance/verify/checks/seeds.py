@@ -2,7 +2,8 @@
 
 A block that a seed was drawn from was not known before its time, and neither was the seed, nor
 anything that is chained behind its record: so training that used it happened after that, and before
-the block that an anchor of the run lies in.
+the block that an anchor of the run lies in. Both times are widened by what their chains let a
+block's time be off (:mod:`provenance.verify.cross`).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from provenance.formats.record import Kind, Record
 from provenance.proofs.beacon import MAX_SEED, Beacon, draw_seed, read_beacons
 from provenance.proofs.bitcoin import parse_header, target_of
 from provenance.verify.catalogue import NETWORKS
+from provenance.verify.cross import SLACK_S
 from provenance.verify.findings import Findings, counted
 from provenance.verify.headers import HeaderSource
 from provenance.verify.nodes import Nodes
@@ -55,7 +57,7 @@ def check_seeds(
     if not drawn:
         return []
     asked = _Blocks(nodes, headers, trust)
-    times: dict[str, tuple[int, str] | None] = {}
+    times: dict[str, tuple[float, str] | None] = {}
     draws: dict[bytes, int] = {}
     in_order = sorted(drawn.items(), key=lambda item: (item[1].producer, item[1].seq))
     for path, record in in_order:
@@ -96,15 +98,16 @@ class _Blocks:
         self.open: dict[str, None] = {}
         self._known: dict[Beacon, bool] = {}
 
-    def newest(self, blocks: tuple[Beacon, ...]) -> tuple[int, str] | None:
-        """Time and name of the newest block that is shown on a pinned chain; None without one.
+    def newest(self, blocks: tuple[Beacon, ...]) -> tuple[float, str] | None:
+        """Least time and name of the newest block that is shown on a pinned chain; None without
+        one.
         ``ProofError`` where one is not of its chain."""
         shown = []
         for block in blocks:
             if block not in self._known:
                 self._known[block] = self._is_shown(block)
             if self._known[block]:
-                shown.append((block.time, block.label))
+                shown.append((block.time - SLACK_S[block.network], block.label))
         return max(shown, default=None)
 
     def _is_shown(self, block: Beacon) -> bool:
@@ -154,7 +157,7 @@ def _chain(block: Beacon) -> Chain:
 def _note_window(
     evidence: RunEvidence,
     drawn: Mapping[str, Record],
-    times: Mapping[str, tuple[int, str] | None],
+    times: Mapping[str, tuple[float, str] | None],
     anchors: _Checks,
     findings: Findings,
 ) -> None:
@@ -166,10 +169,10 @@ def _note_window(
         return
     label = seal_label(evidence.entries[-1]) if evidence.entries else ""
     ends = [
-        (check.time, f"{label} on {name}")
+        (check.time + SLACK_S[name], f"{label} on {name}")
         for name, seals in anchors.items()
         if (check := seals.get(label)) and check.status == "verified" and check.time is not None
-        if name in ("bitcoin", "ethereum")
+        if name in SLACK_S
     ]
     end = min(ends, default=None)
     after = f"{_moment(begun[0])} ({begun[1]})"

@@ -3,10 +3,11 @@ whether *before* can say anything about the time before training."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
-from provenance.evidence.lineage import Lineage, lineage, parent_of
+from provenance.errors import FormatError
+from provenance.evidence.lineage import Claim, Lineage, claims, lineage, parents_of
 from provenance.evidence.run_evidence import RecordFile, RunEvidence, seal_label
 from provenance.evidence.story import Restart, RunState, state_of
 from provenance.formats.record import Kind, Phase, Record
@@ -95,17 +96,18 @@ def check_lineage(
             unverified.
     """
     own = [record for path, record in records.items() if not path.startswith("late/")]
-    named = parent_of(own)
+    named = parents_of(own)
+    claimed = _check_claims(own, findings)
     if parent is not None and not parent.findings and not findings.failed(HEADS):
         fork = None if findings.failed(LEDGER) else _fork(evidence, parent.evidence)
         if fork is not None:
             findings.fail(LEDGER, "parent", fork)
-    if parent is not None and named != str(parent.run):
-        if named is None and any(r.withheld and r.kind is Kind.CONFIG for r in evidence.records):
+    if parent is not None and str(parent.run) not in named:
+        if not named and any(r.withheld and r.kind is Kind.CONFIG for r in evidence.records):
             why = "the configuration is withheld, which names the run that this one continues"
             findings.unchecked(CONTENT, f"parent: {why}")
         else:
-            names = "no run" if named is None else repr(named)
+            names = " and ".join(map(repr, named)) or "no run"
             names = f"names {names} as the run that it continues"
             findings.fail(CONTENT, "parent", f"{names}; the run that was given is {parent.run}")
         parent = None
@@ -117,10 +119,11 @@ def check_lineage(
     if parent is not None:
         decoded = (item.decoded for item in _weights(parent))
         weights = [record for record in decoded if isinstance(record, Record)]
-    found = lineage(evidence.run, own, weights)
+    found = lineage(evidence.run, own, weights, None if parent is None else str(parent.run))
     if found is None:
         return None
     if parent is not None:
+        _check_parent(evidence, claimed, parent.evidence, findings)
         line, matches = found.line, found.matches
         if matches is False and any(item.withheld for item in _weights(parent)):
             line, matches = f"{line}; of that run some are withheld", None
@@ -132,10 +135,54 @@ def check_lineage(
             findings.unchecked(CONTENT, f"parent: {found.line}")
         elif (order := _sealed_before(evidence, parent.evidence, found.epoch)) is not None:
             findings.notice(CONTENT, "parent", order)
-    elif weights and not isinstance(weights, str):
-        found = found._replace(line=f"{found.line} (that run was not verified here: --parent)")
+        wrong = found.tensors and found.tensors.contradicts(found.role)
+        if wrong:
+            line = f"names itself {found.role} of run {found.run}: {wrong}"
+            findings.fail(CONTENT, "parent", line)
+    unverified = " (that run was not verified here: --parent)" if parent is None and weights else ""
+    if not isinstance(weights, str):
+        found = found._replace(line=f"{found.line}{unverified}")
     findings.notice(CONTENT, "parent", found.line)
+    if found.tensors is not None:
+        findings.notice(CONTENT, "parent's tensors", f"{found.tensors.line}{unverified}")
     return found
+
+
+def _check_claims(own: Iterable[Record], findings: Findings) -> list[Claim]:
+    """The parents that the configurations name, and what can be said of models without them."""
+    named = list[Claim]()
+    roots = [(r.body.get("root"), r.body.get("algorithm")) for r in own if r.kind is Kind.WEIGHTS]
+    for record in own:
+        try:
+            named += claims(record) if record.kind is Kind.CONFIG else ()
+        except FormatError as error:
+            findings.unchecked(CONTENT, str(error))
+    for claim in dict.fromkeys(named):
+        if claim.model is not None:
+            line = f"says that {claim.says} the model {claim.model!r}"
+            if claim.weights is None:
+                line += ", whose files were not at hand"
+            else:
+                same = (claim.weights, claim.algorithm) in roots
+                line += f" with weights {claim.weights}"
+                line += ", which are its initial weights" if same else ""
+            findings.notice(CONTENT, "parent", line)
+    return named
+
+
+def _check_parent(
+    evidence: RunEvidence, claimed: Iterable[Claim], parent: RunEvidence, findings: Findings
+) -> None:
+    """That a parent has the root by which it is named, and does not name this run in turn."""
+    roots = {entry.root.hex() for entry in parent.entries}
+    for claim in claimed:
+        if claim.run == str(parent.run) and claim.root is not None and claim.root not in roots:
+            line = f"names root {claim.root} of run {parent.run}, which has no such seal"
+            findings.fail(CONTENT, "parent", line)
+    theirs = (item.decoded for item in parent.records if item.kind is Kind.CONFIG)
+    if str(evidence.run) in parents_of(r for r in theirs if isinstance(r, Record)):
+        line = f"run {parent.run} names this run as a parent in turn: the claims go in a circle"
+        findings.fail(CONTENT, "parent", line)
 
 
 def _fork(evidence: RunEvidence, parent: RunEvidence) -> str | None:

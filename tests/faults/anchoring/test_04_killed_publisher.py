@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from provenance.ports.values import AnchorState
+from provenance.approvals.anchoring import AnchoringApprovals, add, take, waiting
+from provenance.bootstrap import sending
+from provenance.ports.store import LedgerTx
+from provenance.ports.values import AnchorRow, AnchorState
 from provenance.settings import BitcoinSettings
 from tests.faults.support.anchoring import (
     Deployment,
@@ -20,7 +23,9 @@ from tests.faults.support.chains import Roots, count, on_bitcoin, on_ethereum, o
 from tests.faults.support.harness import Tally, rounds, scenario, seeded
 from tests.support.nodes.ethereum_chain import Anvil
 from tests.support.nodes.regtest import Regtest
+from tests.unit.approvals.world import BY, signed
 
+HELD = AnchorState.HELD
 pytestmark = pytest.mark.nodes
 pytest_plugins = ["tests.support.nodes.fixtures_ethereum"]
 
@@ -79,6 +84,45 @@ def test_ethereum(tmp_path: Path, chain: Anvil) -> None:
         count(tally, world, "ethereum", found)
         assert chain.call("txpool_status")["pending"] == "0x0"
         world.fsck(tally)
+
+
+def test_approved(tmp_path: Path, chain: Anvil) -> None:
+    """Killed at every step behind the last signature that a final root waits for."""
+    chain.automine(False)
+    since = int(chain.call("eth_blockNumber"), 16) + 1
+    rule = {"at_least": 2, "by": BY, "networks": ["ethereum"]}
+    section = ethereum_section(chain.url)
+    title = "SIGKILL between the last approval and every step of publishing"
+    with (
+        scenario(4, title) as tally,
+        deployment(tmp_path, rule, ethereum=section) as world,
+        Nursery(world) as nursery,
+    ):
+        for point in Nursery.POINTS:
+            world.head()
+            (approvals,) = sending.anchor_conditions(world.settings, "ethereum")
+            assert isinstance(approvals, AnchoringApprovals)
+            nursery.run("ethereum")  # which sends the root of before
+            assert (world.row("ethereum").state, world.versions("ethereum")) == (HELD, [])
+            for name in ("alice", "bob"):
+                with world.store.transaction() as tx:
+                    known = take(approvals, tx, world_row(world, tx), None)
+                    assert known.envelope is not None
+                    add(approvals, tx, signed(known.envelope, name), name)
+                done = nursery.run("ethereum", **({"point": point} if name == "bob" else {}))
+                assert done["killed"] == (name == "bob"), done
+                assert name == "bob" or done["points"] == []
+            tally.kills += 1
+            settle(world, "ethereum", chain.mine)
+        count(tally, world, "ethereum", on_ethereum(chain, since))
+        assert chain.call("txpool_status")["pending"] == "0x0"
+        world.fsck(tally)
+
+
+def world_row(world: Deployment, tx: LedgerTx) -> AnchorRow:
+    row = waiting(tx, "ethereum")
+    assert row is not None, world.rows("ethereum")
+    return row
 
 
 @pytest.mark.parametrize("coins", [1, 3])

@@ -64,6 +64,7 @@ class Deployment:
     base: Path
     sections: Mapping[str, Mapping[str, Any]]
     skew: float = 0.0
+    approvals: Mapping[str, Any] | None = None
     runs: list[UUID] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -78,7 +79,9 @@ class Deployment:
     def write(self, sections: Mapping[str, Mapping[str, Any]], name: str) -> Path:
         """A configuration file with these networks."""
         chain = {network: dict(section) for network, section in sections.items() if section}
-        document = {"blockchain": {"networks": list(sections), **chain}}
+        document: dict[str, Any] = {"blockchain": {"networks": list(sections), **chain}}
+        if self.approvals is not None:
+            document["approvals"] = self.approvals
         path = self.base / name
         path.write_text(json.dumps(document), encoding="utf-8")
         return path
@@ -111,8 +114,9 @@ class Deployment:
         return publish(self.delivery(network or self.networks[name]))
 
     def delivery(self, network: Network) -> AnchorDelivery:
-        owner = secrets.token_hex(4)
-        return AnchorDelivery(self.store, network, self.clock, owner, LEASE_S, RETRY, lambda: 0.0)
+        conditions = sending.anchor_conditions(self.settings, network.name)
+        how = (secrets.token_hex(4), LEASE_S, RETRY, lambda: 0.0, conditions)
+        return AnchorDelivery(self.store, network, self.clock, *how)
 
     def confirm(self, name: str, network: Network | None = None, *, bump_s: float = 1e9) -> Pass:
         self.skew += LEASE_S + 1
@@ -160,8 +164,10 @@ class Deployment:
 
 
 @contextmanager
-def deployment(base: Path, **sections: Mapping[str, Any]) -> Iterator[Deployment]:
-    made = Deployment(base, sections)
+def deployment(
+    base: Path, approvals: Mapping[str, Any] | None = None, **sections: Mapping[str, Any]
+) -> Iterator[Deployment]:
+    made = Deployment(base, sections, approvals=approvals)
     try:
         yield made
     finally:

@@ -106,7 +106,12 @@ def work(base: Path, job: dict[str, Any], report: int) -> None:
     network: Any = WatchedNetwork(sending.open_network(settings, job["network"]), point)
     stop = time.monotonic() + job.get("seconds", 0.0)
     rng = random.Random(job.get("seed", 0))
-    common = {"lease_s": job.get("lease_s", LEASE_S), "retry": RETRY, "rng": rng.random}
+    common: dict[str, Any] = {
+        "lease_s": job.get("lease_s", LEASE_S),
+        "retry": RETRY,
+        "rng": rng.random,
+        "conditions": sending.anchor_conditions(settings, job["network"]),
+    }
     while True:
         clock, owner = (lambda: time.time() + job["skew"]), secrets.token_hex(6)
         if "publish" in job["do"]:

@@ -9,6 +9,7 @@ from dataclasses import astuple, dataclass, replace
 from typing import Any
 
 import pytest
+from eth_abi.abi import encode
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -22,11 +23,11 @@ from provenance.chains.ethereum.bitcoin_view import (
 from provenance.chains.ethereum.errors import RevertedError
 from provenance.chains.ethereum.interface import deploy
 from provenance.chains.ethereum.node import EthereumNode
-from provenance.errors import ProofError
+from provenance.errors import LyingNodeError, ProofError
 from provenance.proofs.bitcoin import double_sha256, parse_transaction
 from provenance.settings import EthereumSettings
 from tests.support.nodes.bitcoin_evidence import merkle_block, mined, transaction
-from tests.support.nodes.ethereum_chain import KEYS, Anvil
+from tests.support.nodes.ethereum_chain import KEYS, Anvil, Liar
 from tests.support.paths import VECTORS
 
 pytest_plugins = ["tests.support.nodes.fixtures_ethereum"]
@@ -101,6 +102,7 @@ def proof_in_block(
 
 
 GOOD = proof_in_block(transaction(PAYLOAD))
+HASH = double_sha256(GOOD.headers[:80])[::-1]
 
 
 def test_block_100000_of_the_main_chain(view: View) -> None:
@@ -239,6 +241,26 @@ def test_what_does_not_hold_is_refused_with_its_reason(
 def test_the_last_of_an_odd_level_is_its_own_sibling_once(view: View) -> None:
     """Bitcoin's tree repeats it: under its own index it is taken, under the repeated one not."""
     assert view.anchored(ROOT, Proof(STRIPPED, 2, TWIN[0], mined(TWIN[1]))).work == 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "problem"),
+    [
+        (b"", "does not decode"),
+        (bytes(95), "does not decode"),
+        (b"\xff" * 96, "does not decode"),
+        (bytes(96), "is of another block"),
+        (encode(["bytes32", "uint64", "uint256"], [bytes(32), 1_700_000_000, 6]), "another block"),
+        (encode(["bytes32", "uint64", "uint256"], [HASH, 1_700_000_001, 6]), "another block"),
+        (encode(["bytes32", "uint64", "uint256"], [HASH, 1_700_000_000, 5]), "another block"),
+    ],
+)
+def test_a_node_that_lies_is_found_out(view: View, answer: bytes, problem: str, liar: Liar) -> None:
+    liar.forge["eth_call"] = lambda *_: "0x" + answer.hex()
+    node = EthereumNode(EthereumSettings(url=liar.url))
+    with pytest.raises(LyingNodeError, match=problem):
+        confirm(node, view.address, None, ROOT, GOOD, 6)
+    node.close()
 
 
 def test_every_error_of_the_contract_has_a_reason() -> None:

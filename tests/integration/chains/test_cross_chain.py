@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ def deployment(
 ) -> Deployment:
     folder = tmp_path_factory.mktemp("cross")
     regtest = Regtest(bitcoin_settings)
-    coins = regtest.rich_wallet()
+    coins = regtest.wallet("0.05", "0.05")
     node = EthereumSettings(url=anvil_chain.url, private_key=KEYS[0], confirmations=2)
     contract, _ = deploy(node)
     node = structs.replace(node, contract_address=contract)
@@ -106,7 +107,7 @@ def test_ethereum_confirms_what_bitcoin_carries(deployment: Deployment, capsys: 
         assert b"MLP1".hex() + head["root"] == mined.payload.hex()
         assert (head["register"], head["seals"]) == (deployment.contract, ["before", "after"])
         assert head["headers"] == 3
-        assert head["work"] == 6
+        assert head["work"] == 2.58
         assert f"Ethereum chain 31337 confirms: bitcoin (regtest) block {mined.block_hash}" in line
         assert f"carries root {head['root']} under 3 headers of 2^2.6 hashes, and the" in line
 
@@ -196,3 +197,32 @@ def test_a_run_without_a_bitcoin_receipt_has_nothing_to_confirm(
     bundle = str(VECTORS / "bundle-v1-ranks.zip")
     assert deployment.run("contract", "confirm", bundle, "--view", deployment.view) == 2
     assert "found no Bitcoin receipt, expected one at least" in capsys.readouterr().err
+
+
+def test_a_register_that_the_evidence_names_must_be_ours(
+    deployment: Deployment, capsys: Capture
+) -> None:
+    """A bundle of another deployment on a chain of the same id: its contract is not here."""
+    bundle = str(VECTORS / "bundle-v1.zip")
+    assert deployment.run("contract", "confirm", bundle, "--view", deployment.view) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "other code than MLProvenance's lies at 0x5f5f5f" in line
+
+
+def test_on_another_chain_no_register_is_asked(
+    deployment: Deployment, new_anvil: Callable[..., Anvil], tmp_path: Path, capsys: Capture
+) -> None:
+    """Bitcoin's proof holds on any chain, and the line says what was left out."""
+    node = EthereumSettings(url=new_anvil("--chain-id", "5").url, private_key=KEYS[0])
+    view, _ = deploy(node, "BitcoinAnchor")
+    config = tmp_path / "config.json"
+    elsewhere = dataclasses.replace(deployment, config=config)
+    for chain, code in ((5, 0), (1, 2)):
+        ethereum = {"url": node.url, "chain_id": chain}
+        config.write_text(json.dumps({"blockchain": {"ethereum": ethereum}}))
+        confirm = ("contract", "confirm", str(deployment.bundle), "--view", view)
+        assert elsewhere.run(*confirm) == code
+    told = capsys.readouterr()
+    assert "before, after: Ethereum chain 5 confirms: bitcoin (regtest) block" in told.out
+    assert "no receipt of this head on that chain, so no register was asked" in told.out
+    assert "serves chain id 5, expected 1" in told.err

@@ -37,6 +37,8 @@ from tests.support.shard_world import sharded, shards
 from tests.support.stranger import load
 from tests.support.verify_world import World, before, ending, metrics
 from tests.vectors.make_golden import (
+    APPROVED,
+    CHILD,
     GOLDEN,
     HIDDEN,
     ITEMS,
@@ -476,13 +478,28 @@ def test_both_accept_what_is_withheld(stranger: ModuleType, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "golden", [GOLDEN, WITHHELD, RANKS, LAUNCH, HIDDEN, ITEMS], ids=lambda path: path.stem
+    "golden", [GOLDEN, WITHHELD, RANKS, LAUNCH, APPROVED, HIDDEN, ITEMS], ids=lambda path: path.stem
 )
 def test_golden_bundles_of_version_1_verify_forever(golden: Path, stranger: ModuleType) -> None:
     report = verify(read_bundle(golden), None, verifier_key=LEDGER.verifier, now=0.0)
     assert (report.outcome, report.findings) == ("consistent", ())
     bundle = stranger.Bundle(stranger.load(golden), LEDGER.verifier.vkey)
     assert bundle.problems == []
+
+
+def test_the_golden_child_holds_its_parents_tensors_forever(stranger: ModuleType) -> None:
+    parent = verify(read_bundle(GOLDEN), None, verifier_key=LEDGER.verifier, now=0.0)
+    report = verify(read_bundle(CHILD), None, parent=parent, now=0.0)
+    assert report.findings == ()
+    assert report.lineage is not None
+    assert report.lineage.line.startswith(f"is an adapter of run {parent.run} at epoch 3: ")
+    assert report.lineage.matches is True
+    child, of = (stranger.Bundle(stranger.load(path)) for path in (CHILD, GOLDEN))
+    assert (child.problems, of.problems) == ([], [])
+    assert stranger.check_parent(child, of) == (
+        "parent: 2 equal, 0 changed, 0 retyped, 0 reshaped, 0 renamed, 2 added, 0 removed, "
+        "2 of an adapter"
+    )
 
 
 def test_golden_bundles_hold_every_kind_of_record() -> None:

@@ -651,6 +651,8 @@ def test_no_runs_no_database_and_too_many_words(
     assert not empty.base_dir.exists(), "verifying makes no database"
     assert main(["verify", "--all", "latest", "--base-dir", str(empty.base_dir)]) == 2
     assert "found --all and latest, expected one of the two" in capsys.readouterr().err
+    assert main(["verify", "--all", "--cross", "--base-dir", str(empty.base_dir)]) == 2
+    assert "--cross: found --all, expected one RUN or PATH" in capsys.readouterr().err
     store = sending.open_store(empty)
     assert store is not None
     store.close()

@@ -126,7 +126,7 @@ def test_card_and_annotations_say_what_was_decided(
     assert annotations["io.github.ml-provenance.verdict"] == "passed"
     assert annotations["org.opencontainers.image.revision"] == COMMIT
     assert all(isinstance(value, str) for value in annotations.values())
-    card = outputs.model_card(decision).decode()
+    card = outputs.card(decision).decode()
     assert card.startswith("## Provenance\n\n| | |\n| --- | --- |\n| verdict | `passed` |\n")
     assert decision.report is not None
     assert decision.report.verdict.vkey is not None

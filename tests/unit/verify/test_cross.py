@@ -96,14 +96,25 @@ def test_an_anchor_that_its_node_does_not_have_bounds_nothing() -> None:
     assert report.cross == ()
 
 
-@pytest.mark.parametrize(
-    ("name", "clock"), [("after-bitcoin", -FAR), ("after-ethereum", -FAR), ("before-bitcoin", -FAR)]
-)
-def test_times_that_no_clock_of_the_ledger_fits_are_a_finding(name: str, clock: float) -> None:
+def test_nodes_that_show_two_roots_of_one_size_are_a_finding() -> None:
+    world = finished()
+    node = world.networks["ethereum"]
+    truth = node.lookup
+    node.lookup = lambda id: replace(truth(id), root=bytes(32))  # type: ignore[method-assign]
+    report = world.verify()
+    (found,) = [finding for finding in report.findings if finding.check == AGREE]
+    assert found.subject == "head 2"
+    assert "networks carry different roots: bitcoin " in found.problem
+    assert f"ethereum {bytes(32).hex()}" in found.problem
+    assert report.cross == ()
+
+
+@pytest.mark.parametrize("name", ["after-bitcoin", "after-ethereum", "before-bitcoin"])
+def test_times_that_no_clock_of_the_ledger_fits_are_a_finding(name: str) -> None:
     """A receipt that says that the ledger saw the block long before the other chain allows."""
     world = finished()
     evidence = world.evidence()
-    when = anchor_of(evidence, name).block_time + clock
+    when = anchor_of(evidence, name).block_time - FAR
     report = world.verify(with_anchor(evidence, name, confirmed_at=when))
     seal, network = name.split("-")
     (found,) = report.findings

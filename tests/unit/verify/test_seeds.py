@@ -21,8 +21,8 @@ from tests.support.seeds import BITCOIN, ETHEREUM, seed, story
 from tests.support.verify_world import OTHER, OWN, Fields, World
 
 HEADERS = GivenHeaders.of([BITCOIN.header])
-OLDER = "2023-11-14 22:13:20Z (bitcoin block 101)"
-NEWER = "2023-11-14 22:14:20Z (ethereum block 7)"
+OLDER = "2023-11-14 20:13:20Z (bitcoin block 101)"  # its time, less two hours
+NEWER = "2023-11-14 22:14:08Z (ethereum block 7)"  # less a slot
 
 
 def sealed(*seeds: Fields, anchored: bool = True) -> World:
@@ -166,6 +166,19 @@ def test_the_stranger_agrees_on_good_ones() -> None:
         "run.json: training/seed/1: its blocks",
         "run.json: training/seed/2: a random seed",
     ]
+
+
+def test_bitcoin_s_clock_may_be_ahead_of_ethereum_s() -> None:
+    """A seed from a block whose time is an hour ahead, as Bitcoin's rules allow."""
+    world = sealed(seed(BITCOIN))
+    report = world.verify(headers=HEADERS)
+    end = report.networks["ethereum"]["after"].time
+    assert end is not None
+    ahead = int(end) + 3600
+    header = mined(b"\x22" * 32, time=ahead)
+    late = replace(BITCOIN, header=header)
+    world = sealed(seed(late))
+    assert world.verify(headers=GivenHeaders.of([header])).findings == ()
 
 
 def test_an_anchor_older_than_the_seed_is_a_finding() -> None:

@@ -25,6 +25,7 @@ from celery.app.task import Task
 from celery.app.trace import build_tracer
 from celery.exceptions import SoftTimeLimitExceeded
 from kombu.exceptions import OperationalError
+from msgspec import structs
 from redis.exceptions import RedisError
 from sqlalchemy.event import listen, remove
 from structlog.testing import capture_logs
@@ -32,7 +33,7 @@ from structlog.testing import capture_logs
 from provenance.app import up
 from provenance.app.report import write_due_report
 from provenance.bootstrap import sending
-from provenance.errors import StoreUnavailable, TransportUnavailable
+from provenance.errors import NetworkUnavailable, StoreUnavailable, TransportUnavailable
 from provenance.formats.note import SignerKey
 from provenance.formats.producers.acknowledgement import NOBODY
 from provenance.formats.record import Kind
@@ -41,13 +42,24 @@ from provenance.ports.network import Network
 from provenance.ports.store import LedgerStore, LedgerTx
 from provenance.ports.transport import EventTransport
 from provenance.ports.values import AnchorState, DueWork
+from provenance.proofs.beacon import open_beacon
 from provenance.settings import NETWORKS, load
 from provenance.stores.memory_transport import MemoryTransport
 from tests.faults.support.processes import until
 from tests.support.nodes.memory_chain import MemoryChain, MemoryNetwork
 from tests.support.paths import ROOT
 from tests.support.runs import RUN, Producer, complete_run, some_run
-from workers import anchoring, confirming, hashing, resources, schedule, telemetry, verifying
+from tests.support.seeds import ETHEREUM
+from workers import (
+    anchoring,
+    beacons,
+    confirming,
+    hashing,
+    resources,
+    schedule,
+    telemetry,
+    verifying,
+)
 from workers import app as app_module
 
 pytestmark = pytest.mark.slow
@@ -863,7 +875,7 @@ def test_events_for_flower_are_on() -> None:
     assert conf.task_send_sent_event is False
     silent = {task for task, body in app_module.app.tasks.items() if not body.send_events}
     assert {name for name in silent if name.startswith("workers.")} == {
-        "workers.schedule.sweep", "workers.alive.beat",
+        "workers.schedule.sweep", "workers.alive.beat", "workers.beacons.publish",
     }, "Flower shows what was done, not that nothing was to do"  # fmt: skip
     assert conf.worker_enable_remote_control is False
 
@@ -970,3 +982,35 @@ def test_logs_are_one_json_object_per_line() -> None:
     assert (theirs["event"], theirs["level"]) == ("theirs too", "warning")
     assert "timestamp" in ours
     assert done.stdout == ""
+
+
+# --- beacons -----------------------------------------------------------------------------
+
+
+def test_the_sweep_asks_for_blocks_now_and_then_and_a_worker_publishes_them(
+    work: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = MemoryNetwork(name="ethereum")
+    node.beacons.append(ETHEREUM)
+    monkeypatch.setattr(beacons, "_rung_at", 0.0)
+    monkeypatch.setattr(beacons, "settings", lambda: with_networks("local", "ethereum"))
+    monkeypatch.setattr(resources, "network", lambda name: node)
+    schedule.sweep()
+    schedule.sweep()
+    wanted = ("workers.beacons.publish", "anchor.ethereum", ("ethereum",))
+    assert [hint for hint in work.take() if hint[0] == wanted[0]] == [wanted]
+    beacons.publish("ethereum")
+    data = work.transport.beacon("ethereum")
+    assert data is not None
+    key = sending.ledger_signer(app_module.settings()).verifier.public_bytes
+    assert open_beacon(data, key) == ETHEREUM
+    node.fail_next("newest_block", NetworkUnavailable("ethereum: no answer"))
+    with capture_logs() as logs:
+        beacons.publish("ethereum")
+    assert [entry["event"] for entry in logs] == ["beacon.left"]
+    assert work.transport.beacon("ethereum") == data, "the block before stands"
+
+
+def with_networks(*names: str) -> Any:
+    chain = structs.replace(app_module.settings().blockchain, networks=names)
+    return structs.replace(app_module.settings(), blockchain=chain)

@@ -162,6 +162,24 @@ def test_code(kind: type[Exception], code: int | None, wording: str) -> None:
     assert type(rpc_error("eth_call", code, wording)) is kind
 
 
+@pytest.mark.parametrize(
+    ("code", "data", "found"),
+    [
+        (3, "0xcfcd0e81", b"\xcf\xcd\x0e\x81"),
+        (3, "0x", None),
+        (3, "0xcfcd0e8", None),
+        (3, "Reverted", None),
+        (3, None, None),
+        (3, {"data": "0x00"}, None),
+        (-32000, "0xcfcd0e81", b"\xcf\xcd\x0e\x81"),
+    ],
+)
+def test_what_a_contract_reverted_with_is_kept(code: int, data: object, found: bytes) -> None:
+    error = rpc_error("eth_call", code, "execution reverted", data)
+    assert isinstance(error, RejectedError)
+    assert getattr(error, "data", None) == found
+
+
 def test_only_what_may_pass_by_itself_is_retryable() -> None:
     retryable = {k for k, _ in WORDINGS if getattr(k, "retryable", False)}
     assert retryable == {

@@ -1,0 +1,1 @@
+"""Approvals: persons' signatures that a deployment or a pipeline waits for."""

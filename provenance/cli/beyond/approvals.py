@@ -1,0 +1,135 @@
+"""``provenance approvals``: what waits for persons' signatures, to sign it, and to bring it in."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from provenance import files
+from provenance.app.base_directory import known_base
+from provenance.approvals import anchoring, envelope
+from provenance.approvals.anchoring import AnchoringApprovals, Approval
+from provenance.approvals.statement import Anchoring
+from provenance.bootstrap import reading, sending
+from provenance.cli.output import answer, print_table, settings_of
+from provenance.errors import InputError
+from provenance.formats.dsse import Envelope
+from provenance.operations.words import age
+from provenance.ports.values import AnchorRow
+from provenance.settings import Settings
+from provenance.settings.key_files import IDENTITY, read_seed
+
+_COLUMNS = ("anchor", "network", "entries", "runs", "signed", "since")
+
+
+def waiting(arguments: argparse.Namespace) -> int:
+    """The anchors that wait, one of each network at most."""
+    settings, approvals = _approvals(arguments)
+    now, rows = time.time(), list[tuple[AnchorRow, Approval]]()
+    with reading.opened_store(settings, "approvals list") as store, store.snapshot() as tx:
+        for network in approvals.rule.networks:
+            row = anchoring.waiting(tx, network)
+            known = None if row is None else approvals.known(tx, row)
+            if row is not None and known is not None:
+                rows.append((row, known))
+    if rows and not arguments.json:
+        cells = [
+            (row.id, row.network, row.size, len(known.wanted.runs), approvals.standing(known),
+             age(now - row.updated_at))
+            for row, known in rows
+        ]  # fmt: skip
+        print_table(_COLUMNS, cells)
+    lines = [] if rows else ["nothing waits for approval"]
+    document = [_document(known) | _anchor(row, now) for row, known in rows]
+    return answer(arguments, {"waiting": document}, *lines)
+
+
+def show(arguments: argparse.Namespace) -> int:
+    """Write what is to be signed, with the signatures that it has."""
+    settings, approvals = _approvals(arguments)
+    until = envelope.last_day(arguments.until)
+    with reading.opened_store(settings, "approvals show"):
+        pass  # which makes no database
+    with closing(sending.open_store(settings)) as store, store.transaction() as tx:
+        row = tx.anchor(arguments.anchor)
+        if row is None:
+            raise InputError(f"approvals show: there is no anchor {arguments.anchor}")
+        known = anchoring.take(approvals, tx, row, until)
+    assert known.envelope is not None
+    files.replace(Path(arguments.output), known.envelope.encode(), files.PUBLIC)
+    return _answer(arguments, Path(arguments.output), known.wanted, known.envelope)
+
+
+def sign(arguments: argparse.Namespace) -> int:
+    """Add a person's signature to a file, wherever that person is."""
+    path = Path(arguments.file)
+    key = Ed25519PrivateKey.from_private_bytes(read_seed(Path(arguments.key), IDENTITY))
+    read = envelope.read(path)
+    stated = Anchoring.decode(read.payload, str(path))
+    if envelope.has_expired(stated.until, time.time()):
+        raise InputError(f"{path}: expired after {stated.until}")
+    if key.public_key().public_bytes_raw().hex() in read.signatures:
+        raise InputError(f"{path}: signed with this key before")
+    signed = envelope.sign(read, key)
+    files.replace(path, signed.encode(), files.PUBLIC)
+    return _answer(arguments, path, stated, signed)
+
+
+def add(arguments: argparse.Namespace) -> int:
+    """Take signatures into the deployment."""
+    settings, approvals = _approvals(arguments)
+    path = Path(arguments.file)
+    brought = envelope.read(path)
+    with reading.opened_store(settings, "approvals add"):
+        pass
+    with closing(sending.open_store(settings)) as store, store.transaction() as tx:
+        known = anchoring.add(approvals, tx, brought, str(path))
+    enough = len(known.signed.names) >= approvals.rule.at_least
+    then = "it is anchored now" if enough else "it waits for more"
+    standing = approvals.standing(known)
+    document = _document(known) | {"file": str(path), "enough": enough}
+    return answer(arguments, document, f"{path}: approved by {standing}: {then}")
+
+
+def _approvals(arguments: argparse.Namespace) -> tuple[Settings, AnchoringApprovals]:
+    settings = known_base(settings_of(arguments, secrets=False))
+    if settings.approvals is None or not settings.approvals.networks:
+        where = settings.source or "the configuration"
+        raise InputError(
+            f"{where}: has no approvals.networks, expected who approves what is anchored"
+        )
+    key = reading.require_ledger_key(settings)
+    return settings, AnchoringApprovals(settings.approvals, key.vkey, time.time)
+
+
+def _answer(arguments: argparse.Namespace, path: Path, stated: Anchoring, signed: Envelope) -> int:
+    count = len(signed.signatures)
+    document = _statement(stated) | {"file": str(path), "signatures": count}
+    return answer(arguments, document, f"{path}: {count} signed; {stated.line}")
+
+
+def _statement(stated: Anchoring) -> dict[str, Any]:
+    return {
+        "ledger": stated.ledger,
+        "network": stated.network,
+        "chain": dict(stated.chain),
+        "size": stated.size,
+        "root": stated.root.hex(),
+        "since": stated.since,
+        "runs": {str(run): root.hex() for run, root in stated.runs},
+        "until": stated.until and stated.until.isoformat(),
+    }
+
+
+def _document(known: Approval) -> dict[str, Any]:
+    problems = [text for text in (known.problem, *known.signed.problems) if text]
+    return _statement(known.wanted) | {"signed": list(known.signed.names), "problems": problems}
+
+
+def _anchor(row: AnchorRow, now: float) -> dict[str, Any]:
+    return {"anchor": row.id, "waiting_s": now - row.updated_at}

@@ -1,0 +1,135 @@
+"""Check (8), whether persons approved it: the statements that anchors waited for, by their
+signatures (docs/FORMAT.md, 10.10)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from provenance.approvals.envelope import count, expected, has_expired
+from provenance.approvals.statement import APPROVALS, Anchoring, approval_file
+from provenance.errors import FormatError, IntegrityError, ProofError
+from provenance.evidence.run_evidence import RunEvidence
+from provenance.formats.dsse import Envelope, pae
+from provenance.formats.ed25519 import verify_signature
+from provenance.formats.note import VerifierKey
+from provenance.formats.receipt import Receipt
+from provenance.formats.record import Phase
+from provenance.ports.values import CHAIN_FIELDS, LedgerEntry
+from provenance.verify.catalogue import NETWORKS
+from provenance.verify.findings import Findings, counted
+from provenance.verify.trust import Trust
+
+DAY_S: Final = 86400
+
+
+@dataclass(frozen=True, slots=True)
+class _Approved:
+    """A statement that fits the evidence, in its envelope."""
+
+    file: str
+    envelope: Envelope
+    statement: Anchoring
+
+
+def check_approvals(
+    evidence: RunEvidence, key: VerifierKey | None, trust: Trust, findings: Findings
+) -> tuple[str, ...]:
+    """Check each approval, and that where this deployment asks for them there are enough.
+
+    Args:
+        key: The one that the heads were opened with.
+
+    Returns:
+        Who approved what, for the verdict's first lines.
+    """
+    final = next((e for e in evidence.entries if e.phase is Phase.AFTER), None)
+    held = list[_Approved]()
+    for file, data in sorted(evidence.attachments.items()):
+        if not file.startswith(APPROVALS):
+            continue
+        try:
+            held.append(_opened(evidence, final, key, file, data))
+        except (FormatError, IntegrityError) as error:
+            findings.fail(NETWORKS, file, str(error).removeprefix(f"{file}: "), file)
+    rule = trust.approvals
+    if trust.own and rule is not None and final is not None:
+        for network in rule.networks:
+            names = {n for a in held if a.statement.network == network for n in _names(a, trust)}
+            anchored = any(r.phase is Phase.AFTER for r in evidence.receipts_of(network))
+            if anchored and final.index >= rule.since and len(names) < rule.at_least:
+                who = ", ".join(sorted(names)) or "nobody"
+                problem = f"anchored with the approval of {who}, expected {expected(rule)}"
+                findings.fail(NETWORKS, f"after on {network}", problem)
+    for approved in held:
+        for receipt in _receipts(evidence, approved.statement):
+            moment = receipt.anchor.block_time
+            if moment is not None and has_expired(approved.statement.until, moment - DAY_S):
+                late = f"its block came more than a day after {approved.statement.until}"
+                findings.notice(NETWORKS, approved.file, late)
+    return tuple(_line(approved, trust) for approved in held)
+
+
+def _opened(
+    evidence: RunEvidence,
+    final: LedgerEntry | None,
+    key: VerifierKey | None,
+    file: str,
+    data: bytes,
+) -> _Approved:
+    """Raises FormatError or IntegrityError: it is not of this run's final root, of
+    another head, chain or ledger, or a signature of it does not verify."""
+    envelope = Envelope.decode(data, file)
+    stated = Anchoring.decode(envelope.payload, file)
+    if file != approval_file(stated.network, stated.size):
+        raise ProofError(f"is of a head {stated.head} on {stated.network}")
+    if key is not None and stated.ledger != key.vkey:
+        raise ProofError(f"is of ledger {stated.ledger}, expected {key.vkey}")
+    own = None if final is None else (evidence.run, final.root)
+    if own not in stated.runs or final is None:
+        raise ProofError("does not name this run's final root")
+    if not stated.since <= final.index < stated.size:
+        found = f"makes final what is among entries {stated.since} to {stated.size - 1}"
+        raise ProofError(f"{found}, and this run's is {final.index}")
+    head = evidence.signed_heads().get(stated.size)
+    if head is not None and head.head.root != stated.root:
+        raise ProofError(f"is of a head {stated.head}, the ledger's has {head.head.root.hex()}")
+    for receipt in _receipts(evidence, stated):
+        differs = _other_chain(stated.chain, receipt)
+        if differs is not None:
+            raise ProofError(f"is of {differs}")
+    if not envelope.signatures:
+        raise ProofError("nobody signed it")
+    for public, signature in envelope.signatures.items():
+        verify_signature(bytes.fromhex(public), signature, pae(envelope.payload), file)
+    return _Approved(file, envelope, stated)
+
+
+def _receipts(evidence: RunEvidence, stated: Anchoring) -> Sequence[Receipt]:
+    receipts = evidence.receipts_of(stated.network)
+    return [receipt for receipt in receipts if receipt.phase is Phase.AFTER]
+
+
+def _other_chain(chain: Mapping[str, object], receipt: Receipt) -> str | None:
+    for name in CHAIN_FIELDS:
+        there = receipt.evidence.get(name)
+        if there is not None and name in chain and chain[name] != there:
+            return f"{name} {chain[name]}, the receipt is of {there}"
+    return None
+
+
+def _names(approved: _Approved, trust: Trust) -> Sequence[str]:
+    by = {} if trust.approvals is None else trust.approvals.by
+    return count(by, approved.envelope, approved.file).names
+
+
+def _line(approved: _Approved, trust: Trust) -> str:
+    """``anchoring on ethereum: approved by alice, bob (2 of 2)``."""
+    what, signatures = f"anchoring on {approved.statement.network}", approved.envelope.signatures
+    names, rule = _names(approved, trust), trust.approvals
+    others = f"{counted(len(signatures) - len(names), 'key')} that nobody pinned"
+    if rule is None or not names:
+        return f"{what}: approved by {others}"
+    more = f", and by {others}" if len(signatures) > len(names) else ""
+    return f"{what}: approved by {', '.join(names)} ({len(names)} of {rule.at_least}){more}"

@@ -1,0 +1,60 @@
+"""What lineage costs, a line for each figure: ``python -m tests.benchmarks.beyond.lineage``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from provenance.evidence.lineage import claims
+from provenance.evidence.sharing import sharing, state_at
+from provenance.formats.record import Kind, Record, canonical_json
+from provenance.lineage.files import merged, pruned
+from tests.support.beyond.lineage_world import CHILD, family, named
+from tests.support.verify_world import RUN
+
+TENSORS, ENTRIES = 200, 1 << 22
+
+
+def timed(work: Callable[[], Any], times: int = 5) -> float:
+    """Milliseconds, the least of some."""
+    found = []
+    for _ in range(times):
+        started = time.perf_counter()
+        work()
+        found.append(time.perf_counter() - started)
+    return min(found) * 1000
+
+
+def main() -> None:
+    base = {f"layer.{at}.weight": np.full((8, 8), at, "f4") for at in range(TENSORS)}
+    tuned = {name: value + 1 for name, value in base.items()}
+    world = family([tuned, base], [base, tuned], named(role="fine-tuned", root="5" * 64))
+    evidence = {run: world.evidence(run) for run in (RUN, CHILD)}
+    records = {
+        run: [r.decoded for r in own.records if isinstance(r.decoded, Record)]
+        for run, own in evidence.items()
+    }
+    config = next(record for record in records[CHILD] if record.kind is Kind.CONFIG)
+    ours, theirs = (state_at(records[run], 1) for run in (CHILD, RUN))
+    parent = world.verify(evidence[RUN], online=False)
+    alone = timed(lambda: world.verify(evidence[CHILD], online=False))
+    held = timed(lambda: world.verify(evidence[CHILD], online=False, parent=parent))
+    print(f"bytes of a parent in the configuration: {len(canonical_json(config.body['parent']))}")
+    print(f"reading the claim: {timed(lambda: claims(config)):.3f} ms")
+    compared = timed(lambda: sharing(ours, theirs, "", ""))
+    print(f"{TENSORS} tensors against {TENSORS}: {compared:.2f} ms")
+    print(f"verify: {alone:.1f} ms, with --parent that is verified already: {held:.1f} ms")
+    values = np.random.default_rng(1).normal(size=(3, ENTRIES)).astype("f4")
+    values[2] = np.float32(0.3) * values[0] + np.float32(0.7) * values[1]
+    one, two, made = ({"w": ("F32", (ENTRIES,), own)} for own in values)
+    print(f"pruned: {ENTRIES / timed(lambda: pruned(made, one)) / 1000:.0f} M entries/s")
+    print(
+        f"merged of two: {ENTRIES / timed(lambda: merged(made, [one, two])) / 1000:.0f} M entries/s"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,252 @@
+"""``provenance approvals``, from the head that waits to the anchor, on a deployment on disk."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provenance.anchor.confirm import confirm
+from provenance.anchor.delivery import AnchorDelivery
+from provenance.anchor.publish import publish
+from provenance.bootstrap import sending
+from provenance.cli import main
+from provenance.formats.dsse import Envelope
+from provenance.formats.record import Phase
+from provenance.operations import words
+from provenance.operations.overview import overview
+from provenance.ports.listing import Wanted
+from provenance.ports.values import AnchorState
+from provenance.settings import load
+from provenance.tickets import read_ticket
+from tests.support.model_world import deployment
+from tests.support.verify_world import RUN
+from tests.unit.approvals.world import BY, SEEDS, altered, signed
+
+
+class Home:
+    """A deployment with a finished run whose anchor waits for two of three."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        deployment(folder / "artifacts", anchor=False)
+        self.config = folder / "config.json"
+        self.configure(approvals={"at_least": 2, "by": BY, "networks": ["local"]})
+        self.owners = count()
+        for name, seed in SEEDS.items():
+            path = folder / f"{name}.key"
+            path.write_text(seed.hex())
+            path.chmod(0o600)
+        self.publish()
+
+    def configure(self, **settings: Any) -> None:
+        self.config.write_text(json.dumps({"blockchain": {"networks": ["local"]}, **settings}))
+        self.settings = load(self.config, self.folder / "artifacts")
+
+    def publish(self) -> None:
+        """What a worker does."""
+        store = sending.open_store(self.settings)
+        network = sending.open_network(self.settings, "local")
+        owner = f"owner-{next(self.owners)}"
+        retry = sending.retry_settings(self.settings, "local")
+        conditions = sending.anchor_conditions(self.settings, "local")
+        how = (owner, 60.0, retry, lambda: 0.0, conditions)
+        publish(AnchorDelivery(store, network, time.time, *how))
+        confirm(AnchorDelivery(store, network, lambda: time.time() + 99, *how))
+        store.close()
+
+    def run(self, *words: str) -> int:
+        base = str(self.folder / "artifacts")
+        return main([*words, "--config", str(self.config), "--base-dir", base])
+
+    def path(self, name: str) -> str:
+        return str(self.folder / name)
+
+    def sign(self, file: str, name: str, *more: str) -> int:
+        return self.run("approvals", "sign", file, "--key", self.path(f"{name}.key"), *more)
+
+    def state(self) -> AnchorState:
+        store = sending.open_store(self.settings)
+        with store.snapshot() as tx:
+            state = tx.anchors("local")[-1].state
+        store.close()
+        return state
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path)
+
+
+def json_of(capsys: pytest.CaptureFixture[str]) -> Any:
+    return json.loads(capsys.readouterr().out)
+
+
+def test_two_persons_on_their_own_machines_and_then_it_is_anchored(
+    home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert home.run("approvals", "list", "--json") == 0
+    (row,) = json_of(capsys)["waiting"]
+    assert (row["anchor"], row["network"], row["size"], row["signed"]) == (2, "local", 2, [])
+    assert list(row["runs"]) == [str(RUN)]
+    file, other = home.path("a.json"), home.path("b.json")
+    assert home.run("approvals", "show", "2", "-o", file) == 0
+    assert "0 signed; head of 2 entries, root " in capsys.readouterr().out
+    Path(other).write_bytes(Path(file).read_bytes())
+    assert home.sign(file, "alice") == home.sign(other, "bob", "--json") == 0
+    assert f"which makes final {RUN}; for ever" in capsys.readouterr().out
+    assert home.run("approvals", "add", file) == 0
+    said = capsys.readouterr().out
+    assert said == f"{file}: approved by 1 of 2 (alice): it waits for more\n"
+    home.publish()
+    assert home.state() is AnchorState.HELD
+    assert home.run("approvals", "list") == 0
+    assert "1 of 2 (alice)" in capsys.readouterr().out
+    assert home.run("approvals", "add", other, "--json") == 0
+    told = json_of(capsys)
+    assert (told["signed"], told["enough"]) == (["alice", "bob"], True)
+    home.publish()
+    assert home.state() is AnchorState.FINAL
+    assert home.run("approvals", "list") == 0
+    assert capsys.readouterr().out == "nothing waits for approval\n"
+    assert home.run("verify", "latest") == 0
+    line = "rests on: anchoring on local: approved by alice, bob (2 of 2)"
+    assert line in capsys.readouterr().out
+    bundle = home.path("bundle.zip")
+    assert home.run("bundle", "latest", "-o", bundle) == 0
+    assert main(["verify", bundle, "--base-dir", home.path("none")]) == 3
+    line = "rests on: anchoring on local: approved by 2 keys that nobody pinned"
+    assert line in capsys.readouterr().out
+
+
+def test_status_and_tickets_say_what_it_waits_for(home: Home) -> None:
+    seen = overview(home.settings, Wanted(time.time()))
+    assert seen.networks["local"].held == "waits for approval: 0 of 2"
+    assert seen.exit_code == 0
+    (line,) = (line for line in words.notes(seen) if "waits for approval" in line)
+    assert line.startswith("local waits for approval: 0 of 2, for ")
+    store = sending.open_store(home.settings)
+    ticket = read_ticket(store, RUN, Phase.AFTER, "local")
+    store.close()
+    assert (ticket.status, ticket.reason) == ("held", "waits for approval: 0 of 2")
+
+
+def show(home: Home) -> Envelope:
+    assert home.run("approvals", "show", "2", "-o", home.path("a.json")) == 0
+    return Envelope.decode(Path(home.path("a.json")).read_bytes(), "a")
+
+
+REFUSED: dict[str, tuple[Sequence[str], str]] = {
+    "an anchor that is none": (("show", "9", "-o", "{0}"), "there is no anchor 9"),
+    "an anchor that is past": (("show", "1", "-o", "{0}"), "anchor 1 is final, expected one"),
+    "a day that is past": (
+        ("show", "2", "-o", "{0}", "--until", "2020-01-01"),
+        "--until: found 2020-01-01, expected a day that has not passed",
+    ),
+    "no day": (
+        ("show", "2", "-o", "{0}", "--until", "soon"),
+        "--until: found 'soon', expected a day such as",
+    ),
+    "no file": (("add", "{none}"), "none: cannot be read"),
+    "no approval": (("add", "{config}"), "config.json: "),
+    "no key": (("sign", "{0}", "--key", "{none}"), "cannot read"),
+    "nobody": (("add", "{0}"), "signed by nobody; expected a new signature, 2 of alice, bob"),
+    "signed twice": (("sign", "{alice}", "--key", "{alice.key}"), "signed with this key before"),
+    "expired": (("sign", "{old}", "--key", "{alice.key}"), "expired after 2020-01-01"),
+    "expired, to be added": (("add", "{old}"), "expired after 2020-01-01"),
+    "a stranger": (("add", "{eve}"), "signed by "),
+    "another head": (("add", "{head}"), "approves head of 2 entries, root 00"),
+    "another ledger": (("add", "{ledger}"), "approves ledger other+"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_mistakes_and_forgeries_end_in_one_line(
+    home: Home, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from datetime import date
+
+    from provenance.formats.note import SignerKey
+
+    taken = show(home)
+    other = SignerKey.from_private_bytes("other", bytes(32)).verifier.vkey
+    made = {
+        "alice": signed(taken, "alice"),
+        "eve": signed(taken, "eve"),
+        "old": signed(altered(taken, until=date(2020, 1, 1)), "bob"),
+        "head": signed(altered(taken, root=bytes(32)), "alice"),
+        "ledger": signed(altered(taken, ledger=other), "alice"),
+    }
+    for key, envelope in made.items():
+        Path(home.path(f"{key}.json")).write_bytes(envelope.encode())
+    paths = {f"{{{key}}}": home.path(f"{key}.json") for key in made}
+    paths |= {"{0}": home.path("a.json"), "{none}": home.path("none")}
+    paths |= {"{config}": str(home.config), "{alice.key}": home.path("alice.key")}
+    action, problem = REFUSED[name]
+    capsys.readouterr()
+    assert home.run("approvals", *(paths.get(word, word) for word in action)) in (1, 2)
+    told = capsys.readouterr().err
+    assert problem in told
+    assert told.count("\n") == 1
+    home.publish()
+    assert home.state() is AnchorState.HELD
+
+
+def test_without_approvals_in_the_configuration_there_is_nothing_to_list(
+    home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home.configure()
+    assert home.run("approvals", "list") == 2
+    assert "has no approvals.networks, expected who approves" in capsys.readouterr().err
+    home.publish()
+    assert home.state() is AnchorState.FINAL
+
+
+def test_a_worker_without_the_ledgers_key_cannot_check_and_sends_nothing(
+    home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home.settings.key_file.rename(home.settings.key_file.with_suffix(".away"))
+    assert home.run("approvals", "list") == 2
+    assert "ledger_key_file: cannot read" in capsys.readouterr().err
+
+
+CONFIGURED: dict[str, tuple[dict[str, Any], str]] = {
+    "nobody": ({"at_least": 1, "by": {}}, "approvals.by: missing, expected an object"),
+    "more than there are": ({"at_least": 4, "by": BY}, "found 4, expected at most the 3 in by"),
+    "no number": ({"by": BY}, "approvals.at_least: missing, expected a whole number"),
+    "a key that is none": (
+        {"at_least": 1, "by": {"a": "00"}},
+        'approvals.by.a: found "00", expected 64 hex digits (Ed25519)\n',
+    ),
+    "a key twice": (
+        {"at_least": 1, "by": {"a": BY["bob"], "b": BY["bob"]}},
+        "approvals.by: found a key under two names",
+    ),
+    "another network": (
+        {"at_least": 1, "by": BY, "networks": ["solana"]},
+        'approvals.networks: found "solana", expected a list of ethereum,',
+    ),
+    "a network twice": (
+        {"at_least": 1, "by": BY, "networks": ["local", "local"]},
+        "approvals.networks: found a network twice",
+    ),
+    "an unknown key": ({"at_least": 1, "by": BY, "who": 1}, "approvals.who: unknown key"),
+}
+
+
+@pytest.mark.parametrize("name", CONFIGURED)
+def test_a_configuration_that_cannot_be_is_refused(
+    name: str, home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rule, problem = CONFIGURED[name]
+    home.config.write_text(json.dumps({"approvals": rule}))
+    assert home.run("approvals", "list") == 2
+    told = capsys.readouterr().err
+    assert problem in told
+    assert told.count("\n") == 1
