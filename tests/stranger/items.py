@@ -11,7 +11,7 @@ from bisect import bisect_left
 from pathlib import Path
 from typing import Any
 
-from formats import canonical, leaf, need, node, parse, sha256, unbase64, unhex
+from formats import canonical, leaf, mth, need, node, parse, sha256, tensor_header, unbase64, unhex
 
 SET = {"v", "root", "size", "count", "key", "form"}
 PROOF = {"v", "run", "split", "record", "claim", "key", "leaves", "digests", "siblings"}
@@ -106,6 +106,37 @@ def claimed(data: bytes, run: str, bodies: dict[str, Any], items: list[bytes]) -
         absent = not is_in and above == below + 1
         found.append(is_in if proof["claim"] == "in" else absent)
     return found
+
+
+def element(text: bytes, label: int) -> bytes:
+    """``{"text": ..., "label": ...}``: a dict, then its values by key."""
+    digest: bytes = sha256(
+        tensor_header("[]", "DICT", [2])
+        + tensor_header('["label"]', "I64", []) + label.to_bytes(8, "little")
+        + tensor_header('["text"]', "UTF8", []) + len(text).to_bytes(8, "little") + text
+    )  # fmt: skip
+    return digest
+
+
+def item_sets(look: Any) -> None:
+    """The worked examples."""
+    from blake3 import blake3
+
+    key = bytes([8]) * 32
+    head = tensor_header("[]", "U8", [2])
+    need(look.hex("item") == head + bytes([0, 1]), "the item")
+    data = look.exact("item-record")
+    record = parse(data)
+    need(canonical(record) == data, "the record is not canonical")
+    check_set(record)
+    rows = [head + bytes([2 * at, 2 * at + 1]) for at in range(6)]
+    digests = sorted(blake3(row, key=key).digest() for row in rows)
+    root = mth([b"".join(digests[:4]), b"".join(digests[4:])])
+    need(record["body"]["items"]["root"] == f"mth-sha256:{root.hex()}", "the set's root")
+    bodies = {"data/train/0": (sha256(data).hex(), record["body"])}
+    proof, asked = look.exact("item-proof"), [head + bytes([9, 9]), *rows]
+    found = claimed(proof, look.json("keys")["run"], bodies, asked)
+    need(found == [True, *[False] * 6], "the proof about items")
 
 
 def main(arguments: list[str]) -> int:

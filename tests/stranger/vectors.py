@@ -44,7 +44,7 @@ from formats import (
     unbase64,
     unhex,
 )
-from items import check_set, claimed
+from items import element, item_sets
 from lineage import read_parents, shared
 from roll import account_root, check_roll
 from run_proof import check_run_proof
@@ -179,24 +179,6 @@ def contents(look: Examples) -> None:
     need(content_digest("sha3-256", b"") and content_digest("blake2b", b""), "other algorithms")
 
 
-def item_sets(look: Examples) -> None:
-    key = bytes([8]) * 32
-    head = tensor_header("[]", "U8", [2])
-    need(look.hex("item") == head + bytes([0, 1]), "the item")
-    data = look.exact("item-record")
-    record = parse(data)
-    need(canonical(record) == data, "the record is not canonical")
-    check_set(record)
-    rows = [head + bytes([2 * at, 2 * at + 1]) for at in range(6)]
-    digests = sorted(blake3.blake3(row, key=key).digest() for row in rows)
-    root = mth([b"".join(digests[:4]), b"".join(digests[4:])])
-    need(record["body"]["items"]["root"] == f"mth-sha256:{root.hex()}", "the set's root")
-    bodies = {"data/train/0": (sha256(data).hex(), record["body"])}
-    proof, asked = look.exact("item-proof"), [head + bytes([9, 9]), *rows]
-    found = claimed(proof, look.json("keys")["run"], bodies, asked)
-    need(found == [True, *[False] * 6], "the proof about items")
-
-
 def parents(look: Examples) -> None:
     named, told = look.json("parents"), look.json("sharing")
     need(read_parents({"parent": named}) == named, "the parents")
@@ -204,16 +186,6 @@ def parents(look: Examples) -> None:
     for side in ("child", "parent"):
         states.append({t["name"]: {"whole": t["shape"], "at": "", **t} for t in told[side]})
     need(shared(*states) == told["shared"], "what the states share")
-
-
-def element(text: bytes, label: int) -> bytes:
-    """``{"text": ..., "label": ...}``: a dict, then its values by key."""
-    digest: bytes = sha256(
-        tensor_header("[]", "DICT", [2])
-        + tensor_header('["label"]', "I64", []) + label.to_bytes(8, "little")
-        + tensor_header('["text"]', "UTF8", []) + len(text).to_bytes(8, "little") + text
-    )  # fmt: skip
-    return digest
 
 
 def trees(look: Examples) -> None:

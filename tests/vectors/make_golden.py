@@ -21,6 +21,8 @@ of the test data's items is in its train data.
 
 ``bundle-v1-child.zip``: an adapter of the run of ``bundle-v1.zip``, which also names a model; on
 the local file of another ledger.
+
+Over 400 lines: every golden bundle.
 """
 
 from __future__ import annotations
