@@ -70,13 +70,13 @@ class StatedSet:
     items: ItemSet
     is_table: bool
 
-    def digests(self, key: bytes, items: Items) -> dict[str, bytes]:
-        """The keyed digest of each item, by what a message calls it; ``InputError``."""
-        hasher, found = blake3(key=key), dict[str, bytes]()
+    def digests(self, key: bytes, items: Items) -> list[tuple[str, bytes]]:
+        """What a message calls each item, and its keyed digest; ``InputError``."""
+        hasher, found = blake3(key=key), list[tuple[str, bytes]]()
         for where, value in items:
             hasher.reset()
             hasher.update(item_bytes(where, value, self.items.form, self.is_table))
-            found[where] = hasher.digest()
+            found.append((where, hasher.digest()))
         if not found:
             raise InputError("ITEM: found none, expected one at least")
         return found
@@ -182,7 +182,7 @@ def prove(
     digests = stated.digests(key, items)
     with folder.opened(split) as kept:
         leaves, others = set[int](), []
-        for name, digest in digests.items():
+        for name, digest in digests:
             place = kept.place(digest)
             found = place < kept.digests and kept.digest(place) == digest
             if found != (claim == "in"):
@@ -248,5 +248,5 @@ def check(stated: StatedSet, proof: ItemProof, items: Items) -> ItemCheck:
     another form."""
     shown = proof.shown(stated.items)
     digests = stated.digests(proof.key, items)
-    others = [name for name, digest in digests.items() if shown.claim(digest) != proof.claim]
+    others = [name for name, digest in digests if shown.claim(digest) != proof.claim]
     return ItemCheck.of(stated, proof.claim, len(digests), others)

@@ -8,12 +8,15 @@ never in a set, so "it was not in the data" would be true and say nothing.
 from __future__ import annotations
 
 import csv
+import os
 import re
 import sys
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -41,9 +44,9 @@ def named_items(words: Sequence[str], form: Form | None) -> Iterator[tuple[str, 
         row = _ROW.fullmatch(word)
         if word == "-":
             yield "stdin", sys.stdin.buffer.read()
-        elif Path(word).is_file():
+        elif os.path.isfile(word):
             yield from _of_file(Path(word), as_bytes)
-        elif row and Path(row["file"]).is_file():
+        elif row and os.path.isfile(row["file"]):
             found = list(_of_file(Path(row["file"]), False))
             if int(row["row"]) >= len(found):
                 raise InputError(f"{word}: found {len(found)} items, counted from 0")
@@ -64,7 +67,7 @@ def _of_file(path: Path, as_bytes: bool) -> Iterator[tuple[str, Any]]:
         try:
             found = reader(path)
             yield from ((f"{path}:{row}", item) for row, item in enumerate(found))
-        except (ValueError, KeyError, csv.Error) as error:
+        except _UNREADABLE as error:
             reason = str(error).partition("\n")[0][:200]
             raise InputError(f"{path}: cannot be read as {path.suffix}: {reason}") from error
 
@@ -82,6 +85,8 @@ def _npz(path: Path) -> Iterator[Any]:
 def _csv(path: Path) -> Iterator[Any]:
     with path.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file, strict=True):
+            if None in row or None in row.values():
+                raise ValueError("a row has more or fewer cells than the first")
             yield {key: _Text(value) if value else None for key, value in row.items()}
 
 
@@ -102,6 +107,8 @@ def _parquet(path: Path) -> Iterator[Any]:
 _READERS: Final[Mapping[str, Callable[[Path], Any]]] = {
     ".npy": _npy, ".npz": _npz, ".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet,
 }  # fmt: skip
+_UNREADABLE: Final = (ValueError, KeyError, EOFError, csv.Error, BadZipFile, zlib.error)
+"""What the readers raise of a file that is none of theirs."""
 
 
 class _Text(str):
@@ -120,6 +127,9 @@ def item_bytes(where: str, value: Any, form: Form | None, is_table: bool) -> byt
         InputError: It has another form, or would lose something in this one.
     """
     if form is None:
+        if isinstance(value, Mapping) and any(isinstance(cell, _Text) for cell in value.values()):
+            expected = "expected JSON, .jsonl or .parquet, since the set states no types"
+            raise InputError(f"{where}: found texts of a .csv file, {expected}")
         return element_bytes(value, where)
     nodes = {node.name: node for node in form}
     data = element_bytes(_in_form(where, value, (), nodes, is_table), where)

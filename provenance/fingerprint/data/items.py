@@ -339,6 +339,9 @@ def _column(column: Column, path: NodePath) -> _Leaf:
 
 def _python_rows(table: Any, path: NodePath, start: int, stop: int) -> Rows:
     """Rows of a table as the dicts that its library gives."""
+    for whole in ("collect", "to_table", "to_frame"):  # of a LazyFrame, an Arrow Dataset, a Series
+        if not is_hf(table) and hasattr(table, whole):
+            table = getattr(table, whole)()
     if is_hf(table):
         columns = table.with_format(None)[start:stop]
         rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

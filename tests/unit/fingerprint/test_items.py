@@ -14,6 +14,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 import torch
+from pyarrow.dataset import dataset as arrow_dataset
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from provenance.errors import InputError
@@ -152,6 +153,10 @@ def test_rows_with_lists_are_as_the_library_gives_them() -> None:
     rows = [{"ids": [1, 2], "text": "a"}, {"ids": [3], "text": "b"}]
     assert read(pa.Table.from_pylist(rows))[0] == read(rows)[0]
     assert read(pl.DataFrame(rows))[0] == read(rows)[0]
+    assert read(pl.LazyFrame(rows))[0] == read(rows)[0]
+    assert read(arrow_dataset(pa.Table.from_pylist(rows)))[0] == read(rows)[0]
+    lists = pd.Series([[1, 2], [3]], name="ids")
+    assert read(lists)[0] == read([{"ids": [1, 2]}, {"ids": [3]}])[0]
     assert read(rows)[1].form is None
 
 

@@ -14,7 +14,7 @@ import pytest
 from provenance.errors import InputError
 from provenance.fingerprint.data.items import ItemReader
 from provenance.fingerprint.data.progress import Progress
-from provenance.formats.item_set import Form
+from provenance.formats.item_set import Form, ItemSet
 from provenance.items.proving import StatedSet
 from provenance.items.values import item_bytes, named_items
 
@@ -97,6 +97,10 @@ def test_texts_and_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         (np.eye(2, dtype="u1"), "bad.npz", "bad.npz: cannot be read as .npz"),
         (np.ones(1, "u8"), "-1", "-1: found -1, the set's items have U64[] at []"),
         (["text"], "bad.npz", "bad.npz: cannot be read as .npz"),
+        (["text"], "cut.npz", "cut.npz: cannot be read as .npz"),
+        (["text"], "none.npy", "none.npy: cannot be read as .npy"),
+        (["text"], "long.csv", "long.csv: cannot be read as .csv: a row has more or fewer cells"),
+        (["text"], "short.csv", "short.csv: cannot be read as .csv: a row has more or fewer cells"),
         (["text"], "bad.bin", "bad.bin: found bytes that are not UTF-8, expected a text"),
         (["text"], "12", "12: found I64[] at [], the set's items have UTF8[] at []"),
         ([1], "9" * 20, "found 99999999999999999999, the set's items have I64[] at []"),
@@ -113,6 +117,11 @@ def test_what_is_no_such_item_is_refused(
     np.save("x64.npy", np.array([[0.1, 0.2], [1, 2]]))
     for name in ("bad.npy", "bad.npz", "bad.bin"):
         Path(name).write_bytes(b"\xff\x00")
+    np.savez("cut.npz", np.eye(2))
+    Path("cut.npz").write_bytes(Path("cut.npz").read_bytes()[:-40])
+    Path("none.npy").touch()
+    Path("long.csv").write_text("a,b\n1,2,3\n")
+    Path("short.csv").write_text("a,b\n1\n")
     Path("bad.csv").write_bytes(b'a,b\n"1,2\n')
     with pytest.raises(InputError) as caught:
         digests([word], form_of(data)[0])
@@ -133,6 +142,24 @@ def test_items_of_a_set_without_a_form_are_taken_as_they_are() -> None:
     form, expected = form_of([{"a": 1}, {"b": "x"}])
     assert form is None
     assert digests(['{"a": 1}', '{"b": "x"}'], form) == expected
+
+
+def test_cells_without_types_are_refused_where_the_set_states_none(tmp_path: Path) -> None:
+    form, _ = form_of([{"a": 1}, {"a": 1, "b": 2}])
+    (tmp_path / "t.csv").write_text("a\n1\n")
+    with pytest.raises(InputError, match=r"t.csv:0: found texts of a .csv file, expected JSON"):
+        digests([str(tmp_path / "t.csv")], form)
+
+
+def test_long_literals_are_no_file_names_and_each_counts() -> None:
+    texts = ["x" * 5000 + end for end in "ab"]
+    form, expected = form_of(texts)
+    assert digests([f'"{text}"' for text in texts], form) == expected
+    stated: Any = StatedSet.__new__(StatedSet)
+    object.__setattr__(stated, "items", ItemSet(bytes(32), 2, 2, bytes(32), form))
+    object.__setattr__(stated, "is_table", False)
+    named = named_items([f'"{text}"' for text in texts], form)
+    assert [digest for _, digest in StatedSet.digests(stated, KEY, named)] == expected
 
 
 def test_no_item_is_refused(tmp_path: Path) -> None:
