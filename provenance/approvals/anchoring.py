@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 from datetime import date
 from typing import Final
 
-from provenance.approvals.envelope import Count, count, expected, has_expired, term
 from provenance.approvals.statement import MAX_RUNS, Anchoring
 from provenance.errors import FormatError, InputError
+from provenance.formats.approval import Count, count, has_expired, term
 from provenance.formats.dsse import Envelope, pae
 from provenance.formats.ed25519 import verify_signature
 from provenance.formats.record import Json, Phase
@@ -215,12 +215,12 @@ def add(approvals: AnchoringApprovals, tx: LedgerTx, brought: Envelope, file: st
     names = {key: name for name, key in rule.by.items()}
     for key, signature in brought.signatures.items():
         if key not in names:
-            raise InputError(f"{file}: signed by {key[:16]}, expected {expected(rule)}")
+            raise InputError(f"{file}: signed by {key[:16]}, expected {rule.wanted}")
         verify_signature(bytes.fromhex(key), signature, pae(brought.payload), file)
     new = [names[key] for key in brought.signatures if names[key] not in known.signed.names]
     if not new:
         who = ", ".join(sorted(names[key] for key in brought.signatures)) or "nobody"
-        raise InputError(f"{file}: signed by {who}; expected a new signature, {expected(rule)}")
+        raise InputError(f"{file}: signed by {who}; expected a new signature, {rule.wanted}")
     there = {} if known.envelope is None else known.envelope.signatures
     envelope = Envelope(brought.payload, {**there, **brought.signatures})
     tx.save_approval(row.id, envelope.encode())

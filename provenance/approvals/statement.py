@@ -12,14 +12,14 @@ from datetime import date
 from typing import Final
 from uuid import UUID
 
-from provenance.approvals.envelope import (
+from provenance.errors import FormatError
+from provenance.formats.approval import (
     PREDICATE_TYPE,
     has_expired,
     open_statement,
     term,
     until_of,
 )
-from provenance.errors import FormatError
 from provenance.formats.dsse import Statement, Subject
 from provenance.formats.fields import Fields
 from provenance.formats.note import VerifierKey

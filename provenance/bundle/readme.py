@@ -99,6 +99,7 @@ _KINDS = {
     ("tlog/", ""): "tlog/       the run root in the ledger (C2SP tlog-proof)",
     ("approvals/", ""): "approvals/  who approved that the final root is anchored (DSSE envelopes)",
     ("statement/", ""): "statement/  in-toto statement of the run (SLSA provenance)",
+    ("proofs/", ""): "proofs/     what its owner proved of numbers that the records hide",
 }
 
 

@@ -206,7 +206,7 @@ compliance  beyond.compliance:compliance  what a run's records say to a framewor
 approvals  ACTION  anchors that wait for signatures of persons
 approvals list  beyond.approvals:waiting  which do, and who signed
 approvals show  beyond.approvals:show  write what is to be signed; it keeps its place from then on
-  anchor ANCHOR  as 'approvals list' numbers them
+  anchor ANCHOR|trust  as 'approvals list' numbers them; or of --config the section trust
   --until DAY  the last day that it holds for, such as 2027-01-31 (for ever)
   -o --output FILE!  the statement, with the signatures that it has
 approvals sign  beyond.approvals:sign  sign such a file, on whatever machine
@@ -430,7 +430,6 @@ _KEYWORDS: dict[str, dict[str, Any]] = {
     "--timeout": {"type": _positive, "default": 120},
     "--block-time": {"type": _seconds, "default": 5.0},
     "blocks": {"type": _positive},
-    "anchor": {"type": _positive},
     "--flower-port": {"type": _port},
     "--metrics": {"type": _address},
     "--serve": {"type": _address},

@@ -217,14 +217,15 @@ def _gather(name: str, report: VerificationReport) -> TopicEvidence:
         return TopicEvidence(topic, tuple(around[name](report, support)))
     bad = {finding.path or finding.subject for finding in report.findings}
     records = [r for r in report.evidence.records if r.kind in topic.kinds]
+    records.sort(key=lambda r: (r.epoch or 0, r.rank, r.path))
     items = []
-    for record in sorted(records, key=lambda r: (r.epoch or 0, r.rank, r.path)):
+    for record in records[-MAX_ITEMS:]:
         says = _says(record, topic)
         if says is not None:
             fixed = record.place == "tree" and not record.withheld and record.path not in bad
             mine = support if fixed else Support.RECORDED
             items.append(Item(record.file, record.digest.hex(), says, mine))
-    return TopicEvidence(topic, tuple(items[-MAX_ITEMS:]), len(items[:-MAX_ITEMS]))
+    return TopicEvidence(topic, tuple(items), len(records[:-MAX_ITEMS]))
 
 
 def _support(report: VerificationReport, topic: Topic) -> Support:
@@ -262,7 +263,8 @@ def _log(report: VerificationReport, support: Support) -> Iterator[Item]:
     if times:
         processes = len({record.producer for record in records})
         gaps = sum(record.kind is Kind.GAP for record in records)
-        says = f"{len(records)} records of {processes} processes, {times[0]} to {times[-1]}"
+        each = "1 process" if processes == 1 else f"{processes} processes"
+        says = f"{len(records)} records of {each}, {times[0]} to {times[-1]}"
         lost = f", {gaps} gaps" if gaps else ""
         root = report.seals[-1].root.hex()
         yield Item("records/", root, f"{says} by the trainer's clock{lost}", support)

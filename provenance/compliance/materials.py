@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -17,6 +17,7 @@ from uuid import UUID, uuid5
 from provenance.bundle.attachments.slsa import last_states, record_body
 from provenance.compliance.retention import record_times
 from provenance.errors import FormatError
+from provenance.evidence.run_evidence import RecordFile
 from provenance.evidence.run_summary import leaves
 from provenance.fingerprint.hashers import Digest
 from provenance.formats.receipt import Receipt
@@ -96,14 +97,15 @@ def materials_of(report: VerificationReport) -> Materials:
     """Gather them from a run that has a seal."""
     evidence, seal = report.evidence, report.seals[-1]
 
-    def of_kind(kind: Kind) -> tuple[Material, ...]:
-        records = [r for r in evidence.records if r.place == "tree" and r.kind is kind]
+    def materials(records: Iterable[RecordFile]) -> tuple[Material, ...]:
         found = [(r, record_body(r, evidence.run)) for r in sorted(records, key=lambda r: r.path)]
         return tuple(
             Material(r.path, r.file, r.digest.hex(), body) for r, body in found if body is not None
         )
 
-    states = {record.path for record in last_states(evidence)}
+    def of_kind(kind: Kind) -> tuple[Material, ...]:
+        return materials(r for r in evidence.records if r.place == "tree" and r.kind is kind)
+
     config: dict[str, Any] = next((dict(each.body) for each in of_kind(Kind.CONFIG)), {})
     results = [each.body.get("results") for each in of_kind(Kind.RESULTS)]
     name, parent = config.get("name"), config.get("parent")
@@ -117,7 +119,7 @@ def materials_of(report: VerificationReport) -> Materials:
         when=datetime.fromisoformat(times[-1][:19]).replace(tzinfo=UTC),
         architecture=next(iter(of_kind(Kind.ARCHITECTURE)), None),
         initial=of_kind(Kind.WEIGHTS),
-        weights=tuple(each for each in of_kind(Kind.STATE) if each.path in states),
+        weights=materials(last_states(evidence)),
         train=of_kind(Kind.DATA_TRAIN),
         test=of_kind(Kind.DATA_TEST),
         artifacts=of_kind(Kind.ARTIFACT),

@@ -40,7 +40,7 @@ class ComplianceStatement:
         root: The run's newest, 32 bytes; ``seal`` is its label.
         framework, version, table: Name, version and SHA-256 of the table.
         outcome: Of the run's verification when the report was written.
-        files: SHA-256 by name.
+        files: SHA-256 as hex by name.
     """
 
     run: UUID
@@ -50,12 +50,12 @@ class ComplianceStatement:
     version: str
     table: bytes
     outcome: str
-    files: Mapping[str, bytes]
+    files: Mapping[str, str]
 
     def encode(self) -> bytes:
         """The statement's bytes."""
         run = Subject("run", {"mth_sha256": self.root.hex()}, {"seal": self.seal})
-        others = [Subject(name, {"sha256": d.hex()}) for name, d in sorted(self.files.items())]
+        others = [Subject(name, {"sha256": d}) for name, d in sorted(self.files.items())]
         predicate = {
             "run": str(self.run),
             "framework": self.framework,
@@ -79,7 +79,7 @@ class ComplianceStatement:
         seal = Fields.of(dict(run.annotations), file).only("seal")
         if not 0 < len(others) <= MAX_FILES:
             raise FormatError(f"{file}: found {len(others)} files, expected 1 to {MAX_FILES}")
-        named: dict[str, bytes] = {}
+        named: dict[str, str] = {}
         for subject in others:
             if not _NAME.fullmatch(subject.name) or subject.name == FILE:
                 raise FormatError(
@@ -87,7 +87,7 @@ class ComplianceStatement:
                     "of a report"
                 )
             named[subject.name] = (
-                Fields.of(dict(subject.digest), file).only("sha256").hex("sha256", 32)
+                Fields.of(dict(subject.digest), file).only("sha256").hex("sha256", 32).hex()
             )
         made = cls(
             fields.uuid("run"),
@@ -184,13 +184,13 @@ def _file_problems(folder: Path, statement: ComplianceStatement) -> list[str]:
     problems = []
     for name, digest in sorted(statement.files.items()):
         try:
-            found = hashlib.sha256(_read(folder / name, MAX_FILE_BYTES)).digest()
+            found = hashlib.sha256(_read(folder / name, MAX_FILE_BYTES)).hexdigest()
         except ProvenanceError as error:
             problems.append(str(error))
             continue
         if found != digest:
             problems.append(
-                f"{folder / name}: found SHA-256 {found.hex()[:16]}, expected {digest.hex()[:16]}, "
+                f"{folder / name}: found SHA-256 {found[:16]}, expected {digest[:16]}, "
                 "as the statement says"
             )
     with files.errors_of(folder, "read"):

@@ -6,7 +6,15 @@ from dataclasses import dataclass
 from typing import Final
 
 from provenance.formats.record import Kind
-from provenance.verify.catalogue import COMPLETE, HEADS, LEDGER, PRIVACY, RECORDS, TREES
+from provenance.verify.catalogue import (
+    COMPLETE,
+    HEADS,
+    LEDGER,
+    NETWORKS,
+    PRIVACY,
+    RECORDS,
+    TREES,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +91,15 @@ TOPICS: Final[dict[str, Topic]] = {
         (Kind.CONFIG,),
         ("training",),
     ),
+    "seed": Topic(
+        "Seeds drawn from blocks",
+        "The seed follows from blocks that the networks have, so that what is recorded behind it "
+        "happened after them.",
+        "That the training used the seed, or drew no other.",
+        (Kind.SEED,),
+        ("seed", "draw", "problem"),
+        (RECORDS, TREES, NETWORKS),
+    ),
     "architecture": Topic(
         "Architecture",
         f"{_SEALED}: class, framework and structure of the model.",
@@ -121,24 +138,26 @@ TOPICS: Final[dict[str, Topic]] = {
     ),
     "metrics": Topic(
         "Metrics by epoch",
-        f"{_SEALED}: the numbers that the training reported, epoch by epoch, in their order.",
+        f"{_SEALED}: the numbers that the training reported, epoch by epoch, or commitments to "
+        "those that it hides.",
         "That they were measured rightly, or are the right ones for the purpose.",
         (Kind.METRICS, Kind.STEPS),
-        ("metrics", "steps"),
+        ("metrics", "steps", "commitments"),
     ),
     "results": Topic(
         "Results",
-        f"{_SEALED}: the final numbers that the training reported.",
+        f"{_SEALED}: the final numbers that the training reported, or commitments to those that "
+        "it hides.",
         "That they were measured rightly, hold for groups of persons, or outside of the test data.",
         (Kind.RESULTS,),
-        ("results", "epochs"),
+        ("results", "epochs", "commitments"),
     ),
     "privacy": Topic(
         "Privacy budget",
         "The stated budgets never shrink, and those of a Rényi accountant follow from its steps.",
         "That the training added the noise it states.",
         (Kind.PRIVACY,),
-        ("privacy.epsilon", "privacy.delta", "privacy.accountant"),
+        ("privacy.epsilon", "privacy.delta", "privacy.accountant", "commitments"),
         (RECORDS, TREES, PRIVACY),
     ),
     "artifacts": Topic(

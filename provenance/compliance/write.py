@@ -62,7 +62,7 @@ def write_compliance(
         version=dossier.framework.version,
         table=bytes.fromhex(dossier.table_sha256),
         outcome=report.outcome,
-        files={name: hashlib.sha256(data).digest() for name, data in made.items()},
+        files={name: hashlib.sha256(data).hexdigest() for name, data in made.items()},
     )
     with files.errors_of(folder, "written"):
         files.make_folders(folder)

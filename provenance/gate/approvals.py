@@ -16,22 +16,21 @@ from uuid import UUID
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from provenance import files
-from provenance.approvals.envelope import (
+from provenance.errors import FormatError, InputError, ProvenanceError
+from provenance.formats.approval import (
     PREDICATE_TYPE,
     count,
-    expected,
     has_expired,
     open_statement,
-    read,
     sign,
     term,
     until_of,
 )
-from provenance.errors import FormatError, InputError, ProvenanceError
 from provenance.formats.dsse import Envelope, Statement, Subject
 from provenance.formats.fields import Fields
 from provenance.formats.record import Phase
 from provenance.gate.rules import RuleResult, result
+from provenance.settings.approval_files import read_approval
 from provenance.settings.approvals import ApprovalRule
 from provenance.verify.report import VerificationReport
 
@@ -84,7 +83,7 @@ def approve(
     approval = Approval(report.run, report.seals[-1].root, until)
     envelope = Envelope(approval.encode(), {})
     if path.exists():
-        envelope = read(path)
+        envelope = read_approval(path)
         there = Approval.decode(envelope.payload, str(path))
         if until is None:
             approval = Approval(approval.run, approval.root, there.until)
@@ -105,11 +104,11 @@ def held(
     rule: ApprovalRule, report: VerificationReport, paths: Sequence[Path], now: float
 ) -> RuleResult:
     """Whether enough of the named persons approved this run's newest root."""
-    wanted = expected(rule)
+    wanted = rule.wanted
     agreed, problems = set[str](), list[str]()
     for path in paths:
         try:
-            envelope = read(path)
+            envelope = read_approval(path)
             approval = Approval.decode(envelope.payload, str(path))
         except ProvenanceError as error:
             return result("approvals", False, str(error), wanted, error.exit_code)

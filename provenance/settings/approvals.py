@@ -24,6 +24,11 @@ class ApprovalRule(Section, frozen=True):
     by: Mapping[str, PublicKey]
     """Their public keys by name."""
 
+    @property
+    def wanted(self) -> str:
+        """``2 of alice, bob, carol``."""
+        return f"{self.at_least} of {', '.join(sorted(self.by))}"
+
     def problem(self) -> tuple[str, str] | None:
         """The key, and what is the matter with it."""
         if len(set(self.by.values())) < len(self.by):

@@ -18,6 +18,7 @@ from typing import Any
 from msgspec.structs import fields, replace
 
 from provenance.errors import ConfigError, FormatError, InputError
+from provenance.formats.record import Json
 from provenance.settings.approvals import ApprovalSettings
 from provenance.settings.hyperparameters import Hyperparameters, hyperparameters, named_fields
 from provenance.settings.objects import (
@@ -112,6 +113,7 @@ def load(
         raw = read_file(absolute(config, "config", "the path of a file"), source)
     own_names = {f.encode_name for f in fields(Settings)} - NOT_IN_JSON
     whole, training = _split({} if raw is None else raw, own_names, source)
+    section = whole.raw.get("trust") or {}
     chain, trust, identity = map(whole.child, ("blockchain", "trust", "identity"))
     weights = whole.child("weight_digests")
     verification, teams = whole.child("verification"), whole.child("teams")
@@ -128,6 +130,11 @@ def load(
     for url, read in ((settings.redis_url, stream_address), (settings.broker_url, broker_address)):
         if url is not None:
             read(settings)
+    approved_by = _approvals(approvals) if has_approvals else None
+    if approved_by is not None and approved_by.trust is not None:
+        from provenance.settings.approval_files import require_approved  # others need none of it
+
+        require_approved(section, approved_by, source)
     recorded = _training(training, own_names, whole)
     trusted = _trust(trust)
     return replace(
@@ -141,11 +148,22 @@ def load(
         teams=_teams(teams, trusted.trainers),
         verification=_verification(verification),
         archive=archive.read(ArchiveSettings) if has_archive else None,
-        approvals=_approvals(approvals) if has_approvals else None,
+        approvals=approved_by,
         identity=_identity(identity, settings),
         training=recorded.values,
         training_notes=recorded.notes,
     )
+
+
+def trust_section(config: str | os.PathLike[str]) -> Mapping[str, Json]:
+    """The section ``trust`` as it stands in a configuration's file, approved or not; empty where it
+    has none. ConfigError."""
+    source = os.fsdecode(config)
+    raw = read_file(absolute(config, "config", "the path of a file"), source)
+    own = {f.encode_name for f in fields(Settings)} - NOT_IN_JSON
+    whole, _ = _split({} if raw is None else raw, own, source)
+    section: Mapping[str, Json] = whole.raw.get("trust") or {}
+    return section
 
 
 def _split(

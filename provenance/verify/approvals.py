@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from provenance.approvals.envelope import count, expected, has_expired
 from provenance.approvals.statement import APPROVALS, Anchoring, approval_file
 from provenance.errors import FormatError, IntegrityError, ProofError
 from provenance.evidence.run_evidence import RunEvidence
+from provenance.formats.approval import count, has_expired
 from provenance.formats.dsse import Envelope, pae
 from provenance.formats.ed25519 import verify_signature
 from provenance.formats.note import VerifierKey
@@ -60,7 +60,7 @@ def check_approvals(
             anchored = any(r.phase is Phase.AFTER for r in evidence.receipts_of(network))
             if anchored and final.index >= rule.since and len(names) < rule.at_least:
                 who = ", ".join(sorted(names)) or "nobody"
-                problem = f"anchored with the approval of {who}, expected {expected(rule)}"
+                problem = f"anchored with the approval of {who}, expected {rule.wanted}"
                 findings.fail(NETWORKS, f"after on {network}", problem)
     for approved in held:
         for receipt in _receipts(evidence, approved.statement):

@@ -16,6 +16,23 @@ PREDICATE = {"for", "ledger", "network", "chain", "head", "since", "until"}
 CHAIN = {"chain_id", "chain", "genesis"}
 
 
+def open_envelope(data: bytes) -> tuple[bytes, list[str]]:
+    """What is signed, and the keys of all signatures, which verify."""
+    need(len(data) <= 1 << 20, "too large")
+    envelope = parse(data)
+    need(set(envelope) == {"payload", "payloadType", "signatures"}, "no envelope")
+    kind = "application/vnd.in-toto+json"
+    need(envelope["payloadType"] == kind, "another payload type")
+    payload = unbase64(envelope["payload"])
+    keys = [each["keyid"] for each in envelope["signatures"]]
+    need(keys and len(set(keys)) == len(keys), "nobody signed it, or somebody twice")
+    for each in envelope["signatures"]:
+        need(set(each) == {"keyid", "sig"}, "other keys of a signature")
+        message = b"DSSEv1 %d %b %d %b" % (len(kind), kind.encode(), len(payload), payload)
+        verify_signature(unhex(each["keyid"], 32), unbase64(each["sig"]), message)
+    return payload, keys
+
+
 def check_approval(
     name: str,
     data: bytes,
@@ -31,12 +48,7 @@ def check_approval(
         receipts: Those of the run.
         key: The ledger's; None where none is known.
     """
-    need(len(data) <= 1 << 20, "too large")
-    envelope = parse(data)
-    need(set(envelope) == {"payload", "payloadType", "signatures"}, "no envelope")
-    kind = "application/vnd.in-toto+json"
-    need(envelope["payloadType"] == kind, "another payload type")
-    payload = unbase64(envelope["payload"])
+    payload, keys = open_envelope(data)
     stated = parse(payload)
     need(canonical(stated) == payload, "not in canonical form")
     need(set(stated) == {"_type", "subject", "predicateType", "predicate"}, "no statement")
@@ -65,10 +77,4 @@ def check_approval(
         if (receipt["anchor"]["network"], receipt["phase"]) == (told["network"], "after"):
             shown = {n: receipt["evidence"].get(n) for n in told["chain"]}
             need(all(shown[n] in (None, told["chain"][n]) for n in shown), "is of another chain")
-    keys = [each["keyid"] for each in envelope["signatures"]]
-    need(keys and len(set(keys)) == len(keys), "nobody signed it, or somebody twice")
-    for each in envelope["signatures"]:
-        need(set(each) == {"keyid", "sig"}, "other keys of a signature")
-        message = b"DSSEv1 %d %b %d %b" % (len(kind), kind.encode(), len(payload), payload)
-        verify_signature(unhex(each["keyid"], 32), unbase64(each["sig"]), message)
     return keys

@@ -78,6 +78,16 @@ def shared(child: State, parent: State) -> dict[str, list[str]]:
     return {**found, "removed": sorted(alone)}
 
 
+def check_examples(named: list[dict[str, Any]], told: dict[str, Any]) -> None:
+    """The two examples of section 3.5."""
+    need(read_parents({"parent": named}) == named, "the parents")
+    child, parent = (
+        {t["name"]: {"whole": t["shape"], "at": "", **t} for t in told[side]}
+        for side in ("child", "parent")
+    )
+    need(shared(child, parent) == told["shared"], "what the states share")
+
+
 def last_epoch(bundle: Any) -> int | None:
     epochs = [r["epoch"] for r in bundle.run["records"]
               if r["kind"] == "state" and r["path"].startswith("training/")]  # fmt: skip

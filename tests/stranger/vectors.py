@@ -16,7 +16,7 @@ import evidence as chain
 import hidden
 import msgpack
 import producers as signed
-from approvals import check_approval
+from approvals import check_approval, open_envelope
 from compliance import check_report
 from cross import check_view
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -45,7 +45,7 @@ from formats import (
     unhex,
 )
 from items import element, item_sets
-from lineage import read_parents, shared
+from lineage import check_examples
 from roll import account_root, check_roll
 from run_proof import check_run_proof
 from seeds import seed_of
@@ -177,15 +177,7 @@ def contents(look: Examples) -> None:
     file = {"digest": f"sha256:{sha256(b'abc').hex()}", "path": "a/b.txt", "size": 3}
     need(canonical(file) == look.exact("file-leaf"), "the file's leaf")
     need(content_digest("sha3-256", b"") and content_digest("blake2b", b""), "other algorithms")
-
-
-def parents(look: Examples) -> None:
-    named, told = look.json("parents"), look.json("sharing")
-    need(read_parents({"parent": named}) == named, "the parents")
-    states = []
-    for side in ("child", "parent"):
-        states.append({t["name"]: {"whole": t["shape"], "at": "", **t} for t in told[side]})
-    need(shared(*states) == told["shared"], "what the states share")
+    check_examples(look.json("parents"), look.json("sharing"))
 
 
 def trees(look: Examples) -> None:
@@ -318,6 +310,12 @@ def approved(look: Examples) -> None:
     seeds = [Ed25519PrivateKey.from_private_bytes(each * 32) for each in (b"\x02", b"\x03")]
     known = [seed.public_key().public_bytes_raw().hex() for seed in seeds]
     need(sorted(keys) == sorted(known), "the approvers")
+    payload, keys = open_envelope(look.exact("trust-approval"))
+    stated = parse(payload)
+    section = canonical({"trainers": {"research": keys[0]}})
+    subject = {"name": "trust", "digest": {"sha256": sha256(section).hex()}}
+    need(stated["subject"] == [subject] and canonical(stated) == payload, "the trust section")
+    need(stated["predicate"] == {"for": "trust", "until": "2027-01-31"}, "its predicate")
 
 
 def networks(look: Examples) -> None:
@@ -377,8 +375,8 @@ def hidden_numbers(look: Examples) -> None:
         need(numbers[0]["point"] == told["point"], name)
 
 
-CHECKS = (records, spool, signatures, contents, parents, item_sets, trees, runs, heads, forks,
-          rolls, seeds, reports, approved, networks, hidden_numbers)  # fmt: skip
+CHECKS = (records, spool, signatures, contents, item_sets, trees, runs, heads, forks, rolls, seeds,
+          reports, approved, networks, hidden_numbers)  # fmt: skip
 
 
 def check(folder: Path) -> set[str]:

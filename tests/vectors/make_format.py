@@ -25,7 +25,6 @@ from typing import Any, Final
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from provenance.approvals.envelope import sign
 from provenance.approvals.statement import Anchoring
 from provenance.bundle.attachments.opentimestamps import from_ledger_root
 from provenance.capture.keys import RunKeys
@@ -43,6 +42,7 @@ from provenance.fingerprint.hashers import HashFactory
 from provenance.fingerprint.shards import HeldState
 from provenance.fingerprint.tensors import state_digest, tensor_digest
 from provenance.formats import merkle
+from provenance.formats.approval import TrustApproval, sign
 from provenance.formats.checkpoint import Head, sign_head
 from provenance.formats.dsse import Envelope
 from provenance.formats.event import Event, SegmentHeader, frame, record_of
@@ -164,8 +164,8 @@ def report_statement() -> str:
         version="1",
         table=hashlib.sha256(b"table").digest(),
         outcome="consistent",
-        files={"report.html": hashlib.sha256(b"a").digest(),
-               "report.json": hashlib.sha256(b"b").digest()},
+        files={"report.html": hashlib.sha256(b"a").hexdigest(),
+               "report.json": hashlib.sha256(b"b").hexdigest()},
     )  # fmt: skip
     return sign_report(stated, IDENTITY).decode() + "\n"
 
@@ -287,6 +287,14 @@ def approval() -> str:
     for seed in (b"\x02", b"\x03"):
         envelope = sign(envelope, Ed25519PrivateKey.from_private_bytes(seed * 32))
     return envelope.encode().decode() + "\n"
+
+
+def trust_approval() -> str:
+    """Of a section with the first approver's key as a trainer's."""
+    key = Ed25519PrivateKey.from_private_bytes(b"\x02" * 32)
+    section: dict[str, Any] = {"trainers": {"research": key.public_key().public_bytes_raw().hex()}}
+    approval = TrustApproval.of(section, date(2027, 1, 31))
+    return sign(Envelope(approval.encode(), {}), key).encode().decode() + "\n"
 
 
 def local_line(payload: bytes) -> bytes:
@@ -589,6 +597,7 @@ def examples() -> dict[str, tuple[str, str]]:
         "account": ("json", account().encode().decode() + "\n"),
         "roll": ("json", roll().encode().decode() + "\n"),
         "approval": ("json", approval()),
+        "trust-approval": ("json", trust_approval()),
         "bitcoin-transaction": ("hex", _hex(bytes.fromhex(told["transaction"]))),
         "bitcoin-merkle-block": ("hex", _hex(bytes.fromhex(told["merkle_block"]))),
         "bitcoin-view-call": ("hex", _hex(view_call(told, payload[4:]))),

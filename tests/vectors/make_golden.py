@@ -45,7 +45,6 @@ from provenance.anchor.confirm import confirm
 from provenance.anchor.delivery import AnchorDelivery
 from provenance.anchor.publish import publish
 from provenance.approvals.anchoring import AnchoringApprovals, add, take, waiting
-from provenance.approvals.envelope import sign
 from provenance.bundle.writer import write_bundle
 from provenance.capture.keys import RunKeys
 from provenance.capture.ship.commitments import Committer
@@ -55,6 +54,7 @@ from provenance.evidence.from_database import from_store
 from provenance.evidence.run_evidence import RunEvidence
 from provenance.fingerprint.datasets import dataset_digest
 from provenance.fingerprint.tensors import state_digest
+from provenance.formats.approval import sign
 from provenance.formats.event import Event, SegmentHeader, record_of
 from provenance.formats.item_set import ItemProof
 from provenance.formats.note import SignerKey

@@ -11,13 +11,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from provenance import files
 from provenance.app.verify import verify_path, verify_run
-from provenance.approvals.envelope import last_day
 from provenance.cli.output import answer, settings_of
 from provenance.errors import InputError
 from provenance.gate import approvals, outputs
 from provenance.gate.decision import Decision, Gate
 from provenance.gate.policy import load_policy
 from provenance.settings import READERS, load
+from provenance.settings.approval_files import last_day
 from provenance.settings.key_files import IDENTITY, read_seed
 
 _OUTPUTS: Final[Mapping[str, Callable[[Decision], bytes]]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import time
 from contextlib import closing
 from pathlib import Path
@@ -12,17 +13,21 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from provenance import files
 from provenance.app.base_directory import known_base
-from provenance.approvals import anchoring, envelope
+from provenance.approvals import anchoring
 from provenance.approvals.anchoring import AnchoringApprovals, Approval
 from provenance.approvals.statement import Anchoring
 from provenance.bootstrap import reading, sending
 from provenance.cli.output import answer, print_table, settings_of
 from provenance.errors import InputError
-from provenance.formats.dsse import Envelope
+from provenance.formats import approval
+from provenance.formats.approval import TRUST, TrustApproval
+from provenance.formats.dsse import Envelope, Statement
 from provenance.operations.words import age
 from provenance.ports.values import AnchorRow
 from provenance.settings import Settings
+from provenance.settings.approval_files import last_day, read_approval
 from provenance.settings.key_files import IDENTITY, read_seed
+from provenance.settings.reading import trust_section
 
 _COLUMNS = ("anchor", "network", "entries", "runs", "signed", "since")
 
@@ -51,12 +56,22 @@ def waiting(arguments: argparse.Namespace) -> int:
 
 def show(arguments: argparse.Namespace) -> int:
     """Write what is to be signed, with the signatures that it has."""
+    until = last_day(arguments.until)
+    if arguments.anchor == TRUST:
+        if arguments.config is None:
+            raise InputError("approvals show: found no --config, expected the file with trust")
+        stated = TrustApproval.of(trust_section(arguments.config), until)
+        made = Envelope(stated.encode(), {})
+        files.replace(Path(arguments.output), made.encode(), files.PUBLIC)
+        return _answer(arguments, Path(arguments.output), stated, made)
+    if not re.fullmatch("[0-9]{1,18}", arguments.anchor):
+        problem = f"found {arguments.anchor!r}, expected a number, or trust"
+        raise InputError(f"approvals show: {problem}")
     settings, approvals = _approvals(arguments)
-    until = envelope.last_day(arguments.until)
     with reading.opened_store(settings, "approvals show"):
         pass  # which makes no database
     with closing(sending.open_store(settings)) as store, store.transaction() as tx:
-        row = tx.anchor(arguments.anchor)
+        row = tx.anchor(int(arguments.anchor))
         if row is None:
             raise InputError(f"approvals show: there is no anchor {arguments.anchor}")
         known = anchoring.take(approvals, tx, row, until)
@@ -69,13 +84,13 @@ def sign(arguments: argparse.Namespace) -> int:
     """Add a person's signature to a file, wherever that person is."""
     path = Path(arguments.file)
     key = Ed25519PrivateKey.from_private_bytes(read_seed(Path(arguments.key), IDENTITY))
-    read = envelope.read(path)
-    stated = Anchoring.decode(read.payload, str(path))
-    if envelope.has_expired(stated.until, time.time()):
+    read = read_approval(path)
+    stated = _decoded(read.payload, str(path))
+    if approval.has_expired(stated.until, time.time()):
         raise InputError(f"{path}: expired after {stated.until}")
     if key.public_key().public_bytes_raw().hex() in read.signatures:
         raise InputError(f"{path}: signed with this key before")
-    signed = envelope.sign(read, key)
+    signed = approval.sign(read, key)
     files.replace(path, signed.encode(), files.PUBLIC)
     return _answer(arguments, path, stated, signed)
 
@@ -84,7 +99,7 @@ def add(arguments: argparse.Namespace) -> int:
     """Take signatures into the deployment."""
     settings, approvals = _approvals(arguments)
     path = Path(arguments.file)
-    brought = envelope.read(path)
+    brought = read_approval(path)
     with reading.opened_store(settings, "approvals add"):
         pass
     with closing(sending.open_store(settings)) as store, store.transaction() as tx:
@@ -107,13 +122,28 @@ def _approvals(arguments: argparse.Namespace) -> tuple[Settings, AnchoringApprov
     return settings, AnchoringApprovals(settings.approvals, key.vkey, time.time)
 
 
-def _answer(arguments: argparse.Namespace, path: Path, stated: Anchoring, signed: Envelope) -> int:
+def _decoded(payload: bytes, file: str) -> Anchoring | TrustApproval:
+    """What such a file is a statement of; FormatError."""
+    if Statement.decode(payload).predicate.get("for") == TRUST:
+        return TrustApproval.decode(payload, file)
+    return Anchoring.decode(payload, file)
+
+
+def _answer(
+    arguments: argparse.Namespace,
+    path: Path,
+    stated: Anchoring | TrustApproval,
+    signed: Envelope,
+) -> int:
     count = len(signed.signatures)
     document = _statement(stated) | {"file": str(path), "signatures": count}
     return answer(arguments, document, f"{path}: {count} signed; {stated.line}")
 
 
-def _statement(stated: Anchoring) -> dict[str, Any]:
+def _statement(stated: Anchoring | TrustApproval) -> dict[str, Any]:
+    until = stated.until and stated.until.isoformat()
+    if isinstance(stated, TrustApproval):
+        return {"trust": stated.digest.hex(), "until": until}
     return {
         "ledger": stated.ledger,
         "network": stated.network,
@@ -122,7 +152,7 @@ def _statement(stated: Anchoring) -> dict[str, Any]:
         "root": stated.root.hex(),
         "since": stated.since,
         "runs": {str(run): root.hex() for run, root in stated.runs},
-        "until": stated.until and stated.until.isoformat(),
+        "until": until,
     }
 
 

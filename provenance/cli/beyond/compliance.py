@@ -13,6 +13,7 @@ from provenance.app.verify import verify_path, verify_run
 from provenance.cli.output import answer, settings_of
 from provenance.compliance.statement import FILE, check
 from provenance.errors import InputError
+from provenance.formats.fields import as_json
 from provenance.settings import READERS
 from provenance.settings.key_files import IDENTITY, read_seed
 from provenance.verify.report import VerificationReport
@@ -72,19 +73,7 @@ def _check(arguments: argparse.Namespace) -> int:
             raise InputError(f"{found}, expected an Ed25519 key, 64 hex digits")
     checked = check(folder, signer, None if arguments.subject is None else _verified(arguments))
     statement = checked.statement
-    document = {
-        "folder": str(folder),
-        "run_id": str(statement.run),
-        "root": statement.root.hex(),
-        "seal": statement.seal,
-        "framework": statement.framework,
-        "version": statement.version,
-        "outcome": statement.outcome,
-        "signers": list(checked.signers),
-        "problems": list(checked.problems),
-        "not_checked": list(checked.not_checked),
-        "exit_code": checked.exit_code,
-    }
+    document = {"folder": str(folder), **as_json(checked), "exit_code": checked.exit_code}
     word = "does not hold" if checked.problems else "holds"
     answer(
         arguments,

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
-from provenance.errors import NetworkUnavailable, ProvenanceError
+from provenance.app.verify import verify_run
+from provenance.errors import NetworkUnavailable, ProvenanceError, UnknownRunError
 from provenance.settings import Settings
 from provenance.tickets import Ticket
 from provenance.tracker import ProvenanceTracker
 from provenance_devnet import ServerState
 
-WALKS: Final = ("approvals", "cross", "items", "lineage", "compliance")
+WALKS: Final = ("approvals", "cross", "items", "lineage", "hidden_numbers", "compliance")
 """Modules of this package, in the order of docs/guides."""
 
 
@@ -50,6 +52,17 @@ class Stage:
                 ticket = waiting[0]
                 raise NetworkUnavailable(f"{ticket.network}: the anchor is {ticket.status}")
             time.sleep(0.3)
+
+    def sealed(self, run: str, timeout_s: float = 30.0) -> str:
+        """Wait until a run has its last seal; its id. ``NetworkUnavailable`` where it is late."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            with suppress(UnknownRunError):
+                seals = verify_run(self.settings, run, offline=True).seals
+                if seals and seals[-1].label == "after":
+                    return run
+            time.sleep(0.1)
+        raise NetworkUnavailable(f"run {run}: not sealed within {timeout_s:.0f} s")
 
 
 def walk_all(stage: Stage, say: Callable[[str, str], None]) -> dict[str, Any]:

@@ -75,7 +75,9 @@ def prove(openings: Sequence[Opening], transcript: Transcript) -> bytes:
     scalars = encoded([tau2 * x * x + tau1 * x + blinds, alpha + rho * x, _inner(left, right)])
     transcript.append("t", scalars)
     inner = total([(transcript.challenge("w"), generator("inner"))])
-    own_h = [total([(power, each)]) for power, each in zip(_inverses(ys), h, strict=True)]
+    own_h = [
+        total([(power, each)]) for power, each in zip(_powers(pow(y, -1, N), size), h, strict=True)
+    ]
     rounds = b"".join(_fold(left, right, list(g), own_h, inner, transcript))
     return b"".join(each.format() for each in (big_a, big_s, big_t1, big_t2)) + scalars + rounds
 
@@ -132,17 +134,16 @@ def verify(commitments: Sequence[Point], proof: bytes, transcript: Transcript) -
         raise ProofError("range proof: t is not the value that the commitments give")
 
     # t is the inner product of two vectors to which A and S bind.
-    s = _folded(us)
-    squares = [u * u % N for u in us]
+    s, inverses = _folded(us), _powers(pow(y, -1, N), len(h))
     terms = [(x, big_s), (-mu, generator("blinding")),
              (w * (t - a * b), generator("inner"))]  # fmt: skip
     terms += [(-z - a * each, point) for each, point in zip(s, g, strict=True)]
     terms += [
         (z + power * (weight - b * each), point)
-        for power, weight, each, point in zip(_inverses(ys), weights, reversed(s), h, strict=True)
+        for power, weight, each, point in zip(inverses, weights, reversed(s), h, strict=True)
     ]
-    for square, inverse, (left, right) in zip(squares, _inverses(squares), rounds, strict=True):
-        terms += [(square, left), (inverse, right)]
+    for u, (left, right) in zip(us, rounds, strict=True):
+        terms += [(u * u, left), (pow(u, -2, N), right)]
     if not are_equal(terms, negated(big_a)):
         raise ProofError("range proof: the inner product does not hold")
 
@@ -190,10 +191,6 @@ def _powers(base: int, count: int) -> list[int]:
 def _weights(z: int, values: int) -> list[int]:
     """z^2 times the powers of two, then for a second value z^3 times them."""
     return [pow(z, 2 + at, N) * (1 << bit) % N for at in range(values) for bit in range(BITS)]
-
-
-def _inverses(scalars: _Scalars) -> list[int]:
-    return [pow(scalar, -1, N) for scalar in scalars]
 
 
 def _inner(left: _Scalars, right: _Scalars) -> int:

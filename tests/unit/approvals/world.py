@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from msgspec.structs import replace
 
 from provenance.approvals.anchoring import AnchoringApprovals, Approval, add, take, waiting
-from provenance.approvals.envelope import sign
 from provenance.approvals.statement import Anchoring
+from provenance.formats.approval import sign
 from provenance.formats.dsse import Envelope
 from provenance.ports.values import AnchorRow
 from provenance.settings.approvals import ApprovalSettings

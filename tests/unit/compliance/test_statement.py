@@ -48,7 +48,9 @@ def test_a_report_holds_against_its_run_and_key(
     document = json.loads(capsys.readouterr().out)
     assert document["problems"] == document["not_checked"] == []
     assert document["signers"] == [KEY]
-    assert document["run_id"] == "0192f0c1-2345-8fe8-84b0-4bcead339ab1"
+    page = hashlib.sha256((folder / "report.html").read_bytes()).hexdigest()
+    assert document["statement"]["files"]["report.html"] == page
+    assert document["statement"]["run"] == "0192f0c1-2345-8fe8-84b0-4bcead339ab1"
 
 
 def test_without_key_and_run_it_says_what_is_not_checked(run: Run, folder: Path) -> None:
@@ -181,7 +183,9 @@ def test_a_statement_has_one_form(folder: Path, name: str) -> None:
 
 @pytest.mark.slow
 def test_no_byte_of_it_can_be_changed(folder: Path, tmp_path: Path) -> None:
-    stated = replace(module.read_statement(folder)[1], files={"a": hashlib.sha256(b"a").digest()})
+    stated = replace(
+        module.read_statement(folder)[1], files={"a": hashlib.sha256(b"a").hexdigest()}
+    )
     small = tmp_path / "small"
     small.mkdir()
     (small / "a").write_bytes(b"a")

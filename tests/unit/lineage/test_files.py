@@ -48,6 +48,7 @@ def test_doubles_are_rounded_to_bf16_as_by_hand(values: list[float]) -> None:
     assert rounded.tolist() == [bf16(value) for value in doubles.tolist()]
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(numbers, st.data())
 def test_pruned_entries_are_counted_as_by_hand(values: list[float], data: st.DataObject) -> None:
@@ -65,6 +66,7 @@ def test_pruned_entries_are_counted_as_by_hand(values: list[float], data: st.Dat
     assert found.holds == (sum(zero) > 0 and sum(same) + sum(zero) == len(values))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [*KINDS])
 @pytest.mark.parametrize("in_type", [True, False])
 @settings(deadline=None, max_examples=15)

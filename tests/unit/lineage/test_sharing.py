@@ -124,6 +124,7 @@ def states(draw: st.DrawFn) -> list[dict[str, Any]]:
     return found
 
 
+@pytest.mark.slow
 @given(states(), states())
 def test_the_stranger_finds_what_we_find_in_any_two_states(
     child: list[dict[str, Any]], parent: list[dict[str, Any]]

@@ -134,6 +134,14 @@ def test_what_cannot_be_asked_is_one_line(
     assert "931234" not in told["error"]
 
 
+def test_proofs_are_of_one_run(command: Command, tmp_path: Path) -> None:
+    code, told = command("verify", "--all", "--proof", tmp_path / "p")
+    assert (code, told["error"]) == (2, "--proof: found --all, expected one RUN or PATH")
+    code, told = command("verify", "latest", "--offline", "--proof", tmp_path / "p")
+    problem = "cannot be read: No such file or directory"
+    assert (code, told["error"]) == (2, f"{tmp_path / 'p'}: {problem}")
+
+
 def test_an_equality_with_another_number_has_no_proof(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,23 +6,23 @@ signature sees what the others signed.
 
 from __future__ import annotations
 
-import stat
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from pathlib import Path
 from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from provenance import files
-from provenance.errors import BadSignatureError, FormatError, InputError
-from provenance.formats.dsse import Envelope, Statement, pae
+from provenance.errors import BadSignatureError, FormatError
+from provenance.formats.dsse import Envelope, Statement, Subject, pae
 from provenance.formats.ed25519 import verify_signature
 from provenance.formats.fields import Fields
-from provenance.settings.approvals import ApprovalRule
+from provenance.formats.json_text import canonical_json
+from provenance.formats.record import Json
 
 PREDICATE_TYPE: Final = "urn:ml-provenance:approval:v1"
+TRUST: Final = "trust"
 MAX_BYTES: Final = 1024**2
 
 
@@ -34,16 +34,6 @@ def day(text: str) -> date | None:
         return None
 
 
-def last_day(option: str | None) -> date | None:
-    """What ``--until`` names, which has not passed; ``InputError``."""
-    until = None if option is None else day(option)
-    if option is not None and until is None:
-        raise InputError(f"--until: found {option!r}, expected a day such as 2027-01-31")
-    if until is not None and until < datetime.now(UTC).date():
-        raise InputError(f"--until: found {until}, expected a day that has not passed")
-    return until
-
-
 def term(until: date | None) -> str:
     """``until 2027-01-31``."""
     return f"until {until}" if until else "for ever"
@@ -52,18 +42,6 @@ def term(until: date | None) -> str:
 def has_expired(until: date | None, now: float) -> bool:
     """Whether the day is over, by UTC."""
     return until is not None and datetime.fromtimestamp(now, UTC).date() > until
-
-
-def read(path: Path) -> Envelope:
-    """An approval's file; ``InputError``, ``FormatError``."""
-    with files.errors_of(path, "read"):
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise InputError(f"{path}: not a regular file, expected an approval")
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise FormatError(f"{path}: more than {MAX_BYTES} bytes, expected an approval")
-    return Envelope.decode(data, str(path))
 
 
 def open_statement(data: bytes, file: str, purpose: str, *keys: str) -> tuple[Statement, Fields]:
@@ -116,6 +94,40 @@ def count(by: Mapping[str, str], envelope: Envelope, file: str) -> Count:
     return Count(tuple(names), tuple(problems))
 
 
-def expected(rule: ApprovalRule) -> str:
-    """``2 of alice, bob, carol``."""
-    return f"{rule.at_least} of {', '.join(sorted(rule.by))}"
+@dataclass(frozen=True, slots=True)
+class TrustApproval:
+    """That the section ``trust`` of a configuration is as it is, to the end of the day ``until``
+    (UTC); None: for ever. docs/FORMAT.md, section 10.11.
+
+    Attributes:
+        digest: SHA-256 of the section in JCS (RFC 8785), 32 bytes.
+    """
+
+    digest: bytes
+    until: date | None = None
+
+    @classmethod
+    def of(cls, section: Mapping[str, Json], until: date | None = None) -> TrustApproval:
+        """Of a section as it stands in the file; ``InputError`` where JSON has no form for it."""
+        return cls(hashlib.sha256(canonical_json(dict(section))).digest(), until)
+
+    def encode(self) -> bytes:
+        """The statement's bytes."""
+        until = None if self.until is None else self.until.isoformat()
+        subject = Subject(TRUST, {"sha256": self.digest.hex()})
+        return Statement((subject,), PREDICATE_TYPE, {"for": TRUST, "until": until}).encode()
+
+    @classmethod
+    def decode(cls, data: bytes, file: str) -> TrustApproval:
+        """Read what `encode` writes, and nothing else; ``FormatError``."""
+        statement, fields = open_statement(data, file, TRUST)
+        digest = Fields.of(dict(statement.subjects[0].digest), file).only("sha256")
+        made = cls(digest.hex("sha256", 32), until_of(fields))
+        if made.encode() != data:
+            raise FormatError(f"{file}: is not the one form of such a statement")
+        return made
+
+    @property
+    def line(self) -> str:
+        """What is signed, in words."""
+        return f"section trust with SHA-256 {self.digest.hex()}; {term(self.until)}"
