@@ -32,14 +32,14 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
-from provenance.errors import InputError
+from provenance.errors import InputError, ProvenanceError
 from provenance.fingerprint.arrays import ITEM_BYTES, from_package, type_name
 from provenance.fingerprint.data.blocks import Blocks, array_blocks, is_sparse, tensor_blocks
 from provenance.fingerprint.data.blocks import tensor_rows as rows_of_tensors
 from provenance.fingerprint.data.cells import Column, Texts, little_endian
 from provenance.fingerprint.data.progress import Progress
 from provenance.fingerprint.data.remote import is_url
-from provenance.fingerprint.data.sources import is_hf, is_hf_stream, resolved
+from provenance.fingerprint.data.sources import is_hf, is_hf_stream, resolved, unreadable
 from provenance.fingerprint.datasets import (
     has_blocks,
     is_column,
@@ -93,6 +93,14 @@ class ItemReader:
         """The digests of a dataset's items, many at a time, 32 bytes each, in its order; of data as
         `dataset_digest` takes it. ``InputError``: it has no items that can be told apart, or as
         `dataset_digest` raises it."""
+        try:
+            yield from self._digests(data)
+        except ProvenanceError:
+            raise
+        except Exception as error:  # a dataset's own code may raise anything
+            raise unreadable(error) from error
+
+    def _digests(self, data: Any) -> Iterator[bytes]:
         files = _files(data)
         if files is not None:
             self._progress.part("files", len(files))

@@ -199,9 +199,17 @@ def test_a_form_has_null_where_some_items_have_a_value() -> None:
     assert nodes_of(b"".join(node(f"[{at}]", "NULL", []) for at in range(65))) is None
 
 
+class Raising(list[int]):
+    """Whose items are read once."""
+
+    def __getitem__(self, at: Any) -> Any:
+        raise KeyError("gone")
+
+
 @pytest.mark.parametrize(
     ("data", "told"),
     [
+        (Raising([1]), "data: cannot be read: KeyError: 'gone'"),
         ((ROWS, LABELS[:2]), "data part '1': found 2 rows, and 3 in '0', expected as many"),
         (Digest("sha256", bytes(32)), "data: found a ready digest, expected what has items"),
         ("memory://x", "data: found a URL, expected what has items"),
@@ -219,3 +227,15 @@ def test_what_has_no_items_is_refused(data: Any, told: str) -> None:
     with pytest.raises(InputError) as caught:
         read(data)
     assert told in str(caught.value)
+
+
+@pytest.mark.slow
+def test_hugging_face_datasets_and_streams_have_the_items_of_the_list() -> None:
+    datasets = pytest.importorskip("datasets")
+    for rows in (
+        [{"text": "a", "label": 1}, {"text": "b", "label": 0}],
+        [{"ids": [1]}, {"ids": []}],
+    ):
+        whole = datasets.Dataset.from_list(rows)
+        assert read(whole)[0] == read(whole.to_iterable_dataset())[0] == read(rows)[0]
+        assert read(whole.select([1, 0]))[0] == read(rows[::-1])[0]
