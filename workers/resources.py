@@ -49,7 +49,7 @@ def policy() -> SealPolicy:
 @cache
 def network(name: str) -> Network:
     """A configured network, with its own secrets and nobody else's."""
-    return counts.measured(sending.open_network(settings_of((name,)), name))
+    return counts.measured(sending.open_network(settings_of((name,)), name, store()))
 
 
 @cache

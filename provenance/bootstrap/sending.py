@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import time
 from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from provenance.errors import MissingExtraError, StoreUnavailable
+from provenance.proofs.multisig import Quorum
 from provenance.settings import RetrySettings, Settings, stream_address
 from provenance.settings.urls import sqlite_path
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from provenance.ports.network import Network
     from provenance.ports.store import LedgerStore
     from provenance.ports.transport import EventTransport
+    from provenance.proofs.multisig.request import SigningRequest
 
 
 COMMIT_S: Final = 5.0
@@ -106,13 +109,23 @@ def seal_policy(settings: Settings) -> SealPolicy:
     )
 
 
-def open_network(settings: Settings, name: str) -> Network:
-    """One configured network. Raises ConfigError: it is not configured; MissingExtraError: its
-    client library is not installed."""
+def open_network(settings: Settings, name: str, store: LedgerStore | None = None) -> Network:
+    """One configured network; where it has several owners, their signatures are in ``store``.
+    Raises ConfigError: it is not configured; MissingExtraError: its client library is not
+    installed."""
     from provenance.chains.manager import build_network
 
     seed = ledger_seed(settings) if name == "local" else None
-    return build_network(settings.blockchain, name, seed)
+    requests = None if store is None else partial(_signing_request, store, name)
+    return build_network(settings.blockchain, name, seed, requests=requests)
+
+
+def _signing_request(store: LedgerStore, network: str, root: bytes) -> SigningRequest | None:
+    from provenance.proofs.multisig.request import decode_request
+
+    with store.snapshot() as tx:
+        document = tx.signing_request(network, root)
+    return None if document is None else decode_request(document, f"{network} signing request")
 
 
 def open_networks(settings: Settings) -> dict[str, Network]:
@@ -121,15 +134,21 @@ def open_networks(settings: Settings) -> dict[str, Network]:
 
 
 def anchor_conditions(settings: Settings, name: str) -> tuple[Condition, ...]:
-    """What a head must meet before it is signed for a network. Raises ConfigError: persons must
-    approve, and the ledger's key is not this user's to read."""
+    """What a head must meet before it is signed for a network: persons approve, owners sign.
+    Raises ConfigError: persons must approve, and the ledger's key is not this user's to read."""
+    from provenance.anchor.owners import OwnersSign
     from provenance.approvals.anchoring import AnchoringApprovals
     from provenance.bootstrap.reading import require_ledger_key
 
-    rule = settings.approvals
-    if rule is None or name not in rule.networks:
-        return ()
-    return (AnchoringApprovals(rule, require_ledger_key(settings).vkey, time.time),)
+    conditions: tuple[Condition, ...] = ()
+    rule, section = settings.approvals, getattr(settings.blockchain, name, None)
+    if rule is not None and name in rule.networks:
+        vkey = require_ledger_key(settings).vkey
+        conditions += (AnchoringApprovals(rule, vkey, time.time),)
+    if (multisig := getattr(section, "multisig", None)) is not None:
+        quorum = Quorum(multisig.threshold, multisig.owners)
+        conditions += (OwnersSign(quorum, getattr(section, "max_fee_rate", 0.0), time.time),)
+    return conditions
 
 
 def retry_settings(settings: Settings, name: str) -> RetrySettings:

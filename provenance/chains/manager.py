@@ -28,7 +28,7 @@ from provenance.errors import (
 )
 from provenance.formats import json_text
 from provenance.formats.record import Json, canonical_json, normalise
-from provenance.ports.network import Network
+from provenance.ports.network import Network, Requests
 from provenance.ports.values import Observation, Place, SignedVersion, anchor_payload
 from provenance.settings import NETWORKS, BlockchainSettings, LocalSettings, Settings, load
 from provenance.settings.key_files import read_or_create_seed
@@ -46,12 +46,14 @@ def build_network(
     local_key: bytes | None,
     *,
     public_key: bytes | None = None,
+    requests: Requests | None = None,
 ) -> Network:
     """One configured network; imports its module, and contacts nobody.
 
     Args:
         local_key: 32 bytes, the Ed25519 seed that signs the local file.
         public_key: 32 bytes, where the local file is to be read alone.
+        requests: What the owners of a network with several were asked to sign for a root.
 
     Raises:
         ConfigError: It is not configured, or its configuration cannot be used.
@@ -60,11 +62,11 @@ def build_network(
     if name == "ethereum" and blockchain.ethereum is not None:
         from provenance.chains.ethereum.interface import EthereumInterface
 
-        return EthereumInterface(blockchain.ethereum)
+        return EthereumInterface(blockchain.ethereum, requests)
     if name == "bitcoin" and blockchain.bitcoin is not None:
         from provenance.chains.bitcoin.interface import BitcoinInterface
 
-        return BitcoinInterface(blockchain.bitcoin)
+        return BitcoinInterface(blockchain.bitcoin, requests)
     if name == "ipfs" and blockchain.ipfs is not None:
         from provenance.chains.ipfs import IPFSInterface
 

@@ -269,9 +269,22 @@ log monitor  auditor.log:monitor  whether it continues what was seen last
   --state FILE  the last head (<base>/log-monitor/...)
   -o --output FILE  proof (beside the state)
   --ledger-key VKEY  the ledger's key, as you know it
+multisig  ACTION  heads that several owners sign on the chain itself
+multisig list  beyond.multisig:waiting  which wait, and who signed
+multisig wallet  beyond.multisig:wallet  make the wallet that watches Bitcoin's owners' coins
+multisig request  beyond.multisig:request  write what the owners of the head that waits sign
+  network {ethereum,bitcoin}
+  --again  another, without signatures: they expired, or its fee is too low
+  -o --output FILE!  signing request
+multisig sign  beyond.multisig:sign  check such a file and sign it, with an owner's configuration
+  file FILE  of 'multisig request'; the signature comes to those that are there
+multisig add  beyond.multisig:add  take signatures into the deployment
+  files FILE+  of 'multisig sign'
 contract  ACTION  the Ethereum contracts
 contract deploy  up:deploy  deploy the register of roots with the configured key
-  --bitcoin-view  the contract that checks Bitcoin's proofs, instead
+  | --bitcoin-view  the contract that checks Bitcoin's proofs, instead
+  | --owners ADDRESS...  one that stores a root only with signatures of these; repeatable
+  --threshold K  how many of them must sign
 contract confirm  beyond.cross:confirm  have Ethereum check a run's Bitcoin anchors
   subject RUN|PATH|CID  run id, latest, bundle folder or .zip, or ipfs:CID
   --view ADDRESS!  the contract that checks Bitcoin's proofs
@@ -443,6 +456,7 @@ _KEYWORDS: dict[str, dict[str, Any]] = {
     "--sort": {"default": "created"},
     "--format": {"default": "text"},
     "--quorum": {"type": _positive},
+    "--threshold": {"type": _positive},
     "--least-work": {"type": float},
     "--witness-quorum": {"type": _positive},
     "--settle": {"type": _seconds, "default": 0.0},

@@ -242,7 +242,17 @@ def deploy(arguments: argparse.Namespace) -> int:
     if ethereum is None:
         problem = "missing, expected an object with url"
         raise ConfigError("blockchain.ethereum", problem, settings.source)
-    if arguments.bitcoin_view:
+    if arguments.owners:
+        from provenance.chains.ethereum.multisig import deploy_multisig
+
+        owners = arguments.owners
+        address, transaction_id = deploy_multisig(ethereum, owners, arguments.threshold or 0)
+        multisig = json.dumps({"owners": owners, "threshold": arguments.threshold})
+        use = (
+            f'put "contract_address": "{address}", "multisig": {multisig} into blockchain.ethereum'
+        )
+        key = "contract_address"
+    elif arguments.bitcoin_view:
         address, transaction_id = deploy_contract(ethereum, "BitcoinAnchor")
         key, use = "bitcoin_view", f"provenance contract confirm RUN --view {address}"
     else:

@@ -36,6 +36,8 @@ MAX_BLOCKS: Final = 50_000
 tell a sender's nonce at old ones."""
 STORE_HASH: Final = "2acf9f93"
 """First 4 bytes of keccak-256("storeHash(bytes32,string)")."""
+STORE_SIGNED: Final = "727dec84"
+"""The same of "storeHash(bytes32,string,uint256,bytes[])", with owners' signatures."""
 VERIFY_HASH: Final = "ef020f4a"
 """First 4 bytes of keccak-256("verifyHash(bytes32)")."""
 HASH_STORED: Final = "0x29d4dc06d18afc28c7aeaf637e61675390403eeb1ce5e5d03632998f55ce876e"
@@ -171,7 +173,7 @@ class EthereumReader:
         self, rpc: Rpc, each: Mapping[str, Any], receipt: Mapping[str, Any]
     ) -> bytes | None:
         calldata = str(each.get("input") or each.get("data") or "0x")[2:]
-        if not calldata.startswith(STORE_HASH):
+        if not calldata.startswith((STORE_HASH, STORE_SIGNED)):
             return bytes.fromhex(calldata) if len(calldata) == 72 else None
         root, contract = calldata[8:72], str(each["to"]).lower()
         for log in receipt.get("logs", []):

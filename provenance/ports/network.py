@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 from provenance.errors import RejectedError
 from provenance.formats.record import Json
 from provenance.ports.values import Draft, Identity, Observation, SignedVersion, payload_root
 from provenance.proofs.beacon import Beacon
+
+if TYPE_CHECKING:
+    from provenance.proofs.multisig.request import SigningRequest
+
+
+Requests: TypeAlias = Callable[[bytes], "SigningRequest | None"]
+"""What the owners of a key were asked to sign for a root, with the signatures there are."""
 
 
 class Network(Protocol):

@@ -400,6 +400,13 @@ class LedgerTx(Protocol):
     def save_approval(self, anchor_id: int, envelope: bytes) -> None:
         """Insert, or replace that of the anchor."""
 
+    def signing_request(self, network: str, root: bytes) -> bytes | None:
+        """What the owners of a network's key sign for the head with that root, and who has
+        (:mod:`provenance.proofs.multisig.request`); None while nobody asked."""
+
+    def save_signing_request(self, network: str, root: bytes, document: bytes) -> None:
+        """Insert, or replace that of the network and root."""
+
     def add_receipts(self, made: Sequence[ReceiptRow]) -> None:
         """Insert or replace by ``(index, anchor_id)``."""
 

@@ -11,6 +11,7 @@ from enum import StrEnum
 from uuid import UUID
 
 from provenance.formats.record import Json, Kind, Phase
+from provenance.proofs.multisig import Quorum
 
 PAYLOAD_TAG = b"MLP1"
 PAYLOAD_BYTES = 36
@@ -382,6 +383,8 @@ class Observation:
     our_code: bool | None = None
     paid: int | None = None
     """What it cost its sender, in wei; None where the network does not say."""
+    quorum: Quorum | None = None
+    """Who must sign there, by the contract's code and storage; None where it is not several."""
 
 
 CHAIN_FIELDS = ("chain_id", "chain", "genesis")

@@ -19,6 +19,7 @@ import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 from uuid import UUID
 
@@ -36,6 +37,9 @@ MAX_BEACON_BYTES: Final = 8192
 MAX_SEED: Final = 2**32 - 1
 """What every library takes as a seed, NumPy's old generators too."""
 NETWORKS: Final = ("bitcoin", "ethereum")
+_bitcoin = lru_cache(16)(bitcoin.parse_header)
+_ethereum = lru_cache(16)(ethereum.parse_header)
+"""One of a run's blocks is asked for often, and its Keccak takes milliseconds here."""
 _HEADER: Final = re.compile("(?:[0-9a-f]{2}){80,2048}")
 
 
@@ -58,21 +62,23 @@ class Beacon:
     @property
     def hash(self) -> bytes:
         """32 bytes, as hashed; FormatError where the header does not parse."""
-        if self.network == "bitcoin":
-            return bitcoin.parse_header(self.header).hash
-        return ethereum.parse_header(self.header).hash
+        return _bitcoin(self.header).hash if self._is_bitcoin else _ethereum(self.header).hash
 
     @property
     def shown(self) -> str:
         """The hash as people write it: Bitcoin's reversed, Ethereum's behind ``0x``."""
-        return bitcoin.display(self.hash) if self.network == "bitcoin" else "0x" + self.hash.hex()
+        return bitcoin.display(self.hash) if self._is_bitcoin else "0x" + self.hash.hex()
 
     @property
     def time(self) -> int:
         """Unix seconds, as the header states."""
-        if self.network == "bitcoin":
-            return bitcoin.parse_header(self.header).time
-        return ethereum.parse_header(self.header).timestamp
+        if self._is_bitcoin:
+            return _bitcoin(self.header).time
+        return _ethereum(self.header).timestamp
+
+    @property
+    def _is_bitcoin(self) -> bool:
+        return self.network == "bitcoin"
 
     @property
     def label(self) -> str:
@@ -82,15 +88,15 @@ class Beacon:
     def check(self) -> None:
         """``ProofError`` where the header is not one of the chain: Bitcoin's work, Ethereum's
         number; ``FormatError`` where it is none."""
-        if self.network == "ethereum":
-            number = ethereum.parse_header(self.header).number
+        if not self._is_bitcoin:
+            number = _ethereum(self.header).number
             if number != self.height:
                 raise ProofError(f"{self.label}: its header is of block {number}")
         elif self.chain not in bitcoin.CHAINS:
             raise ProofError(f"{self.label}: no chain of Bitcoin is named {self.chain[:20]!r}")
         else:
             limit = bitcoin.CHAINS[self.chain].limit
-            bitcoin.check_work(bitcoin.parse_header(self.header), limit)
+            bitcoin.check_work(_bitcoin(self.header), limit)
 
     def as_json(self) -> dict[str, Any]:
         """For :func:`read_beacon`."""

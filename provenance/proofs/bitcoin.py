@@ -93,12 +93,15 @@ class Output(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
-    """A parsed transaction. ``stripped`` is the serialisation without witness."""
+    """A parsed transaction. ``stripped`` is the serialisation without witness; ``sequences`` and,
+    where there is one, ``witness`` are by input."""
 
     inputs: tuple[OutPoint, ...]
     outputs: tuple[Output, ...]
     stripped: bytes
     size: int
+    sequences: tuple[bytes, ...]
+    witness: tuple[tuple[bytes, ...], ...]
 
     @property
     def txid(self) -> bytes:
@@ -117,11 +120,14 @@ class Transaction:
         return tuple(push for push in found if push is not None)
 
 
-class _Reader:
+class Reader:
+    """Reads bytes from the front; ``FormatError``, about ``what``, where they do not suffice."""
+
     def __init__(self, data: bytes, what: str) -> None:
         self.data, self.what, self.at = data, what, 0
 
     def take(self, count: int) -> bytes:
+        """The next bytes."""
         if count > (rest := len(self.data) - self.at):
             where = f"{self.what}: {count} bytes needed at byte {self.at}"
             raise TruncatedError(f"{where}, found {rest}")
@@ -129,6 +135,7 @@ class _Reader:
         return self.data[self.at - count : self.at]
 
     def u32(self) -> int:
+        """Four bytes, little-endian."""
         return int.from_bytes(self.take(4), "little")
 
     def size(self, limit: int) -> int:
@@ -146,6 +153,7 @@ class _Reader:
         return value
 
     def end(self) -> None:
+        """Refuse bytes that are left."""
         if self.at != len(self.data):
             raise TrailingBytesError(f"{self.what}: {len(self.data) - self.at} bytes after the end")
 
@@ -154,31 +162,37 @@ def parse_transaction(raw: bytes) -> Transaction:
     """Read a serialised transaction, with or without witness (BIP 144), or ``FormatError``."""
     if len(raw) > MAX_TRANSACTION_BYTES:
         raise TooLargeError(f"transaction of {len(raw)} bytes, at most {MAX_TRANSACTION_BYTES}")
-    reader = _Reader(raw, "transaction")
+    reader = Reader(raw, "transaction")
     version = reader.take(4)
     segwit = raw[4:6] == SEGWIT_MARKER
     if segwit:
         reader.take(2)
     body = reader.at
-    inputs = []
+    inputs, sequences = [], []
     for _ in range(reader.size(MAX_TRANSACTION_BYTES)):
         inputs.append(OutPoint(reader.take(32), reader.u32()))
         reader.take(reader.size(MAX_TRANSACTION_BYTES))
-        reader.u32()
+        sequences.append(reader.take(4))
     outputs = []
     for _ in range(reader.size(MAX_TRANSACTION_BYTES)):
         value = int.from_bytes(reader.take(8), "little", signed=True)
         outputs.append(Output(value, reader.take(reader.size(MAX_TRANSACTION_BYTES))))
     core = raw[body : reader.at]
-    if segwit:
-        for _ in inputs:
-            for _ in range(reader.size(MAX_TRANSACTION_BYTES)):
-                reader.take(reader.size(MAX_TRANSACTION_BYTES))
+    witness = [
+        tuple(
+            reader.take(reader.size(MAX_TRANSACTION_BYTES))
+            for _ in range(reader.size(MAX_TRANSACTION_BYTES))
+        )
+        for _ in (inputs if segwit else ())
+    ]
     locktime = reader.take(4)
     reader.end()
     if not inputs or not outputs:
         raise FormatError("transaction: no inputs or no outputs")
-    return Transaction(tuple(inputs), tuple(outputs), version + core + locktime, len(raw))
+    return Transaction(
+        tuple(inputs), tuple(outputs), version + core + locktime, len(raw), tuple(sequences),
+        tuple(witness),
+    )  # fmt: skip
 
 
 def _pushed(script: bytes) -> bytes | None:
@@ -207,7 +221,7 @@ class BlockHeader:
 
 def parse_header(raw: bytes) -> BlockHeader:
     """Read an 80-byte header and hash it, or ``FormatError``."""
-    reader = _Reader(raw, "block header")
+    reader = Reader(raw, "block header")
     reader.take(4)
     previous, merkle_root = reader.take(32), reader.take(32)
     time, bits, _nonce = reader.u32(), reader.u32(), reader.u32()
@@ -281,7 +295,7 @@ class MerkleBlock:
 
 def parse_merkle_block(raw: bytes) -> MerkleBlock:
     """Read what ``gettxoutproof`` returns: header, transaction count, hashes, flag bytes."""
-    reader = _Reader(raw, "merkleblock")
+    reader = Reader(raw, "merkleblock")
     header = parse_header(reader.take(HEADER_BYTES))
     total = reader.u32()
     if not 0 < total <= MAX_BLOCK_TRANSACTIONS:

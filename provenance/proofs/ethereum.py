@@ -9,7 +9,8 @@
 3. The receipt (EIP-2718 types 0 to 4) states success, status 1 (EIP-658).
 4. The receipt holds the contract's event ``HashStored`` of the root. Otherwise
 5. the transaction of the same index is proven under ``transactionsRoot`` and commits to the
-   root: its calldata is the 36-byte payload, or ``storeHash`` of the root to the contract. So
+   root: its calldata is the 36-byte payload, or ``storeHash`` of the root to the contract, with
+   or without signatures (:mod:`~provenance.proofs.multisig.ethereum`). So
    it is for an anchor without a contract, and where somebody stored the root before.
 
 It does not say that the block is on the chain: a header is only as good as where it is from.
@@ -25,6 +26,7 @@ from typing import Final
 from provenance.errors import FormatError, ProofError, TooLargeError
 from provenance.formats.keccak import keccak256
 from provenance.proofs import rlp
+from provenance.proofs.multisig.ethereum import STORE_SIGNED
 from provenance.proofs.rlp import Item
 from provenance.proofs.secp256k1 import recover
 
@@ -253,7 +255,8 @@ def commits_to(transaction: Transaction, contract: bytes | None, root: bytes) ->
     """Whether the calldata is the payload, or stores the root in the contract."""
     if contract is None:
         return transaction.calldata == PAYLOAD_TAG + root
-    return transaction.to == contract and transaction.calldata[:36] == STORE_HASH + root
+    stores = transaction.calldata[:4] in (STORE_HASH, STORE_SIGNED)
+    return transaction.to == contract and stores and transaction.calldata[4:36] == root
 
 
 @dataclass(frozen=True, slots=True)

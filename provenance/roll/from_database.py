@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from uuid import UUID
@@ -13,15 +14,24 @@ from provenance.ports.listing import RunSummary, Wanted
 from provenance.ports.store import LedgerTx
 from provenance.roll.roll import Roll, RolledRun, config_digest, data_digest, seeds_of
 
+Progress = Callable[[int, int], None]
+
 
 def roll_of(
-    tx: LedgerTx, size: int, now: float, lost_after_s: float, *, described: bool = True
+    tx: LedgerTx,
+    size: int,
+    now: float,
+    lost_after_s: float,
+    *,
+    described: bool = True,
+    progress: Progress = lambda done, total: None,
 ) -> Roll:
     """All runs of a database, and the first ``size`` entries of its ledger.
 
     Args:
         now, lost_after_s: As in :class:`~provenance.ports.listing.Wanted`.
         described: With data, configuration and seeds, which reads two records of each run.
+        progress: Told how many of these were read, and of how many.
 
     Raises:
         StoreUnavailable
@@ -34,7 +44,9 @@ def roll_of(
     rows, _ = tx.list_runs(Wanted(now, lost_after_s, size=max(total, 1)))
     runs = [_rolled(summary, tuple(own[row.run])) for row, summary in rows]
     if described:
-        runs = [_described(tx, item) for item in runs]
+        for done, item in enumerate(runs):
+            runs[done] = _described(tx, item)
+            progress(done + 1, total)
     runs.sort(key=lambda item: item.order)
     return Roll(len(entries), tuple(entry.root for entry in entries), tuple(runs))
 

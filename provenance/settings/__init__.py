@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from provenance.settings.approvals import ApprovalSettings
+from provenance.settings.multisig import BitcoinMultisig, EthereumMultisig
 from provenance.settings.reading import load
 from provenance.settings.redis_urls import (
     RedisAddress,
@@ -34,9 +35,11 @@ __all__ = [
     "READERS",
     "SIGSTORE_ENV",
     "ApprovalSettings",
+    "BitcoinMultisig",
     "BitcoinSettings",
     "BlockchainSettings",
     "CommitmentSettings",
+    "EthereumMultisig",
     "EthereumSettings",
     "IPFSSettings",
     "LocalSettings",

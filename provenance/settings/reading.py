@@ -21,6 +21,7 @@ from provenance.errors import ConfigError, FormatError, InputError
 from provenance.formats.record import Json
 from provenance.settings.approvals import ApprovalSettings
 from provenance.settings.hyperparameters import Hyperparameters, hyperparameters, named_fields
+from provenance.settings.multisig import BitcoinMultisig, EthereumMultisig, TrustedMultisig
 from provenance.settings.objects import (
     BASE_DIR,
     JsonObject,
@@ -68,6 +69,8 @@ SECTIONS: Mapping[str, type[Section]] = {
     "storage_options": StorageOptions,
 }
 """The objects inside ``blockchain``."""
+MULTISIG: Mapping[str, Any] = {"ethereum": EthereumMultisig, "bitcoin": BitcoinMultisig}
+"""Of each network that can have several owners."""
 TABLE = "provenance"
 """Key of the table that has all settings, where it is there."""
 NOT_IN_JSON = frozenset({"base_dir", "training", "training_notes", "source"})
@@ -260,7 +263,8 @@ def _blockchain(
         path = objects[name].raw.get("path") or "anchors.jsonl"
         if name == "local" and isinstance(path, str | Path):
             objects[name].raw["path"] = base / path
-        section = objects[name].read(SECTIONS[name])
+        multisig = _multisig(objects[name], "multisig", name)
+        section = objects[name].read(SECTIONS[name], **multisig)
         if isinstance(section, NodeSettings):
             wanted = secrets if isinstance(secrets, bool) else name in secrets
             section = _node(objects[name], section, wanted and section.enabled)
@@ -273,6 +277,21 @@ def _blockchain(
             raise chain.fail(name, f"missing, expected an object: networks names {name!r}")
     used = tuple(name for name in settings.networks if built[name].enabled)
     return replace(settings, **built, networks=used or ("local",))
+
+
+def _multisig(o: JsonObject, key: str, network: str) -> dict[str, EthereumMultisig]:
+    """The k-of-n object under a key, taken out, as what :meth:`JsonObject.read` adds; its owners
+    are lower-case, ascending and distinct."""
+    if o.raw.get(key) is None or network not in MULTISIG:
+        return {}
+    own = o.child(key)
+    read = own.read(MULTISIG[network])
+    owners = tuple(sorted({owner.lower() for owner in read.owners}))
+    if len(owners) != len(read.owners) or not 1 <= len(owners) <= 16:
+        raise own.fail("owners", f"found {len(read.owners)}, expected 1 to 16 that differ")
+    if read.threshold > len(owners):
+        raise own.fail("threshold", f"found {read.threshold}, expected at most {len(owners)}")
+    return {key: replace(read, owners=owners)}
 
 
 def _node(o: JsonObject, node: NodeSettings, wanted: bool) -> NodeSettings:
@@ -298,7 +317,12 @@ def _node(o: JsonObject, node: NodeSettings, wanted: bool) -> NodeSettings:
 
 def _trust(o: JsonObject) -> TrustSettings:
     """The section with one spelling of everything: lists of keys, lower-case hex."""
-    chains, witnesses, trainers = map(o.child, ("chains", "witnesses", "trainers"))
+    chains, witnesses, trainers, multisig = map(
+        o.child, ("chains", "witnesses", "trainers", "multisig")
+    )
+    owners = {
+        key: value for name in MULTISIG for key, value in _multisig(multisig, name, name).items()
+    }
     listed = chains.raw.get("ethereum")
     if isinstance(listed, list | tuple):
         chains.raw["ethereum"] = [
@@ -318,6 +342,7 @@ def _trust(o: JsonObject) -> TrustSettings:
         require_trainers=required,
         witnesses=_witnesses(witnesses),
         chains=replace(known, bitcoin=tuple(BITCOIN_NAMES.get(n, n) for n in known.bitcoin)),
+        multisig=multisig.read(TrustedMultisig, **owners),
     )
 
 

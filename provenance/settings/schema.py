@@ -14,6 +14,7 @@ from typing import Any
 from msgspec.json import schema_components
 
 from provenance.settings.approvals import ApprovalSettings
+from provenance.settings.multisig import BitcoinMultisig, EthereumMultisig, TrustedMultisig
 from provenance.settings.reading import NOT_IN_JSON, SECTIONS, TABLE
 from provenance.settings.section import Section
 from provenance.settings.values import (
@@ -38,7 +39,10 @@ TRUST: tuple[type[Section], ...] = (
     TrustedContract,
     TrustedChains,
     TrustedIdentity,
+    TrustedMultisig,
     TrustedWitnesses,
+    EthereumMultisig,
+    BitcoinMultisig,
 )
 
 

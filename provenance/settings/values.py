@@ -14,6 +14,7 @@ from typing import Annotated, ClassVar, Literal
 from msgspec import Meta, field
 
 from provenance.settings.approvals import ApprovalSettings
+from provenance.settings.multisig import Address, BitcoinMultisig, EthereumMultisig, TrustedMultisig
 from provenance.settings.section import Count, Section, Text
 from provenance.settings.section import bounds as _bounds
 
@@ -37,7 +38,6 @@ Bytes = (
         str, Meta(pattern=r"^\d{1,9}(\.\d{1,3})? ?(kB|MB|GB|TB)$", description='such as "20GB"')
     ]
 )
-Address = Annotated[str, Meta(pattern="^0x[0-9a-fA-F]{40}$", description="0x and 40 hex digits")]
 
 
 class RetrySettings(Section, frozen=True):
@@ -92,6 +92,8 @@ class EthereumSettings(NodeSettings, frozen=True):
     gas_price: Literal["auto"] | Annotated[float, _bounds(1e-9, 1e6, "gwei")] = "auto"
     """Another name for ``max_fee_gwei``, in gwei; ``auto`` leaves the cap at its default."""
     priority_fee_gwei: Annotated[float, _bounds(0, 1e6, "gwei")] | None = None
+    multisig: EthereumMultisig | None = None
+    """Where ``contract_address`` is an ``MLProvenanceMultisig``: its owners."""
 
 
 BitcoinNetwork = Literal["main", "test", "testnet4", "signet", "regtest", "mainnet", "testnet"]
@@ -115,6 +117,8 @@ class BitcoinSettings(NodeSettings, frozen=True):
     confirmations: Count = 6
     max_fee_rate: Annotated[float, _bounds(0.1, 100_000, "sat/vB")] = 200.0
     """Cap, sat/vB."""
+    multisig: BitcoinMultisig | None = None
+    """Where ``wallet`` only watches a k-of-n output: its keys."""
 
 
 class IPFSSettings(NodeSettings, frozen=True):
@@ -218,6 +222,7 @@ class TrustSettings(Section, frozen=True):
     """Whether a run must be of one of them; where JSON says nothing, if any is named."""
     witnesses: TrustedWitnesses = TrustedWitnesses()
     chains: TrustedChains = TrustedChains()
+    multisig: TrustedMultisig = TrustedMultisig()
 
 
 class IdentitySettings(Section, frozen=True):

@@ -91,7 +91,7 @@ CHECKS: Final[tuple[Check, ...]] = (
         "network was given, with the evidence that this network always gives; Bitcoin's carry "
         "the block's proof of work, Ethereum's the transaction, and the block's header and the "
         "path in its tries where the node could tell it, IPFS's the block, the local file's the "
-        "line that the ledger's key signed.",
+        "line that the ledger's key signed. Where several owners had to sign, which of them did.",
         "That the transaction is still on the chain: that is the next check.",
     ),
     Check(

@@ -17,6 +17,7 @@ from provenance.formats.fields import as_json
 from provenance.formats.record import Json, Kind, Record
 from provenance.roll.statistics import RunsBefore
 from provenance.verify.catalogue import RECORDS, Check, Status
+from provenance.verify.cosigners import Cosigners
 from provenance.verify.cross import CrossSeal
 from provenance.verify.identity import Standing
 from provenance.verify.trust import Chain
@@ -91,6 +92,7 @@ class NetworkCheck:
         pinned_by: Who pinned that chain and its contract.
         shown_by: Who showed the block: ``by a node``, ``by headers``, ``by a block hash``.
         submitter: The address that signed the transaction, Ethereum's.
+        cosigners: The owners that signed the anchor; None where one key did.
         size: The anchored head's size.
         depth: As the node or the headers show it; 0 where nobody did.
         time: The block's, in Unix seconds.
@@ -104,6 +106,7 @@ class NetworkCheck:
     pinned_by: str | None = None
     shown_by: str | None = None
     submitter: str | None = None
+    cosigners: Cosigners | None = None
     transaction_id: str | None = None
     size: int | None = None
     root: bytes | None = None
@@ -116,8 +119,7 @@ class NetworkCheck:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        chain = self.chain
-        values: dict[str, Any] = as_json(self)
+        chain, values = self.chain, dict(as_json(self))
         del values["seal"]
         return values | {
             "chain": chain.label,
@@ -165,9 +167,7 @@ def number(value: Json) -> float | None:
     """A recorded metric as a number; NaN and the infinities are written as strings."""
     if isinstance(value, str):
         return NON_FINITE.get(value)
-    if isinstance(value, int | float):
-        return float(value)
-    return None
+    return float(value) if isinstance(value, int | float) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,9 +349,8 @@ class RunResult:
         """What does not hold."""
         if self.report is not None:
             return self.report.findings
-        if self.outcome == "failed":
-            return (Finding(RECORDS, "run", f"cannot be read: {self.problem}"),)
-        return ()
+        failed = Finding(RECORDS, "run", f"cannot be read: {self.problem}")
+        return (failed,) if self.outcome == "failed" else ()
 
     @property
     def exit_code(self) -> int:

@@ -24,6 +24,7 @@ from provenance.formats.cosignature import WitnessKey
 from provenance.formats.note import VerifierKey
 from provenance.formats.record import Json
 from provenance.proofs.bitcoin import CHAINS
+from provenance.proofs.multisig import Quorum
 from provenance.settings import ApprovalSettings, Settings, TrustedIdentity
 
 KNOWN: Final = "known to this program"
@@ -116,6 +117,19 @@ class PinnedChain:
 
 
 @dataclass(frozen=True, slots=True)
+class PinnedOwners:
+    """Whose signatures a network's anchors have, and who says so.
+
+    Attributes:
+        required: An anchor without them counts for nothing.
+    """
+
+    quorum: Quorum
+    by: str
+    required: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Trust:
     """All that one verification may rest on.
 
@@ -124,6 +138,7 @@ class Trust:
         trainers: Ed25519 public keys as hex or Sigstore identities, by name.
         sigstore_root: File of the trusted root behind the latter; None takes sigstore's own.
         block_hashes: Ethereum blocks that the reader knows to be the chain's.
+        owners: By network.
         approvals: Who approves what is anchored.
         own: The evidence is of the reader's own deployment: every anchor that it asked for
             must be there, and nothing more.
@@ -137,6 +152,7 @@ class Trust:
     trainers: Mapping[str, str | TrustedIdentity] = field(default_factory=dict)
     sigstore_root: Path | None = None
     block_hashes: frozenset[str] = frozenset()
+    owners: Mapping[str, PinnedOwners] = field(default_factory=dict)
     approvals: ApprovalSettings | None = None
     own: bool = False
     require: tuple[Word, ...] | None = None
@@ -201,6 +217,7 @@ class Trust:
             trainers={**self.trainers, **other.trainers},
             sigstore_root=other.sigstore_root or self.sigstore_root,
             block_hashes=self.block_hashes | other.block_hashes,
+            owners={**self.owners, **other.owners, **_required(self), **_required(other)},
             approvals=other.approvals or self.approvals,
             own=self.own or other.own,
             require=self.require if other.require is None else other.require,
@@ -209,6 +226,22 @@ class Trust:
             named = len(both.witnesses)
             raise InputError(f"--witness-quorum: found {both.quorum}, expected at most {named}")
         return both
+
+
+def _required(trust: Trust) -> dict[str, PinnedOwners]:
+    return {name: pin for name, pin in trust.owners.items() if pin.required}
+
+
+def _owners(sections: object, by: str, *, required: bool) -> dict[str, PinnedOwners]:
+    """From ``trust.multisig``, or the ``multisig`` objects of a deployment's networks."""
+    pins = {}
+    for name in ("ethereum", "bitcoin"):
+        found = getattr(sections, name)
+        found = found if required or found is None else found.multisig
+        if found is not None:
+            quorum = Quorum(found.threshold, found.owners)
+            pins[name] = PinnedOwners(quorum, by.format(name), required)
+    return pins
 
 
 def of_settings(settings: Settings) -> Trust:
@@ -228,6 +261,7 @@ def of_settings(settings: Settings) -> Trust:
         quorum=section.witnesses.quorum,
         trainers=section.trainers,
         sigstore_root=section.sigstore_root,
+        owners=_owners(section.multisig, f"trust.multisig.{{}} in {where}", required=True),
         approvals=settings.approvals,
     )
 
@@ -241,7 +275,9 @@ def of_own_deployment(settings: Settings, key: VerifierKey | None) -> Trust:
     if chain.bitcoin is not None:
         pins.append(PinnedChain("bitcoin", chain.bitcoin.network, by))
     keys = () if key is None else (PinnedKey(key, "this deployment's ledger.key"),)
-    return Trust(ledger_keys=keys, chains=tuple(pins), own=True)
+    where = f"blockchain.{{}}.multisig in {settings.source or 'the configuration'}"
+    owners = _owners(chain, where, required=False)
+    return Trust(ledger_keys=keys, chains=tuple(pins), owners=owners, own=True)
 
 
 def _pinned_ethereum(id: int | None, by: str, contract: str | None) -> PinnedChain:

@@ -157,7 +157,8 @@ def _chain_lines(networks: Networks, asked: Collection[str]) -> list[str]:
                 how = f"seen {check.shown_by}"
             if name in PUBLIC:
                 remark = f" ({check.chain.remark})" if check.chain.remark else ""
-                line = f"{check.chain.label}, {_pinned(check.pinned_by)}, {how}{remark}"
+                signed = f", {check.cosigners.line}" if check.cosigners else ""
+                line = f"{check.chain.label}, {_pinned(check.pinned_by)}, {how}{remark}{signed}"
                 lines[line] = None
     if shown == {"local"}:
         lines[LOCAL_ALONE] = None

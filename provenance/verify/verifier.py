@@ -49,6 +49,9 @@ from provenance.verify.catalogue import (
     Status,
 )
 from provenance.verify.checks.attachments import check_attachments
+from provenance.verify.checks.beyond.proofs import check_proofs
+from provenance.verify.checks.beyond.roll import OTHERS, check_roll
+from provenance.verify.checks.beyond.seeds import check_seeds
 from provenance.verify.checks.completeness import check_completeness
 from provenance.verify.checks.content import (
     check_content,
@@ -60,12 +63,9 @@ from provenance.verify.checks.content import (
 from provenance.verify.checks.ledger import check_heads, check_ledger, ledger_key
 from provenance.verify.checks.networks import check_agreement, check_networks
 from provenance.verify.checks.privacy import check_privacy
-from provenance.verify.checks.proofs import check_proofs
 from provenance.verify.checks.receipts import check_receipts
 from provenance.verify.checks.records import check_records, check_statements
 from provenance.verify.checks.reused import check_reused
-from provenance.verify.checks.roll import OTHERS, check_roll
-from provenance.verify.checks.seeds import check_seeds
 from provenance.verify.checks.story import check_lineage, late_before, run_state
 from provenance.verify.checks.trees import check_prefixes, check_trees
 from provenance.verify.findings import Findings, counted

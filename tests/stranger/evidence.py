@@ -272,9 +272,9 @@ def check_ethereum(anchor: dict[str, Any], evidence: dict[str, Any]) -> str | No
     sent = rlp(raw[1:])
     need(raw[0] == 2 and int.from_bytes(sent[0], "big") == evidence["chain_id"], "another chain")
     contract = evidence["contract"] and data(evidence["contract"].lower())
-    call = b"MLP1" + root if contract is None else bytes.fromhex("2acf9f93") + root
+    stores = ["4d4c5031"] if contract is None else ["2acf9f93", "727dec84"]
     fits = len(sent[7]) == 36 if contract is None else sent[5] == contract
-    calls = fits and sent[7][:36] == call
+    calls = fits and sent[7][:4].hex() in stores and sent[7][4:36] == root
     need(calls, "the calldata does not carry the root")
     if "receipt_proof" not in evidence and "transaction_proof" not in evidence:
         block, stated = evidence["block"], (anchor["block_hash"], anchor["height"])

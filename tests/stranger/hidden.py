@@ -9,6 +9,8 @@ from hashlib import sha256, sha512
 from hmac import digest as hmac
 from typing import Any
 
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from files import seal_label
 from formats import canonical, need, parse, unhex
 
@@ -240,3 +242,21 @@ def check_proof(data: bytes, run: dict[str, Any], bodies: dict[str, Any]) -> str
         stated = bodies[told["path"]]["commitments"][told["metric"]]
         need(stated == {"point": told["point"], "scale": told["scale"]}, "another commitment")
     return None
+
+
+def examples(look: Any) -> None:
+    """Those of the document."""
+    keys, told = look.json("keys"), look.json("commitment")
+    for name, point in look.json("generators").items():
+        need(encode(generator(name)).hex() == point, f"the generator {name}")
+    info = b"ml-provenance/blinding/v1"
+    key = HKDF(SHA256(), 32, None, info).derive(bytes.fromhex(keys["run_key_seed"]))
+    need(key.hex() == told["blinding_key"], "the key of blindings")
+    producer, value = bytes.fromhex(keys["producer"]), told["value"]
+    factor = blinding(key, producer, 5, value, "loss")
+    need(factor == int(told["blinding"], 16), "the blinding")
+    point = total([(value, G), (factor, generator("blinding"))])
+    need(encode(point).hex() == told["point"], "the commitment")
+    for name in ("proof-at-least", "proof-equals"):
+        numbers = check_file(look.exact(name))
+        need(numbers[0]["point"] == told["point"], name)

@@ -15,6 +15,7 @@ import blake3
 import evidence as chain
 import hidden
 import msgpack
+import owners
 import producers as signed
 from approvals import check_approval, open_envelope
 from compliance import check_report
@@ -358,25 +359,8 @@ def networks(look: Examples) -> None:
     need(included(look.hex("run-root-after"), 3, size, proof)[0] == root, "the tlog-proof's root")
 
 
-def hidden_numbers(look: Examples) -> None:
-    keys, told = look.json("keys"), look.json("commitment")
-    for name, point in look.json("generators").items():
-        need(hidden.encode(hidden.generator(name)).hex() == point, f"the generator {name}")
-    info = b"ml-provenance/blinding/v1"
-    key = HKDF(SHA256(), 32, None, info).derive(bytes.fromhex(keys["run_key_seed"]))
-    need(key.hex() == told["blinding_key"], "the key of blindings")
-    producer, value = bytes.fromhex(keys["producer"]), told["value"]
-    blinding = hidden.blinding(key, producer, 5, value, "loss")
-    need(blinding == int(told["blinding"], 16), "the blinding")
-    point = hidden.total([(value, hidden.G), (blinding, hidden.generator("blinding"))])
-    need(hidden.encode(point).hex() == told["point"], "the commitment")
-    for name in ("proof-at-least", "proof-equals"):
-        numbers = hidden.check_file(look.exact(name))
-        need(numbers[0]["point"] == told["point"], name)
-
-
 CHECKS = (records, spool, signatures, contents, item_sets, trees, runs, heads, forks, rolls, seeds,
-          reports, approved, networks, hidden_numbers)  # fmt: skip
+          reports, approved, networks, hidden.examples, owners.examples)  # fmt: skip
 
 
 def check(folder: Path) -> set[str]:

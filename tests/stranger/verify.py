@@ -21,6 +21,7 @@ from typing import Any
 import approvals
 import evidence as chain
 import hidden
+import owners
 import producers as signed
 from budgets import check_budgets
 from compliance import check_report
@@ -292,7 +293,7 @@ class Bundle:
         need(name in (f"{own}.json", f"{own}-{ledger['size']}.json"), "is of another seal")
         need(told.get("type", kind) == kind, "its evidence is of another network")
         if kind == "bitcoin":
-            chain.check_bitcoin(anchor, told)
+            owners.check_bitcoin(anchor, told)
             self.headers.setdefault(anchor["height"], set()).add(unhex(told["header"])[36:68])
         elif kind == "ipfs":
             need(anchor["transaction_id"] == chain.raw_cid(b"MLP1" + root), "another CID")
@@ -301,7 +302,7 @@ class Bundle:
         elif kind == "local":
             check_local(anchor, told, self.key)
         elif kind == "ethereum":
-            left = chain.check_ethereum(anchor, told)
+            left = owners.check_ethereum(anchor, told)
             self.unproven += [f"{name}: {left}"] if left else []
         else:
             self.unproven.append(f"{name}: nothing is known of a network {kind}")

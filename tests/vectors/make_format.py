@@ -79,6 +79,7 @@ from provenance.roll.roll import Roll, RolledRun, config_digest, data_digest, se
 from provenance.settings import LocalSettings
 from provenance.zk.statement import Number, Statement
 from tests.support.ledger_values import SealedEntry
+from tests.vectors.make_owners import owners_examples
 from tests.vectors.paper_chains import PaperBitcoin
 
 HERE: Final = Path(__file__).parent / "format"
@@ -605,6 +606,10 @@ def examples() -> dict[str, tuple[str, str]]:
         "payload": ("hex", _hex(payload)),
         "op-return": ("hex", _hex(b"\x6a\x24" + payload)),
         "contract-call": ("hex", _hex(store_call(payload[4:], ""))),
+        **{
+            name: ("hex", _hex(value)) if isinstance(value, bytes) else ("json", value)
+            for name, value in owners_examples(payload, note(4)).items()
+        },
         "cid": ("text", f"{raw_cid(payload)}\n"),
         "local-line": ("json", local_line(payload).decode()),
         "generators": (

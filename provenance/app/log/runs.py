@@ -27,7 +27,7 @@ from provenance.formats.note import MAX_NOTE_BYTES, VerifierKey
 from provenance.formats.tlog.tiles import CHECKPOINT
 from provenance.ports.store import LedgerTx
 from provenance.ports.values import AnchorState
-from provenance.roll.from_database import roll_of
+from provenance.roll.from_database import Progress, roll_of
 from provenance.roll.from_tiles import read_roll
 from provenance.roll.roll import FILE, MAX_BYTES, Roll
 from provenance.roll.statistics import RunsBefore, runs_before
@@ -71,13 +71,15 @@ class ToldRoll:
         return found[0]
 
 
-def from_database(settings: Settings, *, described: bool) -> ToldRoll:
-    """The deployment's own; ``described`` as :func:`roll_of`. Raises StoreUnavailable;
-    IntegrityError: a row is damaged."""
+def from_database(settings: Settings, *, described: bool, progress: Progress) -> ToldRoll:
+    """The deployment's own; ``described`` and ``progress`` as :func:`roll_of`. Raises
+    StoreUnavailable; IntegrityError: a row is damaged."""
     with reading.opened_store(settings, "log runs") as store, store.snapshot() as tx:
         size, now = tx.ledger_size(), time.time()
         try:
-            roll = roll_of(tx, size, now, settings.lost_after_s, described=described)
+            roll = roll_of(
+                tx, size, now, settings.lost_after_s, described=described, progress=progress
+            )
         except DAMAGED as error:
             raise IntegrityError(f"the list of runs cannot be read: {error}") from error
         key = reading.ledger_key(settings)

@@ -17,6 +17,7 @@ import math
 import re
 from decimal import Decimal
 
+from provenance.chains.bitcoin import multisig
 from provenance.chains.bitcoin.client import CLIENT
 from provenance.chains.bitcoin.reader import ChainReader
 from provenance.chains.bitcoin.rpc import BitcoinRpc, Code, RpcError, as_integer, as_object, as_text
@@ -31,7 +32,7 @@ from provenance.errors import (
     WrongNetworkError,
 )
 from provenance.formats.record import Json
-from provenance.ports.network import Network, require_payload
+from provenance.ports.network import Network, Requests, require_payload
 from provenance.ports.values import Draft, Identity, Observation, Place, SignedVersion
 from provenance.proofs.beacon import Beacon
 from provenance.proofs.bitcoin import CHAINS, display, parse_transaction, verify_anchor
@@ -55,14 +56,14 @@ class BitcoinInterface(Network):
     name = "bitcoin"
     confirmations = 6
 
-    def __init__(self, settings: BitcoinSettings) -> None:
+    def __init__(self, settings: BitcoinSettings, requests: Requests | None = None) -> None:
         if settings.network not in CHAINS:
             raise ConfigError(
                 "blockchain.bitcoin.network",
                 f"found {settings.network!r}, expected one of {', '.join(CHAINS)}",
             )
         self.confirmations = settings.confirmations
-        self._settings = settings
+        self._settings, self._requests = settings, requests
         self._rules = CHAINS[settings.network]
         self._rpc = BitcoinRpc(settings)
         self._wallet = Wallet(self._rpc, settings)
@@ -129,6 +130,12 @@ class BitcoinInterface(Network):
         """
         require_payload(self.name, payload, replaces)
         tip = self._rpc.read(as_text, "getbestblockhash")
+        if replaces is not None:
+            tip = str(replaces.detail.get("tip", tip))
+        if self._settings.multisig is not None:
+            request = None if self._requests is None else self._requests(payload[4:])
+            signed = multisig.cosigned(self._settings, request, payload, replaces)
+            return Draft(self.name, payload, signed | {"tip": tip})
         funded = self._wallet.fund(payload) if replaces is None else self._wallet.bump(replaces)
         fields: dict[str, Json] = {
             "raw": funded.raw.hex(),
@@ -138,7 +145,7 @@ class BitcoinInterface(Network):
             "vsize": funded.transaction.vsize,
             "feerate": round(float(funded.rate), 3),
             "change": funded.change,
-            "tip": replaces.detail["tip"] if replaces and "tip" in replaces.detail else tip,
+            "tip": tip,
         }
         return Draft(self.name, payload, fields)
 
@@ -254,7 +261,9 @@ class BitcoinInterface(Network):
         except (ProofError, FormatError) as error:
             raise LyingNodeError(f"bitcoin: {error}") from error
         above = self._reader.headers_above(header, height, min(depth, self.confirmations) - 1)
+        spent = version.detail.get("spent")
         return {
+            **({} if spent is None else {"spent": spent}),
             "type": "bitcoin",
             "chain": self._settings.network,
             "transaction_id": version.transaction_id,

@@ -95,7 +95,7 @@ class Wallet:
     def fund(self, payload: bytes) -> Funded:
         """A new transaction with the 36-byte payload; nothing is locked. Raises
         InsufficientFundsError, FeeTooLowError."""
-        rate = self._fee_rate()
+        rate = self.fee_rate()
         try:
             return self._funded(payload, [], rate)
         except InsufficientFundsError as error:
@@ -114,12 +114,7 @@ class Wallet:
                 mined or conflicts with a mined one, as ``observe`` will tell.
             InsufficientFundsError
         """
-        paid = Decimal(str(old.detail.get("feerate") or old.fee))
-        floor = max(paid * BUMP_FACTOR, paid + BUMP_STEP)
-        if floor > self._cap:
-            step = f"the next step, {floor} sat/vB, is"
-            raise self._above_the_cap(f"{paid} sat/vB does not get mined and {step}")
-        rate = max(self._fee_rate(), floor).quantize(RATE_UNIT, ROUND_UP)
+        rate = self.bumped(Decimal(str(old.detail.get("feerate") or old.fee)))
         kept = old.detail.get("inputs")
         options: Value = {"fee_rate": rate, "replaceable": True}
         try:
@@ -142,6 +137,15 @@ class Wallet:
             raise LyingNodeError("bitcoin: psbtbumpfee left out an input of the old version")
         return funded
 
+    def bumped(self, paid: Decimal) -> Decimal:
+        """The fee rate of what replaces a transaction that pays ``paid``, sat/vB; FeeTooLowError:
+        the cap is reached."""
+        floor = max(paid * BUMP_FACTOR, paid + BUMP_STEP)
+        if floor > self._cap:
+            step = f"the next step, {floor} sat/vB, is"
+            raise self._above_the_cap(f"{paid} sat/vB does not get mined and {step}")
+        return max(self.fee_rate(), floor).quantize(RATE_UNIT, ROUND_UP)
+
     def set_locks(self, inputs: object, *, locked: bool) -> None:
         """Lock or unlock coins that are unspent: a node forgets locks when it restarts.
 
@@ -160,7 +164,7 @@ class Wallet:
             f"bitcoin: {what} above blockchain.bitcoin.max_fee_rate ({self._cap})"
         )
 
-    def _fee_rate(self) -> Decimal:
+    def fee_rate(self) -> Decimal:
         """The node's estimate, at least what its mempool takes, at most the cap; sat/vB."""
         pool = self._rpc.read(as_object, "getmempoolinfo")
         floor = max(

@@ -1,5 +1,5 @@
-"""The contracts: their code; and the calls, events and answers of ``MLProvenance`` as bytes
-(Solidity ABI).
+"""The contracts: their code; and the calls, events and answers of ``MLProvenance``, which
+``MLProvenanceMultisig`` shares, as bytes (Solidity ABI).
 
 ``contracts/NAME.json`` is what ``provenance_devnet.contract`` makes of ``contracts/NAME.sol``; a
 test compiles it again and compares.
@@ -25,6 +25,7 @@ from eth_utils.crypto import keccak
 
 from provenance.errors import InputError, LyingNodeError
 from provenance.proofs.ethereum import Log
+from provenance.proofs.multisig.ethereum import STORE_SIGNED
 
 MAX_METADATA_BYTES = 256
 
@@ -76,6 +77,9 @@ ML_PROVENANCE = Contract.read("MLProvenance")
 ARTIFACT, BYTECODE = ML_PROVENANCE.artifact, ML_PROVENANCE.creation
 DEPLOYED_BYTECODE = ML_PROVENANCE.deployed
 """What lies at the contract's address."""
+MULTISIG = Contract.read("MLProvenanceMultisig")
+REGISTERS = frozenset((DEPLOYED_BYTECODE, MULTISIG.deployed))
+"""The code of the contracts that store roots; owners lie in storage, so it is the same for any."""
 call_of = ML_PROVENANCE.call_of
 HASH_STORED = keccak(text=abi_to_signature(ML_PROVENANCE.abi["HashStored"]))
 _STORE = ML_PROVENANCE.selector("storeHash")
@@ -109,8 +113,10 @@ def store_call(root: bytes, metadata: str) -> bytes:
 
 
 def stored_root(calldata: bytes) -> bytes | None:
-    """The hash in calldata of ``storeHash``; None for any other call."""
-    return calldata[4:36] if calldata[:4] == _STORE and len(calldata) >= 36 else None
+    """The hash in calldata of ``storeHash``, with or without signatures; None for any other
+    call."""
+    stores = calldata[:4] in (_STORE, STORE_SIGNED)
+    return calldata[4:36] if stores and len(calldata) >= 36 else None
 
 
 def inclusion_call(
@@ -154,6 +160,14 @@ def stored_event(log: Log, contract: bytes, root: bytes) -> tuple[bytes, int] | 
         return None
     timestamp, _ = _decode(["uint64", "bytes"], log.data, "HashStored")
     return log.topics[2][-20:], int(str(timestamp))
+
+
+def read_owners(owners: bytes, threshold: bytes) -> tuple[tuple[bytes, ...], int]:
+    """The answers of ``owners`` and ``threshold``. Raises LyingNodeError: not in their form."""
+    (listed,) = _decode(["address[]"], owners, "owners")
+    (count,) = _decode(["uint256"], threshold, "threshold")
+    addresses = cast(Sequence[str], listed)
+    return tuple(bytes.fromhex(address[2:]) for address in addresses), int(str(count))
 
 
 def _decode(types: list[str], answer: bytes, what: str) -> tuple[object, ...]:

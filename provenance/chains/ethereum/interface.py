@@ -31,7 +31,7 @@ from provenance.errors import (
     WrongNetworkError,
 )
 from provenance.formats.record import Json
-from provenance.ports.network import Network
+from provenance.ports.network import Network, Requests
 from provenance.ports.values import (
     Draft,
     Identity,
@@ -65,9 +65,9 @@ class EthereumInterface(Network):
     confirmations = 12
     uses_nonce = True
 
-    def __init__(self, settings: EthereumSettings) -> None:
+    def __init__(self, settings: EthereumSettings, requests: Requests | None = None) -> None:
         try:
-            from provenance.chains.ethereum import contract, responses, trie
+            from provenance.chains.ethereum import contract, multisig, responses, trie
             from provenance.chains.ethereum.libs import CLIENT
             from provenance.chains.ethereum.sender import Sender
         except ModuleNotFoundError as error:
@@ -75,7 +75,8 @@ class EthereumInterface(Network):
                 raise
             package = (error.name or "web3").partition(".")[0]
             raise MissingExtraError(package, "ethereum") from error
-        self._abi = contract
+        self._abi, self._owned = contract, multisig
+        self._requests = requests
         self._evidence = responses.evidence
         self._header_rlp = responses.header_rlp
         self._proofs = trie.proofs
@@ -124,6 +125,8 @@ class EthereumInterface(Network):
         version, height = node.version(), node.height()
         if self.contract is not None:
             node.require_contract(self.contract)
+            if self.sender is not None:
+                self._owned.require_owners(node, self.contract, self.settings.multisig)
         fields: dict[str, Json] = {
             "chain_id": chain_id,
             "genesis": genesis,
@@ -163,7 +166,11 @@ class EthereumInterface(Network):
         if root is None:
             raise InputError(f"anchor payload of {len(payload)} bytes, expected MLP1 and 32")
         to, call = self.contract or self._sender.required_address(), payload
-        if self.contract is not None:
+        if self.settings.multisig is not None:
+            to = self._sender.required_contract()
+            request = None if self._requests is None else self._requests(root)
+            call = self._owned.signed_call(self._node, to, root, request)
+        elif self.contract is not None:
             call = self._abi.store_call(root, "")
         return Draft(self.name, payload, self._sender.prepare(to, call, replaces))
 
@@ -272,6 +279,9 @@ class EthereumInterface(Network):
             RejectedError: Mined, and it failed.
             NetworkUnavailable: In no block after ``deadline_s``; names the transaction.
         """
+        if self.settings.multisig is not None:
+            problem = "takes a root with its owners' signatures alone: provenance multisig"
+            raise RejectedError(f"ethereum: the contract at {self.contract} {problem}")
         call = self._abi.store_call(root, metadata)
         to = self.contract
         if to is None:

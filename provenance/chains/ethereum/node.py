@@ -31,6 +31,8 @@ from provenance.errors import (
     WrongNetworkError,
 )
 from provenance.ports.values import Observation, Place, payload_root
+from provenance.proofs.multisig import Quorum
+from provenance.proofs.multisig.ethereum import STORE_SIGNED
 from provenance.settings import EthereumSettings
 
 GENESIS = {
@@ -70,6 +72,7 @@ class EthereumNode:
         self._chain_id = settings.chain_id
         self._genesis: str | None = None
         self._ours: dict[str, bool] = {}
+        self._quorums: dict[str, Quorum | None] = {}
 
     def forget(self) -> None:
         """Take chain id and genesis anew from the next answers; what is configured stands."""
@@ -161,8 +164,20 @@ class EthereumNode:
         for at in (block, "latest"):
             if address not in self._ours:
                 with suppress(NetworkError, NetworkUnavailable):
-                    self._ours[address] = self.code(address, at) == abi.DEPLOYED_BYTECODE
+                    self._ours[address] = self.code(address, at) in abi.REGISTERS
         return self._ours.get(address)
+
+    def quorum(self, address: str) -> Quorum | None:
+        """Whose signatures the contract at an address asks for; None where it is no
+        ``MLProvenanceMultisig``. Asked once: neither its code nor its owners can change."""
+        if address not in self._quorums:
+            known = None
+            if self.code(address) == abi.MULTISIG.deployed:
+                calls = (abi.MULTISIG.call_of(name) for name in ("owners", "threshold"))
+                owners, threshold = abi.read_owners(*(self.view(address, call) for call in calls))
+                known = Quorum(threshold, tuple("0x" + owner.hex() for owner in owners))
+            self._quorums[address] = known
+        return self._quorums[address]
 
     def require_contract(self, address: str) -> None:
         """WrongNetworkError where there is no code: sending there succeeds and stores nothing."""
@@ -250,6 +265,7 @@ class EthereumNode:
             block_time=float(block.timestamp),
             our_code=None if root is None else self._our_code(mined),
             paid=None if price is None else price * mined.receipt.gas_used,
+            quorum=None if root is None else self._quorum(mined),
         )
 
     def find_many(self, txids: Sequence[str]) -> dict[str, Observation]:
@@ -370,6 +386,14 @@ class EthereumNode:
         if configured is not None and address == configured.lower():
             return None
         return self.has_our_code(address, hex(mined.block.number))
+
+    def _quorum(self, mined: Mined) -> Quorum | None:
+        """As :attr:`Observation.quorum`."""
+        tx = mined.transaction
+        if tx.to is not None and tx.input[:4] == STORE_SIGNED:
+            with suppress(NetworkError, NetworkUnavailable):
+                return self.quorum("0x" + tx.to.hex())
+        return None
 
     def close(self) -> None:
         """Give the connections back."""

@@ -37,6 +37,8 @@ NETWORK = "ethereum"
 STORE_GAS_FLOOR = 80_000
 """A store costs about 47,500 gas, but is estimated at half of that where the root is there
 already; a reorg that takes the other store away must not make ours run out of gas."""
+SIGNED_BYTE_GAS = 100
+"""Per byte of the call, on top: a signature of an owner takes 128 bytes and 9,000 gas."""
 
 _KEY = re.compile(r"(?:0x)?[0-9a-fA-F]{64}")
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
@@ -114,7 +116,8 @@ class Sender:
             fees = bump(old, head.base_fee, tip, cap)
         gas = self._settings.gas_limit
         if gas is None:
-            gas = max(node.gas(sender, to, calldata), STORE_GAS_FLOOR if to_contract else 0)
+            floor = STORE_GAS_FLOOR + SIGNED_BYTE_GAS * len(calldata)
+            gas = max(node.gas(sender, to, calldata), floor if to_contract else 0)
         price, balance = gas * fees.max_fee, node.balance(sender)
         if balance < price:
             raise InsufficientFundsError(
@@ -217,9 +220,12 @@ class Sender:
             raise RejectedError(f"ethereum: {version.transaction_id} was mined and failed")
         return receipt
 
-    def deploy(self, contract: Contract, deadline_s: float) -> tuple[str, str]:
-        """Create a contract: ``(checksummed address, transaction id)``."""
-        receipt = self.transact(None, contract.creation, deadline_s)
+    def deploy(
+        self, contract: Contract, deadline_s: float, arguments: bytes = b""
+    ) -> tuple[str, str]:
+        """Create a contract: ``(checksummed address, transaction id)``. ``arguments`` are its
+        constructor's, encoded."""
+        receipt = self.transact(None, contract.creation + arguments, deadline_s)
         if receipt.contract is None:
             raise LyingNodeError(f"ethereum node: the receipt of {receipt.id} names no contract")
         address = str(to_checksum_address(receipt.contract))

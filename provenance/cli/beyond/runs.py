@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from provenance.app.log import runs as telling
 from provenance.bootstrap import reading
-from provenance.cli.output import err, out, print_json, print_table, settings_of, when
+from provenance.cli.output import err, out, print_json, print_table, progress, settings_of, when
 from provenance.errors import FormatError, InputError
 from provenance.formats.fields import as_json
 from provenance.formats.note import VerifierKey
@@ -35,7 +35,13 @@ def runs(arguments: argparse.Namespace) -> int:
     own = reading.ledger_key(settings)
     key = _given_key(arguments.ledger_key) or own
     if arguments.source is None:
-        told = telling.from_database(settings, described=arguments.before is not None)
+        with progress() as bars:
+            task = bars.add_task("reading runs")
+            told = telling.from_database(
+                settings,
+                described=arguments.before is not None,
+                progress=lambda done, total: bars.update(task, completed=done, total=total),
+            )
     else:
         told = telling.from_source(arguments.source, key)
     roll = told.roll

@@ -17,7 +17,10 @@ from provenance.tickets import Ticket
 from provenance.tracker import ProvenanceTracker
 from provenance_devnet import ServerState
 
-WALKS: Final = ("approvals", "cross", "items", "lineage", "hidden_numbers", "compliance")
+WALKS: Final = (
+    "approvals", "cross", "hidden_numbers", "items", "fresh_seed", "lineage",
+    "compliance", "runs",
+)  # fmt: skip
 """Modules of this package, in the order of docs/guides."""
 
 

@@ -25,6 +25,7 @@ from provenance.stores.sql.schema import (
     ledger_entries,
     networks,
     nonces,
+    signing_requests,
 )
 from provenance.stores.sql.session import Session, columns_of, fields_of, values_in
 
@@ -259,6 +260,16 @@ class OutboxPart(Session):
 
     def save_approval(self, anchor_id: int, envelope: bytes) -> None:
         self._replace(approvals, [{"anchor_id": anchor_id, "envelope": envelope}])
+
+    def signing_request(self, network: str, root: bytes) -> bytes | None:
+        table = signing_requests.c
+        query = select(table.document).where(table.network == network, table.root == root)
+        document: bytes | None = self._read(query).scalar_one_or_none()
+        return document
+
+    def save_signing_request(self, network: str, root: bytes, document: bytes) -> None:
+        row = {"network": network, "root": root, "document": document}
+        self._replace(signing_requests, [row])
 
     def network(self, network: str) -> NetworkRow | None:
         return self._one(NetworkRow, _NETWORKS.where(networks.c.network == network))

@@ -361,6 +361,15 @@ approvals = Table(
 )
 """Statements that persons are to sign before an anchor, each with the signatures it has."""
 
+signing_requests = Table(
+    "signing_requests",
+    metadata,
+    Column("network", String, primary_key=True),
+    Column("root", LargeBinary, primary_key=True),
+    Column("document", LargeBinary, nullable=False),
+)
+"""What the owners of a k-of-n key sign for a head, with the signatures it has."""
+
 nonces = Table(
     "nonces",
     metadata,

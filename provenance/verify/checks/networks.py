@@ -27,6 +27,7 @@ from provenance.settings import NETWORKS as NAMES
 from provenance.verify.catalogue import AGREE, LEDGER, NETWORKS
 from provenance.verify.checks.ethereum_receipt import has_proof
 from provenance.verify.checks.receipts import BITCOIN, CheckedReceipt
+from provenance.verify.cosigners import pinned
 from provenance.verify.cross import (
     SLACK_S,
     Bounds,
@@ -74,7 +75,7 @@ def check_networks(
     held = set()
     for checked in receipts:
         held.add(checked.label)
-        answer = asked.check(checked)  # (8)
+        answer = asked.owned(asked.check(checked))  # (8)
         name, file = answer.network, checked.file
         best = answers.setdefault(name, {}).setdefault(answer.seal, answer)
         if _BEST.index(answer.status) < _BEST.index(best.status):
@@ -132,6 +133,16 @@ class _Networks:
         self.nodes, self.headers, self.trust = nodes, headers, trust
         self.roots: dict[int, dict[str, bytes]] = {}
 
+    def owned(self, check: NetworkCheck) -> NetworkCheck:
+        """With the owners that the reader pinned; only stated where too few of them signed."""
+        pin = self.trust.owners.get(check.network)
+        found, lacking = pinned(check.cosigners, pin)
+        if pin is None or lacking is None:
+            return replace(check, cosigners=found)
+        if pin.required and check.status in ("verified", "receipt", "stated"):
+            return replace(check, cosigners=found, status="stated", reason=lacking)
+        return check
+
     def check(self, checked: CheckedReceipt) -> NetworkCheck:
         """Check one receipt against its network."""
         anchor, ledger = checked.receipt.anchor, checked.receipt.ledger
@@ -143,6 +154,7 @@ class _Networks:
             chain=chain,
             pinned_by=self.trust.chain_pinned_by(chain),
             submitter=checked.submitter,
+            cosigners=checked.cosigners,
             transaction_id=anchor.transaction_id,
             size=ledger.size,
             root=ledger.root,
@@ -208,9 +220,13 @@ class _Networks:
         if by is None and seen.our_code is False:
             reason = f"the code of contract {base.chain.contract} is not this project's"
             return replace(base, status="failed", reason=reason)
+        cosigners = base.cosigners
+        if cosigners is not None and seen.quorum is not None:
+            cosigners = replace(cosigners, quorum=seen.quorum, shown_by="by the contract's storage")
         mined = replace(
             base,
             pinned_by=by,
+            cosigners=cosigners,
             block_hash=seen.block_hash,
             height=seen.height,
             depth=seen.depth,

@@ -50,6 +50,7 @@ from provenance.proofs.ipfs.cid import decode_cid, raw_cid
 from provenance.proofs.local_file import local_transaction_id, read_line
 from provenance.verify.catalogue import RECEIPTS
 from provenance.verify.checks.ethereum_receipt import check_block, check_ethereum
+from provenance.verify.cosigners import Cosigners, cosigners_of
 from provenance.verify.findings import Findings, counted
 from provenance.verify.trust import Chain
 
@@ -79,6 +80,11 @@ class CheckedReceipt:
             header = parse_header(evidence_bytes(Fields(evidence, "evidence"), "header"))
             target = target_of(header.bits)
         return Chain.of(self.receipt.anchor.network, evidence, target)
+
+    @property
+    def cosigners(self) -> Cosigners | None:
+        """The owners that signed, where there are several."""
+        return cosigners_of(self.receipt.anchor.network, self.receipt.evidence)
 
     @property
     def submitter(self) -> str | None:
@@ -208,7 +214,9 @@ def check_evidence(
         raise ProofError(f"is of network {anchor.network}, its evidence of {str(kind)[:40]}")
     if anchor.depth < 1:
         raise ProofError(f"states depth {anchor.depth}, expected 1 or more")
-    return _RULES[anchor.network](anchor, evidence, key)
+    remark = _RULES[anchor.network](anchor, evidence, key)
+    cosigners_of(anchor.network, evidence)
+    return remark
 
 
 def _check_bitcoin(

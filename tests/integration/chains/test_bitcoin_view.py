@@ -23,7 +23,7 @@ from provenance.chains.ethereum.bitcoin_view import (
 from provenance.chains.ethereum.errors import RevertedError
 from provenance.chains.ethereum.interface import deploy
 from provenance.chains.ethereum.node import EthereumNode
-from provenance.errors import LyingNodeError, ProofError
+from provenance.errors import FormatError, LyingNodeError, ProofError
 from provenance.proofs.bitcoin import double_sha256, parse_transaction
 from provenance.settings import EthereumSettings
 from tests.support.nodes.bitcoin_evidence import merkle_block, mined, transaction
@@ -283,6 +283,45 @@ def test_any_place_in_any_block(view: View, total: int, data: Any) -> None:
     told = {"transaction": raw.hex(), "merkle_block": message.hex(), "header": header.hex()}
     assert replace(proof_of(told), headers=b"") == replace(proof, headers=b"")
     assert view.anchored(ROOT, proof_of(told)).block_hash == double_sha256(header)[::-1].hex()
+
+
+def sized(number: int) -> bytes:
+    """A CompactSize, as the protocol documentation has it."""
+    if number < 0xFD:
+        return bytes([number])
+    wide = number > 0xFFFF
+    return (b"\xfe" if wide else b"\xfd") + number.to_bytes(4 if wide else 2, "little")
+
+
+SIZES = st.sampled_from((0, 1, 36, 38, 252, 253, 300, 65_535, 65_536))
+OUTPUTS = st.lists(st.one_of(SIZES, st.just(-1)), min_size=1, max_size=4)
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(inputs=st.sampled_from((1, 2, 252, 253, 300)), script=SIZES, outputs=OUTPUTS, data=st.data())
+def test_it_reads_transactions_as_this_program_does(
+    view: View, inputs: int, script: int, outputs: list[int], data: Any
+) -> None:
+    """Sizes at the borders of CompactSize; -1 is an output with the root. Cut anywhere, it is no
+    transaction for both."""
+    script = script if inputs < 3 else min(script, 38)
+    raw = b"\2\0\0\0" + sized(inputs)
+    raw += (bytes(36) + sized(script) + bytes(script) + b"\xff" * 4) * inputs + sized(len(outputs))
+    for size in outputs:
+        body = b"\x6a\x24" + PAYLOAD if size < 0 else b"\x51" * size
+        raw += bytes(8) + sized(len(body)) + body
+    raw += bytes(4)
+    assert parse_transaction(raw).stripped == raw
+    if outputs.count(-1) == 1:
+        assert view.anchored(ROOT, proof_of_bytes(raw)).work == 2
+    else:
+        with pytest.raises(ProofError, match=f"carries {outputs.count(-1)} roots"):
+            view.anchored(ROOT, proof_of_bytes(raw))
+    cut = raw[: data.draw(st.integers(0, len(raw) - 1))]
+    with pytest.raises(FormatError):
+        parse_transaction(cut)
+    with pytest.raises(ProofError, match="no transaction without witness|64 bytes"):
+        view.anchored(ROOT, proof_of_bytes(cut))
 
 
 def test_gas(view: View) -> None:

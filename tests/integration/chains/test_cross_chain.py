@@ -51,7 +51,7 @@ def deployment(
 ) -> Deployment:
     folder = tmp_path_factory.mktemp("cross")
     regtest = Regtest(bitcoin_settings)
-    coins = regtest.wallet("0.05", "0.05")
+    coins = regtest.wallet("0.05")
     node = EthereumSettings(url=anvil_chain.url, private_key=KEYS[0], confirmations=2)
     contract, _ = deploy(node)
     node = structs.replace(node, contract_address=contract)
@@ -129,6 +129,18 @@ def test_the_two_networks_tell_one_head_and_a_time(deployment: Deployment, capsy
     assert check["status"] == "passed"
     assert check["detail"].startswith("2 seals on several networks; after: head 2 on bitcoin")
     assert check["detail"].partition("; ")[2] in shown.splitlines()
+
+
+def test_the_command_deploys_the_contract(deployment: Deployment, capsys: Capture) -> None:
+    assert deployment.run("contract", "deploy", "--bitcoin-view") == 0
+    deployed, hint = capsys.readouterr().out.splitlines()
+    view = deployed.split()[2]
+    assert hint == f"provenance contract confirm RUN --view {view}"
+    assert deployment.run("contract", "confirm", "latest", "--view", view) == 0
+    capsys.readouterr()
+    assert deployment.run("contract", "deploy", "--bitcoin-view", "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document.keys() == {"bitcoin_view", "transaction_id"}
 
 
 @pytest.mark.parametrize(

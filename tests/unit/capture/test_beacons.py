@@ -19,7 +19,7 @@ from provenance.formats.record import Kind
 from provenance.proofs.beacon import Beacon, draw_seed, open_beacon, sign_beacon
 from provenance.stores.memory_transport import MemoryTransport
 from provenance.tracker import ProvenanceTracker
-from tests.support.seeds import BITCOIN, ETHEREUM
+from tests.support.beyond.seeds import BITCOIN, ETHEREUM
 from tests.support.verify_world import SIGNER, shipped
 
 KEY = SIGNER.verifier.public_bytes

@@ -16,8 +16,8 @@ from provenance.verify.headers import GivenHeaders
 from provenance.verify.report import VerificationReport
 from provenance.verify.trust import PinnedChain, Trust
 from tests.support import stranger
+from tests.support.beyond.seeds import BITCOIN, ETHEREUM, seed, story
 from tests.support.nodes.bitcoin_evidence import TIME, mined
-from tests.support.seeds import BITCOIN, ETHEREUM, seed, story
 from tests.support.verify_world import OTHER, OWN, Fields, World
 
 HEADERS = GivenHeaders.of([BITCOIN.header])

@@ -46,10 +46,10 @@ from provenance.proofs.beacon import open_beacon
 from provenance.settings import NETWORKS, load
 from provenance.stores.memory_transport import MemoryTransport
 from tests.faults.support.processes import until
+from tests.support.beyond.seeds import ETHEREUM
 from tests.support.nodes.memory_chain import MemoryChain, MemoryNetwork
 from tests.support.paths import ROOT
 from tests.support.runs import RUN, Producer, complete_run, some_run
-from tests.support.seeds import ETHEREUM
 from workers import (
     anchoring,
     beacons,

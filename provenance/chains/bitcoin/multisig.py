@@ -1,0 +1,186 @@
+"""A k-of-n output of fixed keys, ``wsh(sortedmulti(k,...))``, and the wallets around it.
+
+The deployment's wallet only watches it: it makes PSBTs and signs none. Each owner's wallet, on a
+bitcoind of his own or one that he trusts with his key alone, signs after
+:meth:`~provenance.proofs.multisig.psbt.Psbt.check`. Change goes back to the same script, whose one
+address is used again: an anchor is public by purpose.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from provenance.chains.bitcoin.rpc import (
+    BitcoinRpc,
+    Code,
+    RpcError,
+    Value,
+    as_list,
+    as_object,
+    as_text,
+)
+from provenance.chains.bitcoin.wallet import Wallet
+from provenance.errors import (
+    FeeTooLowError,
+    FormatError,
+    LyingNodeError,
+    NetworkUnavailable,
+    ProofError,
+    ProvenanceError,
+)
+from provenance.formats.record import Json
+from provenance.ports.values import SignedVersion
+from provenance.proofs.bitcoin import display, parse_transaction
+from provenance.proofs.multisig.bitcoin import Script
+from provenance.proofs.multisig.psbt import Psbt
+from provenance.proofs.multisig.request import BitcoinRequest, SigningRequest
+from provenance.settings import BitcoinMultisig, BitcoinSettings
+
+
+def script_of(multisig: BitcoinMultisig) -> Script:
+    """The witness script of the owners."""
+    return Script.of(multisig.threshold, map(bytes.fromhex, multisig.owners))
+
+
+def descriptor(rpc: BitcoinRpc, script: Script, private: tuple[bytes, str] | None = None) -> str:
+    """``wsh(sortedmulti(k,...))`` with its checksum (BIP 380, 383); with ``private``, a key and
+    its secret in WIF, that of its owner's wallet."""
+    keys = [key.hex() for key in script.keys]
+    if private is not None:
+        keys[script.keys.index(private[0])] = private[1]
+    bare = f"wsh(sortedmulti({script.threshold},{','.join(keys)}))"
+    told = rpc.read(as_object, "getdescriptorinfo", bare)
+    return f"{bare}#{as_text(told.get('checksum'), 'getdescriptorinfo.checksum')}"
+
+
+def make_wallet(
+    settings: BitcoinSettings, script: Script, wif: tuple[bytes, str] | None = None
+) -> str:
+    """Make the wallet that the settings name: one that watches the script, or with ``wif``, its
+    owner's; returns the address. A wallet that is there already only learns the script.
+
+    Raises:
+        NetworkUnavailable: The node does not answer, or refuses.
+        LyingNodeError: What it answers does not hold.
+    """
+    rpc = BitcoinRpc(settings)
+    try:
+        rpc.call("createwallet", settings.wallet, wif is None, True, "", False, True)
+    except RpcError as error:
+        if error.code != Code.WALLET or "already exists" not in error.message.lower():
+            raise error.translated() from error
+    text = descriptor(rpc, script, wif)
+    request: Value = [{"desc": text, "timestamp": "now"}]
+    (result,) = rpc.read(as_list, "importdescriptors", request, wallet=True)
+    if as_object(result, "importdescriptors").get("success") is not True:
+        raise NetworkUnavailable("bitcoin: importdescriptors: the wallet did not take the script")
+    return address(rpc, script)
+
+
+def address(rpc: BitcoinRpc, script: Script) -> str:
+    """Where coins for anchors are sent to."""
+    found = rpc.read(as_list, "deriveaddresses", descriptor(rpc, script))
+    return as_text(found[0], "deriveaddresses")
+
+
+def make_psbt(
+    settings: BitcoinSettings, script: Script, payload: bytes, replaces: Psbt | None = None
+) -> Psbt:
+    """A PSBT that anchors the payload, checked.
+
+    Args:
+        replaces: One whose coins it spends at a higher fee, with more coins where they do not
+            suffice (BIP 125).
+
+    Raises:
+        FeeTooLowError: The cap is reached.
+        InsufficientFundsError, NetworkUnavailable
+        LyingNodeError: The node's PSBT does something else.
+    """
+    rpc = BitcoinRpc(settings)
+    wallet, spend = Wallet(rpc, settings), list[Value]()
+    rate = wallet.fee_rate()
+    if replaces is not None:
+        rate = wallet.bumped(Decimal(replaces.fee) / replaces.vsize(script))
+        for point in replaces.transaction.inputs:
+            spend.append({"txid": display(point.txid), "vout": point.vout})
+    options: Value = {
+        "add_inputs": True,
+        "changeAddress": address(rpc, script),
+        "changePosition": 1,
+        "fee_rate": rate,
+        "replaceable": True,
+        "includeWatching": True,
+    }
+    outputs: Value = [{"data": payload.hex()}]
+    answer = rpc.read(
+        as_object, "walletcreatefundedpsbt", spend, outputs, 0, options, False, wallet=True
+    )
+    try:
+        psbt = Psbt.read(as_text(answer.get("psbt"), "walletcreatefundedpsbt.psbt"))
+        psbt.check(payload, script, settings.max_fee_rate)
+    except ProvenanceError as error:
+        raise LyingNodeError(f"bitcoin: walletcreatefundedpsbt: {error}") from error
+    return psbt
+
+
+def cosigned(
+    settings: BitcoinSettings,
+    request: SigningRequest | None,
+    payload: bytes,
+    replaces: SignedVersion | None,
+) -> dict[str, Json]:
+    """The fields of a draft: the transaction that k owners signed, and those that it spends.
+
+    Raises:
+        NetworkUnavailable: They have not signed one for the payload.
+        FeeTooLowError: ``replaces`` is the one they signed: a higher fee takes another round.
+    """
+    assert settings.multisig is not None
+    script = script_of(settings.multisig)
+    if not isinstance(request, BitcoinRequest):
+        problem = f"no owner signed payload {payload.hex()}"
+        raise NetworkUnavailable(f"bitcoin: {problem}: provenance multisig request bitcoin")
+    psbt = request.psbt
+    try:
+        psbt.check(payload, script, settings.max_fee_rate)
+        raw = psbt.whole(script)
+    except (FormatError, ProofError) as error:
+        raise NetworkUnavailable(f"bitcoin: {error}") from error
+    transaction = parse_transaction(raw)
+    txid = display(transaction.txid)
+    if replaces is not None and txid == replaces.transaction_id:
+        again = "provenance multisig request bitcoin --again"
+        raise FeeTooLowError(f"bitcoin: a higher fee takes new signatures of the owners: {again}")
+    change = [output.value for output in transaction.outputs if output.script == script.output]
+    return {
+        "raw": raw.hex(),
+        "txid": txid,
+        "inputs": [f"{display(point.txid)}:{point.vout}" for point in transaction.inputs],
+        "fee": psbt.fee,
+        "vsize": transaction.vsize,
+        "feerate": round(psbt.fee / transaction.vsize, 3),
+        "change": change[0] if change else None,
+        "spent": [made.hex() for made in dict.fromkeys(psbt.spent)],
+    }
+
+
+def cosign(settings: BitcoinSettings, script: Script, psbt: Psbt) -> Psbt:
+    """The PSBT with the signatures of the wallet that the settings name; it finalises nothing.
+
+    Raises:
+        NetworkUnavailable: The wallet has no key of the script, or does not answer.
+        LyingNodeError: It answers with another transaction, or a signature that does not hold.
+    """
+    answer = BitcoinRpc(settings).read(
+        as_object, "walletprocesspsbt", psbt.encode(), True, "ALL", False, False, wallet=True
+    )
+    try:
+        signed = psbt.joined(Psbt.read(as_text(answer.get("psbt"), "walletprocesspsbt.psbt")))
+        added = set(signed.signers(script)) - set(psbt.signers(script))
+    except ProvenanceError as error:
+        raise LyingNodeError(f"bitcoin: walletprocesspsbt: {error}") from error
+    if not added:
+        why = "it has no key of the owners, is locked, or has signed before"
+        raise NetworkUnavailable(f"bitcoin: wallet {settings.wallet!r} signed nothing: {why}")
+    return signed

@@ -1,0 +1,1 @@
+"""The checks of capabilities beyond recording, anchoring and verifying."""
