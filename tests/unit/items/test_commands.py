@@ -117,6 +117,11 @@ def test_one_proof_is_of_a_whole_test_set(cli: Cli, tmp_path: Path) -> None:
     assert cli.check(tmp_path / "test.npz", run=1)[0] == 1
 
 
+def test_the_run_may_be_named_by_its_bundle(cli: Cli) -> None:
+    assert cli("prove", IN, "--in", cli.world.bundles[0], "-o", cli.proof)[0] == 0
+    assert cli.check(IN)[0] == 0
+
+
 def test_a_batch_that_is_partly_in_says_which(cli: Cli, tmp_path: Path) -> None:
     np.savez(tmp_path / "some.npz", ROWS[TRAIN - 2 :], LABELS[TRAIN - 2 :])
     own = ["--not-in", cli.world.runs[0], "-o", cli.proof]
