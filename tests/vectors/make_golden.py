@@ -22,6 +22,9 @@ of the test data's items is in its train data.
 ``bundle-v1-child.zip``: an adapter of the run of ``bundle-v1.zip``, which also names a model; on
 the local file of another ledger.
 
+``bundle-v1-runs.zip``: two seeds that were drawn from a block, and a random one; and the roll of
+its ledger, which has a run that nobody finished.
+
 Over 400 lines: every golden bundle.
 """
 
@@ -33,6 +36,7 @@ from dataclasses import replace
 from datetime import date
 from functools import partial
 from itertools import count
+from math import inf
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -67,13 +71,16 @@ from provenance.items.proving import owned_set, prove
 from provenance.ledger.ingest import ingest
 from provenance.ledger.seal import SealPolicy
 from provenance.ports.transport import Delivery
+from provenance.proofs.beacon import Beacon, draw_seed
 from provenance.proofs.bulletproofs.commitment import opening_of
 from provenance.proofs.renyi import RenyiAccountant
+from provenance.roll.from_database import roll_of
+from provenance.roll.roll import FILE
 from provenance.settings import ApprovalSettings, CommitmentSettings, LocalSettings, RetrySettings
 from provenance.stores.sql import SqlStore
 from provenance.zk.prove import find_number
 from provenance.zk.statement import Statement
-from tests.vectors.paper_chains import PaperBitcoin, PaperEthereum, PaperIpfs
+from tests.vectors.paper_chains import PaperBitcoin, PaperEthereum, PaperIpfs, block_header
 
 GOLDEN = Path(__file__).parent / "bundle-v1.zip"
 WITHHELD = Path(__file__).parent / "bundle-v1-withheld.zip"
@@ -85,11 +92,12 @@ TEST_ITEMS = [{"label": at % 2, "text": f"test {at}"} for at in range(10)]
 CHILD = Path(__file__).parent / "bundle-v1-child.zip"
 APPROVED = Path(__file__).parent / "bundle-v1-approved.zip"
 HIDDEN = Path(__file__).parent / "bundle-v1-hidden.zip"
+RUNS = Path(__file__).parent / "bundle-v1-runs.zip"
 DISCLOSED = ("metrics", "training/epoch/3", "late")
 KEY = Ed25519PrivateKey.from_private_bytes(b"\x07" * 32)
 PUBLIC = KEY.public_key().public_bytes_raw()
-RUN, OTHER, SHARED, LAUNCHED, SILENT, ADAPTER = (
-    run_id(PUBLIC, 0x0192F0C12345 + n) for n in range(6)
+RUN, OTHER, SHARED, LAUNCHED, SILENT, ADAPTER, SEEDED = (
+    run_id(PUBLIC, 0x0192F0C12345 + n) for n in range(7)
 )
 ASKED = run_id(PUBLIC, 0x0192F0C12445)
 IDENTITY = sign_identity(RUN, PUBLIC, Ed25519PrivateKey.from_private_bytes(b"\x06" * 32))
@@ -409,6 +417,26 @@ def child_evidence(anchors: Path, root: bytes) -> RunEvidence:
     return made.evidence(ADAPTER)
 
 
+def seeded_evidence(anchors: Path) -> RunEvidence:
+    """Of a run that drew seeds, with the roll of its ledger."""
+    made = _Deployment(anchors, ("local",))
+    block = Beacon("bitcoin", "regtest", 101, block_header(bytes(32), bytes(32), START - 600))
+    drawn = [(draw_seed(SEEDED, draw, [block]), draw, [block.as_json()]) for draw in range(2)]
+    seeds: list[Fields] = [
+        (Kind.SEED, None, {"seed": seed, "draw": draw, "blocks": blocks})
+        for seed, draw, blocks in [*drawn, (42, 2, [])]
+    ]
+    training = {"epochs": 1, "seed": drawn[0][0]}
+    events = [seeds[0], *_before(training=training), *_epoch(1, 0), *seeds[1:]]
+    events += [(Kind.RESULTS, None, {"results": {"accuracy": 0.9}, "epochs": 1}), _seal("after")]
+    made.bring(_batch(_before(), [], run=OTHER, producer=2))
+    made.bring(_batch([*events, _end(events, "finished")], [], run=SEEDED, producer=8))
+    made.anchor()
+    with made.store.snapshot() as tx:
+        roll = roll_of(tx, tx.ledger_size(), float(START), inf)
+    return replace(made.evidence(SEEDED), attachments={FILE: roll.encode()})
+
+
 def make(folder: Path) -> None:
     """Write all bundles."""
     with tempfile.TemporaryDirectory() as scratch:
@@ -418,6 +446,7 @@ def make(folder: Path) -> None:
         items, proof = items_evidence(Path(scratch))
         approved = approved_evidence(Path(scratch) / "approved.jsonl")
         hidden = hidden_evidence(Path(scratch) / "hidden.jsonl")
+        seeded = seeded_evidence(Path(scratch) / "seeded.jsonl")
         child = child_evidence(Path(scratch) / "child.jsonl", found.entries[-1].root)
     write_bundle(found, folder / GOLDEN.name, ots=True)
     write_bundle(withhold(found, DISCLOSED), folder / WITHHELD.name, ots=True)
@@ -428,6 +457,7 @@ def make(folder: Path) -> None:
     write_bundle(approved, folder / APPROVED.name)
     write_bundle(hidden, folder / HIDDEN.name)
     write_bundle(child, folder / CHILD.name)
+    write_bundle(seeded, folder / RUNS.name)
 
 
 if __name__ == "__main__":
