@@ -50,6 +50,7 @@ from provenance.log import get_logger
 if TYPE_CHECKING:
     from provenance.capture.data_stream import DataStream
     from provenance.fingerprint.datasets import DatasetDigest
+    from provenance.formats.item_set import Split
     from provenance.settings import Settings
     from provenance.settings.hyperparameters import Hyperparameters
     from provenance.tickets import Ticket
@@ -219,21 +220,25 @@ class ProvenanceTracker(Handle):
         """Where events lie until the database has them."""
         return self.settings.base_dir / "spool"
 
-    def track_data(self, train_data: object, test_data: object = None) -> None:
+    def track_data(
+        self, train_data: object, test_data: object = None, *, items: bool = False
+    ) -> None:
         """Record the content digests of the training and test data; the same again, once.
 
         Args:
             train_data, test_data: Arrays, tensors, (x, y) tuples, tables of pandas, Arrow,
                 polars or Hugging Face, torch datasets, sequences, or the path or URL of a file or
                 folder (docs/coverage/data.md). ``test_data`` may be None.
+            items: Record the set of items too, so that of any item it can be proven that it was
+                among them, or was not (docs/guides/items.md). The data is read twice.
 
         Raises:
             InputError: Empty, or of a type without canonical bytes; other data than before, once
                 training has begun.
         """
-        self._track_data(Kind.DATA_TRAIN, train_data)
+        self._track_data(Kind.DATA_TRAIN, train_data, items)
         if test_data is not None:
-            self._track_data(Kind.DATA_TEST, test_data)
+            self._track_data(Kind.DATA_TEST, test_data, items)
 
     def data_stream(self, split: str = "train") -> DataStream:
         """Record the digest of data that comes item by item.
@@ -742,13 +747,25 @@ class ProvenanceTracker(Handle):
             self._emitter.emit(kind, None, fields, refuse=True)
             self._stated[kind] = fields
 
-    def _track_data(self, kind: Kind, data: object) -> None:
+    def _track_data(self, kind: Kind, data: object, items: bool = False) -> None:
         from provenance.fingerprint.datasets import dataset_digest
 
         if self.rank == 0:
-            self._state_before(
-                "track_data", {kind: dataset_digest(data, self._factory).as_fields()}
-            )
+            fields = dataset_digest(data, self._factory).as_fields()
+            if items:
+                fields["items"] = self._item_set(kind, data, fields)
+            self._state_before("track_data", {kind: fields})
+
+    def _item_set(self, kind: Kind, data: object, fields: dict[str, Any]) -> dict[str, Any]:
+        """Of the same data as before the set as it was stated: what is kept of it stands."""
+        from provenance.items.folder import ItemFolder
+
+        stated = self._stated.get(kind)
+        if isinstance(stated, dict) and stated == {**fields, "items": stated.get("items")}:
+            return dict(stated["items"])
+        self._must_come_before("track_data", "without it")
+        split: Split = "train" if kind is Kind.DATA_TRAIN else "test"
+        return ItemFolder(self.settings.base_dir, self.run).record(split, data).as_fields()
 
     def _reading(self) -> Settings:
         """The settings with the passwords that nodes want of readers."""

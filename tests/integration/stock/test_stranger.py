@@ -41,6 +41,7 @@ from tests.vectors.make_golden import (
     CHILD,
     GOLDEN,
     HIDDEN,
+    ITEMS,
     LAUNCH,
     LEDGER,
     RANKS,
@@ -478,7 +479,9 @@ def test_both_accept_what_is_withheld(stranger: ModuleType, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "golden", [GOLDEN, WITHHELD, RANKS, LAUNCH, APPROVED, HIDDEN, RUNS], ids=lambda path: path.stem
+    "golden",
+    [GOLDEN, WITHHELD, RANKS, LAUNCH, APPROVED, HIDDEN, ITEMS, RUNS],
+    ids=lambda path: path.stem,
 )
 def test_golden_bundles_of_version_1_verify_forever(golden: Path, stranger: ModuleType) -> None:
     report = verify(read_bundle(golden), None, verifier_key=LEDGER.verifier, now=0.0)
