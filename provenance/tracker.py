@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from provenance.capture.data_stream import DataStream
     from provenance.fingerprint.datasets import DatasetDigest
     from provenance.formats.item_set import Split
+    from provenance.items.folder import ItemFolder
     from provenance.settings import Settings
     from provenance.settings.hyperparameters import Hyperparameters
     from provenance.tickets import Ticket
@@ -240,7 +241,7 @@ class ProvenanceTracker(Handle):
         if test_data is not None:
             self._track_data(Kind.DATA_TEST, test_data, items)
 
-    def data_stream(self, split: str = "train") -> DataStream:
+    def data_stream(self, split: str = "train", *, items: bool = False) -> DataStream:
         """Record the digest of data that comes item by item.
 
         ``with tracker.data_stream("train") as add: add(item)`` (see
@@ -250,6 +251,7 @@ class ProvenanceTracker(Handle):
 
         Args:
             split: ``train`` or ``test``.
+            items: As for :meth:`track_data`; an item takes some microseconds more.
 
         Raises:
             InputError: Another split; called after training has begun; of a ``with`` block, an item
@@ -262,15 +264,22 @@ class ProvenanceTracker(Handle):
         if kind is None:
             raise InputError(f"data_stream: found {split!r}, expected 'train' or 'test'")
 
+        writer = None
+        if items and self.rank == 0:
+            from provenance.items.folder import ItemWriter
+
+            writer = ItemWriter(*self._item_folder(kind))
+
         def record(digest: DatasetDigest) -> None:
             if self._ended or self._sealed_before:
                 problem = "not recorded" if self._ended else "recorded late, under no root"
                 log.warning(f"data_stream: ended after training began, {problem}", run=self.run_id)
             if not self._ended:
-                self._emitter.emit(kind, None, digest.as_fields())
+                own = {} if writer is None else {"items": writer.finish().as_fields()}
+                self._emitter.emit(kind, None, {**digest.as_fields(), **own})
 
-        recorded = record if self.rank == 0 else None
-        return DataStream(recorded, self._factory, partial(self._emitter.lost, kind.value, None))
+        lost = partial(self._emitter.lost, kind.value, None)
+        return DataStream(record if self.rank == 0 else None, self._factory, lost, writer)
 
     def track_model(self, model: object) -> None:
         """Record the model's architecture and the digests of its initial weights; the same
@@ -758,14 +767,18 @@ class ProvenanceTracker(Handle):
 
     def _item_set(self, kind: Kind, data: object, fields: dict[str, Any]) -> dict[str, Any]:
         """Of the same data as before the set as it was stated: what is kept of it stands."""
-        from provenance.items.folder import ItemFolder
-
         stated = self._stated.get(kind)
         if isinstance(stated, dict) and stated == {**fields, "items": stated.get("items")}:
             return dict(stated["items"])
         self._must_come_before("track_data", "without it")
+        folder, split = self._item_folder(kind)
+        return folder.record(split, data).as_fields()
+
+    def _item_folder(self, kind: Kind) -> tuple[ItemFolder, Split]:
+        from provenance.items.folder import ItemFolder
+
         split: Split = "train" if kind is Kind.DATA_TRAIN else "test"
-        return ItemFolder(self.settings.base_dir, self.run).record(split, data).as_fields()
+        return ItemFolder(self.settings.base_dir, self.run), split
 
     def _reading(self) -> Settings:
         """The settings with the passwords that nodes want of readers."""

@@ -14,15 +14,17 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from uuid import UUID
 
 from provenance import files
 from provenance.errors import InputError
 from provenance.fingerprint.data.items import ItemReader
 from provenance.fingerprint.data.progress import Progress
+from provenance.fingerprint.elements import element_bytes
 from provenance.formats.item_set import ItemSet, Split, key_commitment
 from provenance.items.sorted_file import DigestSorter, SortedFile
 
@@ -44,25 +46,10 @@ class ItemFolder:
         """Read the items of a dataset and keep their set in the place of an earlier one of the run
         and split, under the same key. ``InputError``: as `ItemReader.digests` raises it, or the
         folder takes nothing."""
-        kept = self.path(split, "digests")
-        with files.errors_of(kept.parent, "written"):
-            files.make_folders(kept.parent, files.PRIVATE)
-            fresh = secrets.token_hex(KEY_BYTES).encode() + b"\n"
-            files.create(self.path(split, "key"), fresh)
-        key = self.key(split)
-        with (
-            files.errors_of(kept, "written"),
-            Progress() as progress,
-            DigestSorter(kept.parent) as sorter,
-            files.replacing(kept) as file,
-        ):
-            reader = ItemReader(key, progress)
-            for digests in reader.digests(data):
-                sorter.add(digests)
-            size = sorter.write(file)
-            file.flush()
-            root = SortedFile(file, str(kept), progress).root()
-        return ItemSet(root, size, reader.count, key_commitment(key), reader.form or None)
+        with ItemWriter(self, split) as writer:
+            for digests in writer.reader.digests(data):
+                writer.add_digests(digests)
+            return writer.finish()
 
     def key(self, split: Split) -> bytes:
         """The item key. ``InputError``: it is lost, or others may read it."""
@@ -83,3 +70,50 @@ class ItemFolder:
         path = self.path(split, "digests")
         with files.errors_of(path, "read"), path.open("rb") as file, Progress() as progress:
             yield SortedFile(file, str(path), progress)
+
+
+class ItemWriter:
+    """Takes the items of one dataset; a context manager. What was kept stays until `finish`."""
+
+    def __init__(self, folder: ItemFolder, split: Split) -> None:
+        self._folder, self._split = folder, split
+        self._open = ExitStack()
+
+    def __enter__(self) -> ItemWriter:
+        kept, key = (self._folder.path(self._split, what) for what in ("digests", "key"))
+        with ExitStack() as opened, files.errors_of(kept.parent, "written"):
+            files.make_folders(kept.parent, files.PRIVATE)
+            files.create(key, secrets.token_hex(KEY_BYTES).encode() + b"\n")
+            self._key = self._folder.key(self._split)
+            self._progress = opened.enter_context(Progress())
+            self.reader = ItemReader(self._key, self._progress)
+            self._sorter = opened.enter_context(DigestSorter(kept.parent))
+            self._open = opened.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._open.__exit__(kind, error, trace)
+
+    def add(self, item: object, where: str) -> None:
+        """One item; ``InputError`` names ``where`` it is if it has no canonical bytes."""
+        self.add_digests(self.reader.of_items([element_bytes(item, where)]))
+
+    def add_digests(self, digests: bytes) -> None:
+        """Items by their digests, 32 bytes each, as the reader makes them."""
+        with files.errors_of(self._folder.path(self._split, "digests"), "written"):
+            self._sorter.add(digests)
+
+    def finish(self) -> ItemSet:
+        """Keep the set of all items; once, within the block."""
+        kept = self._folder.path(self._split, "digests")
+        with files.errors_of(kept, "written"), files.replacing(kept) as file:
+            size = self._sorter.write(file)
+            file.flush()
+            root = SortedFile(file, str(kept), self._progress).root()
+        count, form = self.reader.count, self.reader.form or None
+        return ItemSet(root, size, count, key_commitment(self._key), form)

@@ -116,6 +116,7 @@ def vars_of(proof: ItemProof) -> dict[str, Any]:
     return {name: getattr(proof, name) for name in ItemProof.__slots__}
 
 
+@pytest.mark.slow
 def test_verification_names_a_set_that_does_not_fit_its_data_and_lists_one_that_does() -> None:
     items: Any = RECORD.body["items"]
     for changed, outcome in (({}, "verified"), ({"size": 7}, "failed")):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +18,9 @@ from provenance.bundle.reader import read_bundle
 from provenance.cli import main
 from provenance.fingerprint.elements import element_bytes
 from provenance.formats.item_set import ItemProof
+from provenance.formats.record import canonical_json
 from provenance.items.folder import ItemFolder
+from provenance.items.proving import StatedSet, prove
 from provenance.settings import Settings, load
 from provenance.tracker import ProvenanceTracker
 from tests.support import stranger
@@ -250,6 +253,28 @@ def test_the_stranger_agrees(cli: Cli) -> None:
     assert claims_of_the_stranger(cli, [IN, OUT]) == [True, False]
     assert cli.prove("not-in", OUT) == 0
     assert claims_of_the_stranger(cli, [IN, OUT]) == [False, True]
+
+
+def test_a_record_that_nobody_signed_so_does_not_count(cli: Cli, tmp_path: Path) -> None:
+    """A set without the item, put into the bundle in the place of the one that was recorded."""
+    folder, forged_by = tmp_path / "bundle", ItemFolder(tmp_path, UUID(cli.world.runs[0]))
+    with zipfile.ZipFile(cli.world.bundles[0]) as archive:
+        archive.extractall(folder)
+    evidence = read_bundle(cli.world.bundles[0])
+    real = next(r for r in evidence.records if r.path == "data/train/0")
+    others = (ROWS[2:TRAIN], LABELS[2:TRAIN])
+    made = replace(forged_by.record("train", others), count=TRAIN)
+    (path,) = folder.rglob("records/data/train/0.json")
+    record = json.loads(path.read_bytes())
+    record["body"]["items"] = made.as_fields()
+    path.write_bytes(canonical_json(record))
+    stated = StatedSet(forged_by.run, "train", "data/train/0", real.digest, made, is_table=False)
+    _, proof = prove(stated, forged_by, "not-in", [("item", (ROWS[1], LABELS[1]))])
+    assert proof is not None
+    cli.proof.write_bytes(proof.encode())
+    code, text = cli("check", cli.proof, IN, "--bundle", folder)
+    assert (code, text.count("\n")) == (1, 1), text
+    assert "data/train/0: does not count: SHA-256 of the record is" in text, text
 
 
 def test_a_withheld_record_and_a_run_without_a_set_are_told(cli: Cli, tmp_path: Path) -> None:

@@ -76,6 +76,38 @@ def test_other_data_before_training_takes_the_place_of_the_first(
     assert emitted[0]["items"]["root"] == emitted[1]["items"]["root"]
 
 
+def test_a_stream_has_the_set_of_the_list_of_its_items(
+    tmp_path: Path, emitted: list[dict[str, Any]]
+) -> None:
+    with ProvenanceTracker(tmp_path) as tracker:
+        tracker.track_data(list(ROWS), items=True)
+        with tracker.data_stream("train", items=True) as add:
+            for item in ROWS:
+                add(item)
+        assert list(tracker.data_stream("train", items=True).watch(list(ROWS)))
+        tracker.store_merkle_on_blockchain_before_training({})
+    assert [body["items"] for body in emitted] == [emitted[0]["items"]] * 3
+    assert emitted[1]["kind"] == "stream"
+
+
+def test_a_stream_that_ends_early_leaves_what_was_kept(
+    tmp_path: Path, emitted: list[dict[str, Any]]
+) -> None:
+    with ProvenanceTracker(tmp_path) as tracker:
+        tracker.track_data(ROWS, items=True)
+        before = kept(tracker)
+        for _ in tracker.data_stream("train", items=True).watch(list(ROWS)):
+            break
+        with pytest.raises(FileNotFoundError), tracker.data_stream("train", items=True) as add:
+            add(ROWS[0])
+            raise FileNotFoundError  # of the source, not of the set
+        with pytest.raises(InputError, match="data item 0"):
+            with tracker.data_stream("train", items=True) as add:
+                add(object())
+        assert kept(tracker) == before
+    assert len(emitted) == 1
+
+
 def test_without_items_nothing_is_kept(tmp_path: Path, emitted: list[dict[str, Any]]) -> None:
     with ProvenanceTracker(tmp_path) as tracker:
         tracker.track_data(ROWS)
@@ -109,3 +141,10 @@ def test_what_fails_while_it_is_read_leaves_what_was_kept(
         with pytest.raises(InputError, match="data item 1: at"):
             folder.record("train", [b"one", object()])
         assert kept(tracker) == before
+
+
+def test_a_folder_that_takes_nothing_is_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "items").write_text("a file")
+    with ProvenanceTracker(tmp_path) as tracker:
+        with pytest.raises(InputError, match="items/.*: cannot be written: Not a directory"):
+            tracker.track_data(ROWS, items=True)
