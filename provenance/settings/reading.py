@@ -20,6 +20,7 @@ from msgspec.structs import fields, replace
 from provenance.errors import ConfigError, FormatError, InputError
 from provenance.formats.record import Json
 from provenance.settings.approvals import ApprovalSettings
+from provenance.settings.host import HostSettings, TpmSettings
 from provenance.settings.hyperparameters import Hyperparameters, hyperparameters, named_fields
 from provenance.settings.multisig import BitcoinMultisig, EthereumMultisig, TrustedMultisig
 from provenance.settings.objects import (
@@ -124,6 +125,8 @@ def load(
     archive = whole.child("archive")
     commits = whole.raw.get("commitments") is not None
     commitments = whole.child("commitments")
+    has_host = whole.raw.get("host") is not None
+    host = whole.child("host")
     has_approvals = whole.raw.get("approvals") is not None
     approvals = whole.child("approvals")
     for name in ("redis_url", "broker_url", "database_url", "team", "identity_key_file"):
@@ -146,6 +149,7 @@ def load(
         ledger_key_file=settings.key_file,
         weight_digests=weights.read(WeightSettings),
         commitments=commitments.read(CommitmentSettings) if commits else None,
+        host=_host(host) if has_host else None,
         blockchain=_blockchain(chain, base, secrets),
         trust=trusted,
         teams=_teams(teams, trusted.trainers),
@@ -344,6 +348,12 @@ def _trust(o: JsonObject) -> TrustSettings:
         chains=replace(known, bitcoin=tuple(BITCOIN_NAMES.get(n, n) for n in known.bitcoin)),
         multisig=multisig.read(TrustedMultisig, **owners),
     )
+
+
+def _host(o: JsonObject) -> HostSettings:
+    has_tpm = o.raw.get("tpm") is not None
+    tpm = o.child("tpm")
+    return replace(o.read(HostSettings), tpm=tpm.read(TpmSettings) if has_tpm else None)
 
 
 def trainers_of(o: JsonObject) -> dict[str, str | TrustedIdentity]:
