@@ -30,6 +30,7 @@ from provenance.evidence import disclosure
 from provenance.evidence.run_evidence import RunEvidence, seal_label, uncollected
 from provenance.evidence.story import LOST_AFTER_S, RunState
 from provenance.formats.note import VerifierKey
+from provenance.formats.record import Kind
 from provenance.formats.run_tree.walk import RunWalk
 from provenance.ports.network import Network
 from provenance.verify.approvals import check_approvals

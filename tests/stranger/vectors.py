@@ -13,13 +13,15 @@ from typing import Any
 
 import blake3
 import evidence as chain
-import hidden
 import msgpack
-import owners
 import producers as signed
-from approvals import check_approval, open_envelope
-from compliance import check_report
-from cross import check_view
+from beyond import hidden, owners
+from beyond.approvals import check_approval, open_envelope
+from beyond.compliance import check_report
+from beyond.cross import check_view
+from beyond.lineage import check_examples
+from beyond.roll import account_root, check_roll
+from beyond.seeds import seed_of
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
@@ -45,10 +47,7 @@ from formats import (
     unbase64,
     unhex,
 )
-from lineage import check_examples
-from roll import account_root, check_roll
 from run_proof import check_run_proof
-from seeds import seed_of
 from shards import check_tensor
 
 

@@ -18,14 +18,15 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import approvals
 import evidence as chain
-import hidden
-import owners
 import producers as signed
+from beyond import approvals, hidden, owners
+from beyond.compliance import check_report
+from beyond.cross import agreement
+from beyond.lineage import check_parent
+from beyond.roll import check_roll
+from beyond.seeds import check_seeds
 from budgets import check_budgets
-from compliance import check_report
-from cross import agreement
 from cryptography.exceptions import InvalidSignature
 from files import KEYS, NAME, RECEIPT, Files, load, no_flags, seal_label
 from formats import (
@@ -46,9 +47,6 @@ from formats import (
     unbase64,
     unhex,
 )
-from lineage import check_parent
-from roll import check_roll
-from seeds import check_seeds
 from shards import check_epochs, check_state
 from statement import check_statement
 
