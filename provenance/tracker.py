@@ -701,12 +701,9 @@ class ProvenanceTracker(Handle):
         self._seal(Phase.BEFORE, None, anchor)
 
     def _attest(self, phase: str) -> None:
-        """Ask the shipper for what attests this host, at the ``start`` or ``end`` of this process."""
+        """Ask the shipper for what attests this host, at this process's ``start`` or ``end``."""
         if self.settings.host is not None:
-            from msgspec import to_builtins
-
-            asked = to_builtins(self.settings.host.absolute())
-            self._emitter.emit(Kind.HOST, None, {"phase": phase, **asked})
+            self._emitter.emit(Kind.HOST, None, {"phase": phase, **self.settings.host.asked()})
 
     def _beside(self) -> dict[str, Json]:
         """Of a run of one of several ranks, whose others write their own: which one it is."""

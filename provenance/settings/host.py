@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from msgspec import Meta, structs
+from msgspec import Meta, convert, structs, to_builtins
 
 from provenance.settings.section import Section, Text
-
 
 KeyDigest = Annotated[str, Meta(pattern="^[0-9a-f]{64}$", description="64 lower-case hex digits")]
 
@@ -38,12 +38,20 @@ class HostSettings(Section, frozen=True):
     image: Text | None = None
     """Digest of the container's image, which a process cannot see from inside."""
 
-    def absolute(self) -> HostSettings:
-        """With paths that hold in the shipper's working directory, too."""
+    def asked(self) -> dict[str, Any]:
+        """As plain values for :meth:`of_event`, with paths that hold in the shipper's folder, too."""
         tpm = self.tpm
         if tpm is not None:
             ak = tpm.ak if tpm.ak.startswith("0x") else str(Path(tpm.ak).absolute())
             own = tpm.certificates and tpm.certificates.absolute()
             tpm = structs.replace(tpm, ak=ak, certificates=own)
         log = self.event_log and self.event_log.absolute()
-        return structs.replace(self, tpm=tpm, event_log=log)
+        asked: dict[str, Any] = to_builtins(
+            structs.replace(self, tpm=tpm, event_log=log), enc_hook=str
+        )
+        return asked
+
+    @classmethod
+    def of_event(cls, fields: Mapping[str, Any]) -> HostSettings:
+        """What :meth:`asked` wrote; ``ValueError`` where it is something else."""
+        return convert(fields, cls, dec_hook=lambda kind, value: kind(value))

@@ -24,7 +24,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -43,12 +42,14 @@ from provenance.proofs.host.evidence import (
     qualifying_data,
     read_host_evidence,
 )
+from provenance.proofs.host.tpm import ECDSA, RSAPSS, RSASSA, read_public
 from provenance.settings.host import HostSettings, TpmSettings
 
 HOST_FILE: Final = "host."
 """How the names of kept evidence begin, in the run's folder."""
 PCRS: Final = (*range(10), *range(11, 15))
 """Firmware, boot loader, kernel and systemd's; not 10, which grows with every file IMA measures."""
+SCHEMES: Final = {RSASSA: "rsassa", RSAPSS: "rsapss", ECDSA: "ecdsa"}
 TSM: Final = Path("/sys/kernel/config/tsm/report")
 NVIDIA: Final = Path("/proc/driver/nvidia/version")
 WAIT_S: Final = 10.0
@@ -80,8 +81,8 @@ class HostCollector:
             return replace(event, fields=kept)
         settings = {name: value for name, value in event.fields.items() if name != "phase"}
         try:
-            asked = msgspec.convert(settings, HostSettings)
-        except msgspec.ValidationError as error:
+            asked = HostSettings.of_event(settings)
+        except ValueError as error:
             evidence = HostEvidence(phase, problems=(f"settings: {error}"[:300],))
         else:
             keys = self._keys
@@ -133,17 +134,20 @@ def collect(settings: HostSettings, phase: str, qualifying: bytes) -> HostEviden
 
 def quoted(settings: TpmSettings, qualifying: bytes, until: float) -> Quote:
     """A quote over :data:`PCRS`. UnavailableError: no TPM, tool, key or answer in time."""
-    names = ("attest", "signature", "pcrs", "public")
+    names = ("attest", "signature", "pcrs")
     with tempfile.TemporaryDirectory(prefix="provenance-tpm-") as folder:
         paths = [os.path.join(folder, name) for name in names]
-        attest, signature, pcrs, public = paths
+        attest, signature, pcrs = paths
+        public = os.path.join(folder, "public")
         selection = "sha256:" + ",".join(map(str, PCRS))
+        _tool(settings, until, "tpm2_readpublic", "-c", settings.ak, "-f", "tss", "-o", public)
+        key = Path(public).read_bytes()[2:]  # behind TPM2B_PUBLIC's size
+        _, (scheme, _) = read_public(key)
         _tool(
             settings, until, "tpm2_quote", "-c", settings.ak, "-l", selection,
             "-q", qualifying.hex(), "-m", attest, "-s", signature, "-o", pcrs, "-F", "values",
-            "-g", "sha256",
+            "-g", "sha256", *(["--scheme", SCHEMES[scheme]] if scheme in SCHEMES else ()),
         )  # fmt: skip
-        _tool(settings, until, "tpm2_readpublic", "-c", settings.ak, "-f", "tss", "-o", public)
         data = {name: Path(path).read_bytes() for name, path in zip(names, paths, strict=True)}
     if len(data["pcrs"]) != 32 * len(PCRS):
         raise UnavailableError(f"tpm2_quote wrote {len(data['pcrs'])} bytes of PCRs")
@@ -154,14 +158,16 @@ def quoted(settings: TpmSettings, qualifying: bytes, until: float) -> Quote:
     return Quote(
         attest=data["attest"],
         signature=data["signature"],
-        public=data["public"][2:],  # behind TPM2B_PUBLIC's size
+        public=key,
         pcrs={n: data["pcrs"][32 * at : 32 * at + 32] for at, n in enumerate(PCRS)},
         certificates=certificates,
     )
 
 
 def _tool(settings: TpmSettings, until: float, *command: str) -> None:
-    environment = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    environment = {
+        name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ
+    }
     environment["TPM2TOOLS_TCTI"] = settings.tcti or os.environ.get("TPM2TOOLS_TCTI", "")
     wait = min(WAIT_S, until - time.monotonic())
     try:

@@ -75,7 +75,8 @@ def _banks(spec: bytes) -> dict[int, int]:
     (count,) = _unpack("<I", spec, 24)
     if count > 8:
         raise FormatError(f"event log: {count} banks, at most 8")
-    banks = dict(_unpack("<HH", spec, 28 + 4 * at) for at in range(count))
+    sizes = (_unpack("<HH", spec, 28 + 4 * at) for at in range(count))
+    banks = {bank: size for bank, size in sizes}
     if banks.get(SHA256_BANK) != 32:
         raise FormatError("event log: no SHA-256 bank")
     return banks

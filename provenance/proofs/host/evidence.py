@@ -138,7 +138,9 @@ def _quote(fields: Fields) -> Quote:
     if len(certificates) > MAX_CERTIFICATES:
         fields.refuse("certificates", f"at most {MAX_CERTIFICATES}")
     return Quote(
-        *(_bytes(fields, key, MAX_QUOTE_BYTES) for key in TPM_KEYS[:3]),
+        attest=_bytes(fields, "attest", MAX_QUOTE_BYTES),
+        signature=_bytes(fields, "signature", MAX_QUOTE_BYTES),
+        public=_bytes(fields, "public", MAX_QUOTE_BYTES),
         pcrs={int(name): pcrs[name] for name in sorted(pcrs, key=int)},
         certificates=certificates,
     )

@@ -115,7 +115,9 @@ def read_attest(data: bytes) -> Attest:
     reader.integer(8)  # firmwareVersion
     reader.one_of(4, (1,), "number of banks")
     reader.one_of(2, (SHA256_BANK,), "bank")
-    selected = int.from_bytes(reader.take(reader.one_of(1, (3, 4), "size of the selection")), "little")
+    selected = int.from_bytes(
+        reader.take(reader.one_of(1, (3, 4), "size of the selection")), "little"
+    )
     digest = reader.sized()
     reader.end()
     numbers = tuple(number for number in range(32) if selected >> number & 1)

@@ -32,7 +32,8 @@ from provenance.verify.trust import Trust
 LIMIT: Final = (
     "That the training itself ran on the host whose TPM quoted: a quote shows that this TPM saw "
     "the records' chain, and that it was booted so. What ran beside it, and what PCRs mean, it "
-    "does not say. Certificates are held against the record's own time; revocation is not asked for."
+    "does not say. Certificates are held against the record's own time, and no revocation list is "
+    "asked for."
 )
 
 
@@ -153,7 +154,9 @@ def _differences(start: _Quoted, end: _Quoted) -> Iterator[str]:
         yield f"another key at the end: {end.key}, {end.pin}"
         return
     numbers = start.pcrs.keys() | end.pcrs.keys()
-    changed = [number for number in sorted(numbers) if start.pcrs.get(number) != end.pcrs.get(number)]
+    changed = [
+        number for number in sorted(numbers) if start.pcrs.get(number) != end.pcrs.get(number)
+    ]
     if changed:
         yield f"PCR {_ranges(changed)} changed in between"
     first, last = start.attest, end.attest
