@@ -203,6 +203,8 @@ compliance  beyond.compliance:compliance  what a run's records say to a framewor
   --placed-on DAY  when the system is placed on the market, such as 2027-01-31: counts retention
   --check FOLDER  instead of writing, hold a report against its signed statement
   --signer KEY  with --check: the key that must have signed, 64 hex digits
+host  beyond.host:host  what this machine can attest, or what the hosts of a run attested
+  run_id RUN?  run id, its first or last 8, or latest
 approvals  ACTION  anchors that wait for signatures of persons
 approvals list  beyond.approvals:waiting  which do, and who signed
 approvals show  beyond.approvals:show  write what is to be signed; it keeps its place from then on

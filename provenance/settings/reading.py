@@ -20,7 +20,7 @@ from msgspec.structs import fields, replace
 from provenance.errors import ConfigError, FormatError, InputError
 from provenance.formats.record import Json
 from provenance.settings.approvals import ApprovalSettings
-from provenance.settings.host import HostSettings, TpmSettings
+from provenance.settings.beyond.host import HostSettings, TpmSettings
 from provenance.settings.hyperparameters import Hyperparameters, hyperparameters, named_fields
 from provenance.settings.multisig import MULTISIG, TrustedMultisig, multisig_of
 from provenance.settings.objects import (

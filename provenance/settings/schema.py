@@ -14,7 +14,7 @@ from typing import Any
 from msgspec.json import schema_components
 
 from provenance.settings.approvals import ApprovalSettings
-from provenance.settings.host import HostSettings, TpmSettings
+from provenance.settings.beyond.host import HostSettings, TpmSettings
 from provenance.settings.multisig import BitcoinMultisig, EthereumMultisig, TrustedMultisig
 from provenance.settings.reading import NOT_IN_JSON, SECTIONS, TABLE
 from provenance.settings.section import Section

@@ -14,7 +14,7 @@ from typing import Annotated, ClassVar, Literal
 from msgspec import Meta, field
 
 from provenance.settings.approvals import ApprovalSettings
-from provenance.settings.host import HostSettings, KeyDigest
+from provenance.settings.beyond.host import HostSettings, KeyDigest
 from provenance.settings.multisig import Address, BitcoinMultisig, EthereumMultisig, TrustedMultisig
 from provenance.settings.section import Count, Section, Text
 from provenance.settings.section import bounds as _bounds

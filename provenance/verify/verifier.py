@@ -17,6 +17,7 @@ The same list is printed in the report and by ``provenance verify --explain``
 12. privacy budgets add up
 13. what was not checked is said
 14. zero-knowledge proofs hold
+15. hosts attest where it ran
 
 A check that fails does not stop the others.
 """

@@ -43,7 +43,7 @@ from provenance.proofs.host.evidence import (
     read_host_evidence,
 )
 from provenance.proofs.host.tpm import ECDSA, RSAPSS, RSASSA, read_public
-from provenance.settings.host import HostSettings, TpmSettings
+from provenance.settings.beyond.host import HostSettings, TpmSettings
 
 HOST_FILE: Final = "host."
 """How the names of kept evidence begin, in the run's folder."""

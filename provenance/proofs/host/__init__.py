@@ -1,1 +1,1 @@
-"""What attests a host: TPM 2.0 quotes, the firmware's event log, certificates of attestation keys."""
+"""What attests a host: quotes of its TPM, certificates of their key, the firmware's event log."""

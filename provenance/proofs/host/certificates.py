@@ -1,8 +1,8 @@
 """Certificates of TPMs' attestation keys (X.509, RFC 5280), followed to roots that a reader pins.
 
-The key's own certificate says by its extended key usage that it is such a key: ``tcg-kp-AIKCertificate``,
-2.23.133.8.3 (TCG Credential Profile for TPM Family 2.0, 3.2). Without it any key of that issuer
-could pass for one of a TPM. No revocation list is asked for.
+The key's own certificate says by its extended key usage that it is such a key:
+``tcg-kp-AIKCertificate``, 2.23.133.8.3 (TCG EK Credential Profile, annex). Without it any key of
+that issuer could pass for one of a TPM. No revocation list is asked for.
 """
 
 from __future__ import annotations

@@ -75,8 +75,10 @@ def _banks(spec: bytes) -> dict[int, int]:
     (count,) = _unpack("<I", spec, 24)
     if count > 8:
         raise FormatError(f"event log: {count} banks, at most 8")
-    sizes = (_unpack("<HH", spec, 28 + 4 * at) for at in range(count))
-    banks = {bank: size for bank, size in sizes}
+    banks = {}
+    for at in range(count):
+        bank, size = _unpack("<HH", spec, 28 + 4 * at)
+        banks[bank] = size
     if banks.get(SHA256_BANK) != 32:
         raise FormatError("event log: no SHA-256 bank")
     return banks

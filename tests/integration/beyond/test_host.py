@@ -17,12 +17,13 @@ from provenance.capture.ship.loop import Shipper
 from provenance.evidence.run_evidence import RunEvidence
 from provenance.proofs.host.evidence import HostEvidence, Quote
 from provenance.proofs.host.tpm import key_digest
-from provenance.settings.host import HostSettings, TpmSettings
+from provenance.settings.beyond.host import HostSettings, TpmSettings
 from provenance.stores.memory_transport import MemoryTransport
 from provenance.tracker import ProvenanceTracker
 from provenance.verify.report import VerificationReport
 from tests.support import stranger
-from tests.support.nodes.tpm import Tpm, event_log, started
+from tests.support.beyond.paper_tpm import event_log
+from tests.support.nodes.tpm import Tpm, started
 from tests.support.verify_world import OWN, World
 
 pytestmark = pytest.mark.slow

@@ -127,6 +127,23 @@ def replay(log: bytes) -> dict[int, bytes]:
     return values
 
 
+def check_record(run: str, run_key: bytes, chain: bytes, body: dict[str, Any]) -> str | None:
+    """The key of a record's quote; None where there is none."""
+    need(set(body) == BODY and body["phase"] in ("start", "end"), "other keys of a host")
+    tpm = body["tpm"]
+    if tpm is None:
+        return None
+    phase = b"\1" if body["phase"] == "end" else b"\0"
+    moment = phase + UUID(run).bytes + run_key + chain
+    check_quote(tpm, sha256(b"ml-provenance/host/v1\0" + moment))
+    if body["event_log"] is not None:
+        values = replay(unhex(body["event_log"]))
+        for number in range(8):
+            replayed = values.get(number, bytes(32)).hex()
+            need(tpm["pcrs"].get(str(number), replayed) == replayed, f"events give PCR {number}")
+    return sha256(unhex(tpm["public"])).hex()
+
+
 def check_hosts(
     run: str,
     run_key: bytes,
@@ -144,24 +161,18 @@ def check_hosts(
             told.append((f"{path}: a host that is withheld", False))
             continue
         try:
-            need(set(body) == BODY and body["phase"] in ("start", "end"), "other keys of a host")
-            tpm = body["tpm"]
-            if tpm is None:
-                told.append((f"{path}: no quote: {'; '.join(body['problems'])}", False))
-                continue
-            phase = b"\1" if body["phase"] == "end" else b"\0"
-            moment = UUID(run).bytes + run_key + chains[record["producer"]][record["seq"]]
-            check_quote(tpm, sha256(b"ml-provenance/host/v1\0" + phase + moment))
-            if body["event_log"] is not None:
-                values = replay(unhex(body["event_log"]))
-                for number in range(8):
-                    shown = tpm["pcrs"].get(str(number), values.get(number, bytes(32)).hex())
-                    need(
-                        shown == values.get(number, bytes(32)).hex(),
-                        f"events give another PCR {number}",
-                    )
-            key = sha256(unhex(tpm["public"])).hex()
-            told.append((f"{path}: a quote of TPM key {key}: compare it with yours", False))
+            chain = chains[record["producer"]][record["seq"]]
+            key = check_record(run, run_key, chain, body)
+            quote = f"a quote of TPM key {key}: compare it with yours"
+            told.append((f"{path}: {quote if key else 'no quote of a TPM'}", False))
         except (ValueError, KeyError, TypeError, IndexError, struct.error) as error:
             told.append((f"{path}: {error}", True))
     return told
+
+
+def examples(look: Any) -> None:
+    """That of the document."""
+    keys, body = look.json("keys"), look.json("host")
+    chain = unhex(look.json("statement")["chains"][5], 32)
+    key = check_record(keys["run"], unhex(keys["run_public_key"], 32), chain, body)
+    need(key is not None, "the host's quote")

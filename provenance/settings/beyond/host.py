@@ -39,7 +39,7 @@ class HostSettings(Section, frozen=True):
     """Digest of the container's image, which a process cannot see from inside."""
 
     def asked(self) -> dict[str, Any]:
-        """As plain values for :meth:`of_event`, with paths that hold in the shipper's folder, too."""
+        """As plain values for :meth:`of_event`, its paths absolute."""
         tpm = self.tpm
         if tpm is not None:
             ak = tpm.ak if tpm.ak.startswith("0x") else str(Path(tpm.ak).absolute())
