@@ -43,11 +43,16 @@ MULTISIG: Mapping[str, Any] = {"ethereum": EthereumMultisig, "bitcoin": BitcoinM
 """Of each network that can have several owners."""
 
 
-def multisig_of(o: JsonObject, key: str, network: str) -> dict[str, EthereumMultisig]:
+def multisig_of(
+    o: JsonObject, key: str, network: str
+) -> dict[str, EthereumMultisig | BitcoinMultisig]:
     """The k-of-n object under a key, taken out, as what :meth:`JsonObject.read` adds; its owners
     are lower-case, ascending and distinct."""
     if o.raw.get(key) is None or network not in MULTISIG:
         return {}
+    beside = {"ethereum": "contract_address", "bitcoin": "wallet"}[network]
+    if key == "multisig" and o.raw.get(beside) is None:
+        raise o.fail(beside, "missing, expected one beside 'multisig'")
     own = o.child(key)
     read = own.read(MULTISIG[network])
     owners = tuple(sorted({owner.lower() for owner in read.owners}))

@@ -47,6 +47,7 @@ from formats import (
     unbase64,
     unhex,
 )
+from items import element, item_sets
 from run_proof import check_run_proof
 from shards import check_tensor
 
@@ -177,16 +178,6 @@ def contents(look: Examples) -> None:
     need(canonical(file) == look.exact("file-leaf"), "the file's leaf")
     need(content_digest("sha3-256", b"") and content_digest("blake2b", b""), "other algorithms")
     check_examples(look.json("parents"), look.json("sharing"))
-
-
-def element(text: bytes, label: int) -> bytes:
-    """``{"text": ..., "label": ...}``: a dict, then its values by key."""
-    digest: bytes = sha256(
-        tensor_header("[]", "DICT", [2])
-        + tensor_header('["label"]', "I64", []) + label.to_bytes(8, "little")
-        + tensor_header('["text"]', "UTF8", []) + len(text).to_bytes(8, "little") + text
-    )  # fmt: skip
-    return digest
 
 
 def trees(look: Examples) -> None:
@@ -367,8 +358,9 @@ def networks(look: Examples) -> None:
     need(included(look.hex("run-root-after"), 3, size, proof)[0] == root, "the tlog-proof's root")
 
 
-CHECKS = (records, spool, signatures, contents, trees, runs, heads, forks, rolls, seeds, reports,
-          approved, networks, hidden.examples, host.examples, owners.examples)  # fmt: skip
+CHECKS = (records, spool, signatures, contents, item_sets, trees, runs, heads, forks, rolls, seeds,
+          reports, approved, networks, hidden.examples, host.examples,
+          owners.examples)  # fmt: skip
 
 
 def check(folder: Path) -> set[str]:

@@ -48,6 +48,7 @@ from formats import (
     unbase64,
     unhex,
 )
+from items import check_set
 from shards import check_epochs, check_state
 from statement import check_statement
 
@@ -176,8 +177,8 @@ class Bundle:
         key = record["body"].get("public_key")
         need(record["kind"] != "config" or key == self.run["public_key"], "another public key")
         self.bodies[path] = record["body"]
-        if record["kind"] in ("model.weights", "state") and "tensors" in record["body"]:
-            check_state(record["body"])
+        check_state(record)
+        check_set(record)
 
     def _signatures(self) -> None:
         run, key = self.run["run"], unhex(self.run["public_key"], 32)

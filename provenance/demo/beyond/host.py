@@ -74,6 +74,7 @@ def software_tpm(folder: Path, scheme: str = "ecc") -> Iterator[TpmSettings]:
     for program, package in (("swtpm", "swtpm"), ("tpm2_quote", "tpm2-tools")):
         if shutil.which(program) is None:
             raise ServerMissingError(f"{program} is not on PATH: apt install {package}")
+    folder.mkdir(parents=True, exist_ok=True)
     socket = folder / "sock"
     process = subprocess.Popen(
         [

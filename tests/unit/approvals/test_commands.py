@@ -88,6 +88,7 @@ def json_of(capsys: pytest.CaptureFixture[str]) -> Any:
     return json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.slow
 def test_two_persons_on_their_own_machines_and_then_it_is_anchored(
     home: Home, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -131,6 +132,7 @@ def findings(home: Home) -> list[str]:
     return [kind for kind in kinds if kind.startswith("anchor")]
 
 
+@pytest.mark.slow
 def test_fsck_misses_the_approval_of_what_was_sent_alone(home: Home) -> None:
     assert findings(home) == []
     file = home.path("a.json")

@@ -124,6 +124,10 @@ FORGED: dict[str, tuple[list[Fields], str]] = {
         [seed(replace(BITCOIN, header=mined(b"\x01" * 32)))],
         "is not among the headers given",
     ),
+    "a block of another chain than the node's": (
+        [seed(replace(ETHEREUM, chain="5"))],
+        "ethereum block 7: is of ethereum 5, the node serves 1",
+    ),
     "no chain of that name": ([seed(replace(BITCOIN, chain="x"))], "no chain of Bitcoin is named"),
     "a draw twice": ([seed(ETHEREUM), seed(ETHEREUM)], "draw 0 stands behind draw 0"),
     "two blocks of a network": ([seed(ETHEREUM, ETHEREUM)], "one block of a network"),
@@ -138,7 +142,9 @@ FORGED: dict[str, tuple[list[Fields], str]] = {
         r"body: blocks\[0\].header: ",
     ),
 }
-SHOWN_BY_NETWORK = {"a block made up", "a block of another branch"}
+SHOWN_BY_NETWORK = {
+    "a block made up", "a block of another branch", "a block of another chain than the node's",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("seeds", "line"), FORGED.values(), ids=FORGED)
@@ -190,6 +196,20 @@ def test_an_anchor_older_than_the_seed_is_a_finding() -> None:
     world.networks["ethereum"].beacons.append(late)
     [finding] = world.verify().findings
     assert re.search(r"its anchor of .* is older than its seed of", finding.problem)
+
+
+def test_clocks_of_chains_that_differ_a_little_are_no_finding() -> None:
+    anchored = sealed(seed(ETHEREUM)).verify().networks["ethereum"]["after"].time
+    assert anchored is not None
+    for ahead, findings in ((3600, 0), (7300, 1)):
+        time = (int(anchored) + ahead).to_bytes(4)
+        late = replace(ETHEREUM, header=ETHEREUM.header.replace((TIME + 60).to_bytes(4), time))
+        world = sealed(seed(late))
+        world.networks["ethereum"].beacons.append(late)
+        report = world.verify()
+        assert len(report.findings) == findings
+        if not findings:
+            assert "(after on ethereum), whose clocks differ; " in window(report)
 
 
 def test_a_seed_worked_out_by_hand() -> None:
