@@ -180,7 +180,7 @@ def _tool(settings: TpmSettings, until: float, *command: str) -> None:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise UnavailableError(f"{command[0]}: no answer within {wait:.0f} s") from None
+        raise UnavailableError(f"{command[0]}: no answer within {wait:.1f} s") from None
     except FileNotFoundError:
         raise UnavailableError(f"{command[0]}: not installed here (tpm2-tools)") from None
     if done.returncode:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from hashlib import sha256
@@ -11,26 +12,23 @@ from typing import Any
 
 import pytest
 
-from provenance.bundle.writer import bundle_files
 from provenance.capture.ship import host as collector
+from provenance.capture.ship.cleanup import clear_run
 from provenance.capture.ship.loop import Shipper
-from provenance.evidence.run_evidence import RunEvidence
+from provenance.capture.spool import scan
+from provenance.errors import BadSignatureError
+from provenance.formats.producers.batch import open_batch
 from provenance.proofs.host.evidence import HostEvidence, Quote
-from provenance.proofs.host.tpm import key_digest
-from provenance.settings.beyond.host import HostSettings, TpmSettings
+from provenance.proofs.host.tpm import check_quote, key_digest
+from provenance.settings.beyond.host import HostSettings
 from provenance.stores.memory_transport import MemoryTransport
 from provenance.tracker import ProvenanceTracker
-from provenance.verify.report import VerificationReport
 from tests.support import stranger
+from tests.support.beyond.host_world import BOOT, LOG, trained
 from tests.support.beyond.paper_tpm import event_log
 from tests.support.nodes.tpm import Tpm, started
-from tests.support.verify_world import OWN, World
 
 pytestmark = pytest.mark.slow
-
-BOOT = [(0, b"firmware"), (4, b"boot loader"), (7, b"secure boot")]
-LOG = event_log(BOOT)
-QUIET: Callable[[], object] = lambda: None  # noqa: E731
 
 
 def booted(folder: Path) -> Iterator[Tpm]:
@@ -50,48 +48,6 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tpm]:
     yield from booted(tmp_path_factory.mktemp("other"))
 
 
-def trained(base: Path, tpm: TpmSettings, between: Callable[[], object] = QUIET) -> Verified:
-    """A run on a host with this TPM, shipped when it has begun and when it has ended."""
-    (base / "event_log").write_bytes(LOG)
-    own = {"ak": tpm.ak, "tcti": tpm.tcti}
-    config = {"host": {"tpm": own, "event_log": str(base / "event_log"), "image": "sha256:ab"}}
-    tracker, transport = ProvenanceTracker(base, config), MemoryTransport()
-    tracker.store_merkle_on_blockchain_before_training({"epochs": 1})
-    ship(tracker, transport)
-    between()
-    tracker.track_epoch(1, {"loss": 0.5})
-    tracker.store_merkle_on_blockchain_after_training({"accuracy": 0.9})
-    ship(tracker, transport)
-    world = World(names=())
-    world.ingest(*(each.payload for each in transport.read("worker", 1000)))
-    return Verified(world, world.evidence(tracker.run))
-
-
-def ship(tracker: ProvenanceTracker, transport: MemoryTransport) -> None:
-    with Shipper(tracker.spool_dir, transport) as shipper:
-        shipper.run_once()
-
-
-class Verified:
-    """A run's evidence, and what both verifiers say of it."""
-
-    def __init__(self, world: World, evidence: RunEvidence) -> None:
-        self.world, self.evidence = world, evidence
-
-    def report(self, **trust: Any) -> VerificationReport:
-        return self.world.verify(self.evidence, trust=replace(OWN, **trust))
-
-    def line(self, **trust: Any) -> str:
-        report = self.report(**trust)
-        assert report.findings == ()
-        [line] = [each for each in report.verdict.rests_on if each.startswith("host of ")]
-        return line.partition(": ")[2]
-
-    @property
-    def stranger(self) -> Any:
-        return stranger.load().Bundle(bundle_files(self.evidence))
-
-
 def test_both_ends_are_quoted(tmp_path: Path, tpm: Tpm) -> None:
     run = trained(tmp_path, tpm.settings)
     key = key_digest(tpm.quote(bytes(32)).public)
@@ -105,11 +61,6 @@ def test_both_ends_are_quoted(tmp_path: Path, tpm: Tpm) -> None:
     quotes = [line for line in told.unproven if "a quote of TPM key" in line]
     assert [line.split(": ")[1] for line in quotes] == ["training/host", "training/host/1"]
     assert all(key in line for line in quotes)
-
-
-DIFFERENT: dict[str, tuple[Callable[[Tpm], object], str]] = {
-    "PCRs changed": (lambda tpm: tpm.extend(14, b"\1" * 32), "at both ends, PCR 14 changed"),
-}
 
 
 Change = Callable[[HostEvidence, Quote, Tpm], HostEvidence]
@@ -208,3 +159,38 @@ def test_a_forged_quote_is_refused_with_one_line(
     assert "\n" not in finding.problem
     [problem] = run.stranger.problems
     assert "training/host" in problem
+
+
+def test_shipping_again_gives_the_same_records_and_leaves_nothing(tmp_path: Path, tpm: Tpm) -> None:
+    config = {"host": {"tpm": {"ak": tpm.settings.ak, "tcti": tpm.settings.tcti}}}
+    tracker = ProvenanceTracker(tmp_path, config)
+    tracker.store_merkle_on_blockchain_after_training({})
+    shipped = []
+    for _ in range(2):
+        for path in tracker.spool_dir.rglob("cursors.json"):
+            path.unlink()
+        transport = MemoryTransport()
+        with Shipper(tracker.spool_dir, transport) as shipper:
+            shipper.run_once()
+        batches = [open_batch(each.payload) for each in transport.read("worker", 1000)]
+        shipped.append([data for batch in batches for data in batch.records])
+    assert shipped[0] == shipped[1]
+    assert sum(b'"kind":"host"' in data for data in shipped[0]) == 2
+    kept = sorted((tracker.spool_dir / tracker.run_id).glob("host.*"))
+    assert [stat.S_IMODE(path.stat().st_mode) for path in kept] == [0o600, 0o600]
+    [run] = scan(tracker.spool_dir)
+    for segment in run.segments:
+        segment.path.unlink()
+    clear_run(run)
+    assert not (tracker.spool_dir / tracker.run_id).exists()
+
+
+@pytest.mark.parametrize("scheme", ["rsassa", "rsapss"])
+def test_a_key_of_rsa_quotes_as_well(scheme: str, tmp_path: Path) -> None:
+    with started(tmp_path, scheme) as rsa:
+        quote = rsa.quote(b"\7" * 32)
+    assert check_quote(quote, b"\7" * 32).pcrs == collector.PCRS
+    flip = quote.signature[:-1] + bytes([quote.signature[-1] ^ 1])
+    with pytest.raises(BadSignatureError):
+        check_quote(replace(quote, signature=flip), b"\7" * 32)
+    stranger.load("beyond.host").check_quote(quote.as_json(), b"\7" * 32)

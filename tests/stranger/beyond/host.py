@@ -141,7 +141,7 @@ def check_record(run: str, run_key: bytes, chain: bytes, body: dict[str, Any]) -
         for number in range(8):
             replayed = values.get(number, bytes(32)).hex()
             need(tpm["pcrs"].get(str(number), replayed) == replayed, f"events give PCR {number}")
-    return sha256(unhex(tpm["public"])).hex()
+    return str(sha256(unhex(tpm["public"])).hex())
 
 
 def check_hosts(

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -118,7 +119,7 @@ REFUSED: dict[str, tuple[list[x509.Certificate], str]] = {
     "another key's": ([certificate("ak", OTHER)], "is of another key than the quote's"),
     "of no attestation key": ([certificate("ak", KEY, usage=None)], "is not an attestation key's"),
     "for a server": (
-        [certificate("ak", KEY, usage=x509.ExtendedKeyUsageOID.SERVER_AUTH)],
+        [certificate("ak", KEY, usage=ExtendedKeyUsageOID.SERVER_AUTH)],
         "is not an attestation key's",
     ),
     "expired": ([certificate("ak", KEY, days=1)], "valid 2023-11-13 to 2023-11-14, .* 2023-11-14"),
