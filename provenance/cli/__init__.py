@@ -236,6 +236,17 @@ data check  beyond.items:check  hold items against such a proof
   items ITEM+  as for data prove
   | --bundle PATH  the run's bundle
   | --run RUN  where the deployment is: run id, its first or last 8, or latest
+export  ACTION  a run in the forms of other systems
+export c2pa  beyond.export:c2pa  C2PA manifest of a run's model, in a file beside it
+  run_id RUN  run id, its first or last 8, or latest
+  --model FILE!  the model's file
+  --key FILE!  EC private key, PEM, mode 0600
+  --cert FILE!  its certificate, and those above it, PEM
+  -o --output FILE!  the manifest, such as model.c2pa
+export rekor  beyond.export:rekor  entry of a run for Rekor, the log of Sigstore
+  run_id RUN  run id, its first or last 8, or latest
+  --key FILE!  EC private key, PEM, mode 0600
+  -o --output FILE!  the entry
 ledger  ACTION  what keeps it one history: after a restore, a lost key, an end
 ledger head  ledger:head  compare the database with the heads that its key signed; 1 where refused
 ledger recover  ledger:recover  bring back what a restored database lacks
