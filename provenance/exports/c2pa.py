@@ -22,12 +22,13 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from provenance import __version__, files
+from provenance import files
 from provenance.app.model import sound_report, the_weights
 from provenance.errors import InputError, MissingExtraError
 from provenance.fingerprint.model_files import read_model
 from provenance.models.key import read_signing_key
 from provenance.models.match import match_model
+from provenance.report.html import version
 from provenance.settings import Settings
 
 RUN_ASSERTION: Final = "org.ml-provenance.run"
@@ -93,7 +94,7 @@ def c2pa_manifest(
         "weights": str(match.weights),
     }
     document: dict[str, Any] = {
-        "claim_generator_info": [{"name": "ml-provenance", "version": __version__}],
+        "claim_generator_info": [{"name": "ml-provenance", "version": version()}],
         "title": model.name,
         "format": FORMAT,
         "assertions": [
