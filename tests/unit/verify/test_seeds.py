@@ -198,6 +198,7 @@ def test_an_anchor_older_than_the_seed_is_a_finding() -> None:
     assert re.search(r"its anchor of .* is older than its seed of", finding.problem)
 
 
+@pytest.mark.slow
 def test_clocks_of_chains_that_differ_a_little_are_no_finding() -> None:
     anchored = sealed(seed(ETHEREUM)).verify().networks["ethereum"]["after"].time
     assert anchored is not None
