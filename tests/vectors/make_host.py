@@ -12,11 +12,15 @@ from tests.support.beyond.paper_tpm import KEY, certificate, der, event_log, quo
 BOOT = b"secure boot"
 
 
-def host_example(run: UUID, run_key: bytes, chain: bytes) -> dict[str, Any]:
-    """The body of a record at a process's start; ``chain`` is the producer's before it."""
-    extra = qualifying_data("start", run, run_key, chain)
+def host_example(run: UUID, run_key: bytes, chain: bytes, phase: str = "start") -> dict[str, Any]:
+    """The body of a process's record; ``chain`` is the producer's before it."""
+    extra, clock = (
+        qualifying_data(phase, run, run_key, chain),
+        3_600_000 + 60_000 * (phase == "end"),
+    )
     pcrs = {0: bytes(31) + b"\3", 7: sha256(bytes(32) + sha256(BOOT).digest()).digest()}
-    own = quote(extra, pcrs, certificates=der(certificate("ak", KEY)))
-    log = event_log([(7, BOOT)], locality=3)
+    certificates = der(certificate("ak", KEY, days=36_500))
+    own = quote(extra, pcrs, clock=clock, certificates=certificates)
+    log = event_log([(7, BOOT)], locality=3) if phase == "start" else None
     software = (("kernel", "6.12.0"), ("machine", "x86_64"))
-    return HostEvidence("start", own, log, (), software).as_json()
+    return HostEvidence(phase, own, log, (), software).as_json()
