@@ -224,7 +224,10 @@ class TrustSettings(Section, frozen=True):
     witnesses: TrustedWitnesses = TrustedWitnesses()
     chains: TrustedChains = TrustedChains()
     multisig: TrustedMultisig = TrustedMultisig()
-    host_keys: Annotated[tuple[KeyDigest, ...], Meta(description="a list of digests")] = ()
+    host_keys: Annotated[
+        tuple[KeyDigest, ...],
+        Meta(description="a list of SHA-256 digests, 64 lower-case hex digits"),
+    ] = ()
     """TPMs' attestation keys: SHA-256 of TPMT_PUBLIC, which `provenance host` prints."""
     host_roots: Annotated[tuple[Path, ...], Meta(description="a list of files")] = ()
     """PEM files of certificates that stand behind such keys."""

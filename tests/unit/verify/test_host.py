@@ -13,9 +13,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from provenance.capture.keys import new_run_keys
 from provenance.capture.ship import host as collector
 from provenance.cli import main
 from provenance.errors import ConfigError
+from provenance.formats.event import Event
 from provenance.formats.record import Kind
 from provenance.proofs.host.evidence import HostEvidence
 from provenance.proofs.host.tpm import key_digest
@@ -195,3 +197,24 @@ def test_the_command_shows_this_machine(
     assert main(["host", "--config", str(config), "--json"]) == 1
     said = json.loads(capsys.readouterr().out)
     assert said["quote"] == "tpm: tpm2_readpublic: not installed here (tpm2-tools)"
+
+
+def test_settings_that_no_tracker_writes_are_a_line_of_the_record(tmp_path: Path) -> None:
+    keys = new_run_keys()
+    made = collector.HostCollector(keys, bytes(16), tmp_path)
+    event = Event(3, Kind.HOST, None, 0, 0, {"phase": "end", "tpm": 3})
+    [line] = made.collected(event, bytes(32)).fields["problems"]
+    assert line.startswith("settings: Expected `object | null`, got `int`")
+
+
+def test_a_full_disk_is_a_line_of_the_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, data: bytes) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(collector.files, "replace", full)
+    made = collector.HostCollector(new_run_keys(), bytes(16), tmp_path)
+    event = Event(3, Kind.HOST, None, 0, 0, {"phase": "start"})
+    body = made.collected(event, bytes(32)).fields
+    assert body["problems"] == ["no room to keep the evidence"]

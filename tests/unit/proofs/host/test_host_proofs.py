@@ -174,6 +174,7 @@ def test_what_is_no_log_is_refused(data: bytes) -> None:
             event_log.replay(bad)
 
 
+@pytest.mark.slow
 def test_a_log_is_bounded() -> None:
     with pytest.raises(TooLargeError, match="event log of 1048577 bytes"):
         event_log.replay(bytes(2**20 + 1))
