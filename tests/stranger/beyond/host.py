@@ -43,7 +43,8 @@ class Bytes:
 
 def public_key(data: bytes) -> tuple[Any, int, int]:
     read = Bytes(data)
-    kind, _, attributes, _ = read.number(2), read.number(2), read.number(4), read.sized()
+    kind, named, attributes, _ = read.number(2), read.number(2), read.number(4), read.sized()
+    need(named in HASHES, "a name by another hash")
     need(attributes & 0x50032 == 0x50032 and not attributes & 0x20000, "no restricted signing key")
     need(read.number(2) == 16, "a symmetric algorithm")
     scheme = read.number(2)
@@ -93,8 +94,10 @@ def check_quote(tpm: dict[str, Any], wanted: bytes) -> None:
     need(read.sized() == wanted, "a quote of another moment")
     read.take(16), need(read.number(1) < 2, "safe"), read.take(8)
     need(read.number(4) == 1 and read.number(2) == 11, "no SHA-256 bank")
-    chosen = int.from_bytes(read.take(read.number(1)), "little")
-    numbers = [str(number) for number in range(24) if chosen >> number & 1]
+    size = read.number(1)
+    need(size in (3, 4), "another size of the selection")
+    chosen = int.from_bytes(read.take(size), "little")
+    numbers = [str(number) for number in range(32) if chosen >> number & 1]
     need(sorted(tpm["pcrs"], key=int) == numbers, "other PCRs")
     values = b"".join(unhex(tpm["pcrs"][number], 32) for number in numbers)
     need(hashlib.new(name, values).digest() == read.sized(), "the digest of the PCRs")

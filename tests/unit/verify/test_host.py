@@ -25,6 +25,8 @@ from provenance.settings import load
 from provenance.settings.beyond.host import HostSettings, TpmSettings
 from tests.support.beyond.host_world import Verified, trained
 from tests.support.beyond.paper_tpm import KEY, ROOT, certificate, der, public, quote
+from tests.support.model_world import deployment
+from tests.support.verify_world import before, ending
 
 TPM = TpmSettings(ak="0x81010002")
 PCRS = {0: b"\x0a" * 32, 7: b"\x07" * 32}
@@ -183,6 +185,24 @@ def test_settings_name_the_key(config: dict[str, Any], line: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load({"host": config})
     assert re.search(re.escape(line), str(caught.value)), caught.value
+
+
+@pytest.mark.slow
+def test_the_command_shows_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    problem = "tpm: tpm2_quote: not installed here (tpm2-tools)"
+    told = HostEvidence("start", software=(("kernel", "6.1"),), problems=(problem,))
+    forged = quote(bytes(32))
+    events = [*before(), (Kind.HOST, None, told.as_json())]
+    events += [(Kind.HOST, None, HostEvidence("end", forged).as_json())]
+    deployment(tmp_path, ending(events), anchor=False)
+    assert main(["host", "latest", "--base-dir", str(tmp_path)]) == 1
+    said = capsys.readouterr().out
+    assert f"start  kernel 6.1\n         {problem}\n" in said
+    assert f"no quote at the start: {problem}; at the end: one that does not hold" in said
+    assert "FOUND training/host/1: tpm: qualifying data is 0000" in said
+    assert main(["host", "latest", "--base-dir", str(tmp_path), "--json"]) == 1
+    document = json.loads(capsys.readouterr().out)
+    assert [each["key"] for each in document["records"]] == [None, key_digest(public())]
 
 
 @pytest.mark.slow

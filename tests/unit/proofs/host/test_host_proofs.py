@@ -26,6 +26,7 @@ from provenance.proofs.host import event_log
 from provenance.proofs.host.certificates import certified_by
 from provenance.proofs.host.evidence import HostEvidence, read_host_evidence
 from provenance.proofs.host.tpm import check_quote, read_public
+from tests.support import stranger
 from tests.support.beyond.paper_tpm import (
     DAY,
     KEY,
@@ -61,6 +62,28 @@ def test_no_byte_of_a_quote_can_be_changed_dropped_or_added(name: str) -> None:
                 check_quote(replace(QUOTE, **{name: changed}), EXTRA)
     with pytest.raises((FormatError, BadSignatureError)):
         check_quote(replace(QUOTE, **{name: data + b"\0"}), EXTRA)
+
+
+@pytest.mark.slow
+def test_the_stranger_agrees_about_every_bit() -> None:
+    own = stranger.load("beyond.host")
+    taken = 0
+    for name in ("attest", "signature", "public"):
+        data = getattr(QUOTE, name)
+        for bit in range(len(data) * 8):
+            at, mask = divmod(bit, 8)
+            flipped = data[:at] + bytes([data[at] ^ 1 << mask]) + data[at + 1 :]
+            changed = replace(QUOTE, **{name: flipped})
+            said = []
+            for check, form in ((check_quote, changed), (own.check_quote, changed.as_json())):
+                try:
+                    check(form, EXTRA)
+                    said.append(True)
+                except (ProvenanceError, ValueError, KeyError):
+                    said.append(False)
+            assert said[0] == said[1], (name, bit)
+            taken += said[0]
+    assert taken == 32 - 6  # attributes of the key that nobody asks for
 
 
 @pytest.mark.parametrize("bit", [1, 4, 5, 16, 17, 18])
