@@ -233,7 +233,7 @@ def test_a_full_disk_is_a_line_of_the_record(
     def full(path: Path, data: bytes) -> None:
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr(collector.files, "replace", full)
+    monkeypatch.setattr("provenance.files.replace", full)
     made = collector.HostCollector(new_run_keys(), bytes(16), tmp_path)
     event = Event(3, Kind.HOST, None, 0, 0, {"phase": "start"})
     body = made.collected(event, bytes(32)).fields

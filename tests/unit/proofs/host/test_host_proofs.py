@@ -75,7 +75,8 @@ def test_the_stranger_agrees_about_every_bit() -> None:
             flipped = data[:at] + bytes([data[at] ^ 1 << mask]) + data[at + 1 :]
             changed = replace(QUOTE, **{name: flipped})
             said = []
-            for check, form in ((check_quote, changed), (own.check_quote, changed.as_json())):
+            both: list[Any] = [(check_quote, changed), (own.check_quote, changed.as_json())]
+            for check, form in both:
                 try:
                     check(form, EXTRA)
                     said.append(True)
