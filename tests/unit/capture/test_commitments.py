@@ -222,6 +222,8 @@ def test_a_key_file_of_before_has_no_commitments(tmp_path: Path) -> None:
         ({"metrics": ["a"], "hide": 1}, "commitments.hide"),
         ({"metrics": ["a"], "hidden": True}, "commitments.hidden"),
         ({"metrics": "a"}, "commitments.metrics"),
+        ({"metrics": ["loss", "top\u00a01"]}, "commitments.metrics"),
+        ({"metrics": ("a\u202eb",)}, "commitments.metrics"),
     ],
     ids=str,
 )
