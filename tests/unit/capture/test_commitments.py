@@ -78,6 +78,19 @@ def test_what_is_no_number_is_hidden_all_the_same(metrics: dict[str, Any], tmp_p
     assert not any(word in json.dumps(found["metrics"]) for word in ("accuracy", "0.5", "f1"))
 
 
+def test_the_shippers_log_says_once_of_each_name_that_it_is_no_number(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    committer = Committer(keys_of(), PRODUCER, tmp_path / "spool" / "run")
+    for value in ([0.777], [0.5], "0.9", 0.25):
+        event = Event(3, Kind.METRICS, 1, 0, 0, {"metrics": {"accuracy": value, "epsilon": 0.5}})
+        committer.committed(event)
+    (line,) = "".join(capfd.readouterr()).splitlines()
+    assert "nothing can be proved of it: no single number, or one out of range" in line
+    assert "accuracy" in line
+    assert "777" not in line
+
+
 def test_with_epsilon_goes_its_history(tmp_path: Path) -> None:
     budget = {"epsilon": 1.5, "delta": 1e-5, "history": [{"steps": 3}]}
     found = committed(Kind.PRIVACY, {"privacy": budget}, tmp_path)
