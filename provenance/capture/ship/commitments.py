@@ -4,7 +4,7 @@ The trainer writes the number into the spool, as always. The record has ``commit
 ``metrics``, ``privacy`` or ``results``: by name ``{"point": 66 hex, "scale": int}``, with a null
 where the value is no number that fits, or several have the name. With ``hide`` the numbers
 themselves are left out. So they are of steps, which are not committed to and say what is
-``hidden``, and with an epsilon its history.
+``hidden``, and with an epsilon all of its budget but delta and accountant.
 
 Their openings (:mod:`provenance.capture.ship.openings`) are on the disk before the record leaves
 this host.

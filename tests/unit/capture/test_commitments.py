@@ -91,10 +91,24 @@ def test_the_shippers_log_says_once_of_each_name_that_it_is_no_number(
     assert "777" not in line
 
 
-def test_with_epsilon_goes_its_history(tmp_path: Path) -> None:
-    budget = {"epsilon": 1.5, "delta": 1e-5, "history": [{"steps": 3}]}
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"history": [{"steps": 3}]},
+        {"steps": 300, "noise_multiplier": 1.1, "sample_rate": 0.01},
+        {"details": {"sigma": 1.1, "epochs": 3}, "epsilon_spent": 1.5},
+    ],
+    ids=str,
+)
+def test_with_epsilon_goes_what_gives_it_away(given: dict[str, Any], tmp_path: Path) -> None:
+    budget = {"epsilon": 1.5, "delta": 1e-5, "accountant": "rdp", **given}
     found = committed(Kind.PRIVACY, {"privacy": budget}, tmp_path)
-    assert found["privacy"] == {"delta": 1e-5}
+    assert found["privacy"] == {"delta": 1e-5, "accountant": "rdp"}
+    shown = committed(Kind.PRIVACY, {"privacy": budget}, tmp_path, hide=False)
+    assert shown["privacy"] == budget
+
+
+def test_what_hides_no_epsilon_keeps_its_budget(tmp_path: Path) -> None:
     other = {"privacy": {"delta": 1e-5, "history": [{"steps": 3}]}}
     assert committed(Kind.PRIVACY, other, tmp_path) == other
 
