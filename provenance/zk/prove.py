@@ -90,6 +90,10 @@ def prove(
         InputError: The statement is false, a bound does not fit, or an opening is missing.
     """
     low, high = (None if bound is None else _units(number, bound) for bound in (at_least, at_most))
+    if low is not None and high is not None and low > high:
+        raise InputError(
+            f"{number.metric}: found {at_least} to {at_most}, expected the lower first"
+        )
     statement = Statement(number, low, high, equals)
     opening = find_opening(base_dir, number.run, number.point)
     other = None
