@@ -48,6 +48,7 @@ from provenance.verify.catalogue import (
     Status,
 )
 from provenance.verify.checks.attachments import check_attachments
+from provenance.verify.checks.beyond.outcomes import check_outcomes
 from provenance.verify.checks.beyond.proofs import check_proofs
 from provenance.verify.checks.beyond.roll import OTHERS, check_roll
 from provenance.verify.checks.beyond.seeds import check_seeds
@@ -136,6 +137,7 @@ def verify(
     heads = check_heads(evidence, key, trust.witnesses, findings)  # (5)
     check_ledger(evidence, heads, findings)  # (6)
     runs_before = check_roll(evidence, heads, findings)
+    again = check_outcomes(evidence, key, heads, findings)
     receipts = check_receipts(evidence, key, heads, findings)  # (7)
     anchors, roots = check_networks(evidence, receipts, nodes, headers, trust, findings)  # (8)
     cross = check_agreement(evidence, receipts, anchors, roots, findings)  # (9)
@@ -152,7 +154,7 @@ def verify(
     check_proofs(evidence, findings)  # (14)
     online = nodes is not None
     pinned = trust.key_pinned_by(key) is not None
-    others = [*([] if runs_before is None else [OTHERS]), *unsaid]
+    others = [*([] if runs_before is None else [OTHERS]), *again, *unsaid]
     not_checked = _limits(
         evidence, state, online, pinned, content, anchors, others, findings
     )  # (13)

@@ -47,6 +47,7 @@ from formats import (
     unhex,
 )
 from lineage import check_parent
+from outcomes import check_outcomes
 from roll import check_roll
 from seeds import check_seeds
 from shards import check_epochs, check_state
@@ -92,8 +93,8 @@ class Bundle:
                 self.check(name, partial(self._head_root, name))
             elif name.startswith("tlog/"):
                 self.check(name, partial(self._tlog_proof, name))
-            elif name == "ledger/runs.json":
-                self.check(name, partial(self._roll, name))
+            elif name in ("ledger/runs.json", "ledger/outcomes.json"):
+                self.check(name, partial(self._of_ledger, name))
             elif name == "statement/run.intoto.json":
                 self.check(name, partial(self._statement, name))
             elif re.fullmatch(r"proofs/[^/]+\.json", name):
@@ -351,8 +352,9 @@ class Bundle:
         found = included(unhex(entry["root"], 32), entry["index"], size, path)[0]
         need(found == root and seal_label(entry) == label, "the run root is not in the ledger")
 
-    def _roll(self, name: str) -> None:
-        self.unproven.append(f"{name}: {check_roll(self.files[name], self.run, self.heads)}")
+    def _of_ledger(self, name: str) -> None:
+        check = check_roll if "runs" in name else partial(check_outcomes, key=self.key)
+        self.unproven.append(f"{name}: {check(self.files[name], self.run, self.heads)}")
 
     def _proof(self, name: str) -> None:
         told = hidden.check_proof(self.files[name], self.run, self.bodies)
