@@ -58,3 +58,13 @@ def check_outcomes(
     told = [item["record"] for item in items]
     words = ", ".join(record["outcome"] for record in told[-3:])
     return f"verified again {told[-1]['number']} times: {words}"
+
+
+def examples(look: Any) -> None:
+    """Those of the document."""
+    text = look.exact("outcome")
+    record = parse(text)
+    need(canonical(record) == text, "the outcome is not canonical")
+    need(digest(record) == look.hex("outcome-entry"), "the outcome's entry")
+    need(record["root"] == look.hex("run-root-after").hex(), "the outcome's root")
+    need(record["ledger"] == look.json("keys")["ledger_vkey"], "the outcome's ledger")

@@ -15,6 +15,7 @@ import blake3
 import evidence as chain
 import hidden
 import msgpack
+import outcomes
 import owners
 import producers as signed
 from approvals import check_approval, open_envelope
@@ -369,7 +370,7 @@ def networks(look: Examples) -> None:
 
 
 CHECKS = (records, spool, signatures, contents, trees, runs, heads, forks, rolls, seeds, reports,
-          approved, networks, hidden.examples, owners.examples)  # fmt: skip
+          approved, networks, hidden.examples, owners.examples, outcomes.examples)  # fmt: skip
 
 
 def check(folder: Path) -> set[str]:

@@ -64,6 +64,7 @@ from provenance.formats.run_tree.tree import MLProvenanceMerkleTree
 from provenance.formats.run_tree.walk import RunWalk
 from provenance.formats.tlog.account import Account
 from provenance.formats.tlog.fork import ForkProof, ForkSide
+from provenance.formats.tlog.outcome import Outcome
 from provenance.formats.tlog.proof import TlogProof
 from provenance.ports.values import anchor_payload
 from provenance.proofs.beacon import Beacon, draw_seed, sign_beacon
@@ -258,6 +259,15 @@ def roll() -> Roll:
     )  # fmt: skip
     other = RolledRun(others[1], (2,), "lost", "try 2", config=config_digest({}), seeds={"seed": 7})
     return Roll(4, tuple(ledger()[:4]), (RolledRun(others[0], (0,), "failed"), own, other))
+
+
+def outcome() -> Outcome:
+    """Of the example run, a day behind its seal."""
+    networks: dict[str, int | None] = {"bitcoin": 101, "local": None}
+    return Outcome(
+        LEDGER.verifier.vkey, RUN, ledger()[3], 1, "verified", (), networks, 1_760_086_400,
+        "ml-provenance 0.1.0",
+    )  # fmt: skip
 
 
 def beacon() -> Beacon:
@@ -571,6 +581,8 @@ def examples() -> dict[str, tuple[str, str]]:
         "seed": ("json", _json(drawn())),
         "account": ("json", account().encode().decode() + "\n"),
         "roll": ("json", roll().encode().decode() + "\n"),
+        "outcome": ("json", outcome().encode().decode() + "\n"),
+        "outcome-entry": ("hex", _hex(outcome().digest())),
         "approval": ("json", approval()),
         "trust-approval": ("json", trust_approval()),
         "bitcoin-transaction": ("hex", _hex(bytes.fromhex(told["transaction"]))),
