@@ -84,9 +84,9 @@ class Run:
         """The run's id."""
         return self.tracker.run_id
 
-    def data(self, train: object, test: object = None) -> None:
+    def data(self, train: object, test: object = None, *, items: bool = False) -> None:
         """As :meth:`ProvenanceTracker.track_data`."""
-        self.tracker.track_data(train, test)
+        self.tracker.track_data(train, test, items=items)
 
     def model(self, model: object) -> None:
         """As :meth:`ProvenanceTracker.track_model`."""

@@ -50,6 +50,8 @@ from provenance.log import get_logger
 if TYPE_CHECKING:
     from provenance.capture.data_stream import DataStream
     from provenance.fingerprint.datasets import DatasetDigest
+    from provenance.formats.item_set import Split
+    from provenance.items.folder import ItemFolder
     from provenance.settings import Settings
     from provenance.settings.hyperparameters import Hyperparameters
     from provenance.tickets import Ticket
@@ -219,23 +221,27 @@ class ProvenanceTracker(Handle):
         """Where events lie until the database has them."""
         return self.settings.base_dir / "spool"
 
-    def track_data(self, train_data: object, test_data: object = None) -> None:
+    def track_data(
+        self, train_data: object, test_data: object = None, *, items: bool = False
+    ) -> None:
         """Record the content digests of the training and test data; the same again, once.
 
         Args:
             train_data, test_data: Arrays, tensors, (x, y) tuples, tables of pandas, Arrow,
                 polars or Hugging Face, torch datasets, sequences, or the path or URL of a file or
                 folder (docs/coverage/data.md). ``test_data`` may be None.
+            items: Record the set of items too, so that of any item it can be proven that it was
+                among them, or was not (docs/guides/items.md). The data is read twice.
 
         Raises:
             InputError: Empty, or of a type without canonical bytes; other data than before, once
                 training has begun.
         """
-        self._track_data(Kind.DATA_TRAIN, train_data)
+        self._track_data(Kind.DATA_TRAIN, train_data, items)
         if test_data is not None:
-            self._track_data(Kind.DATA_TEST, test_data)
+            self._track_data(Kind.DATA_TEST, test_data, items)
 
-    def data_stream(self, split: str = "train") -> DataStream:
+    def data_stream(self, split: str = "train", *, items: bool = False) -> DataStream:
         """Record the digest of data that comes item by item.
 
         ``with tracker.data_stream("train") as add: add(item)`` (see
@@ -245,6 +251,7 @@ class ProvenanceTracker(Handle):
 
         Args:
             split: ``train`` or ``test``.
+            items: As for :meth:`track_data`; an item takes some microseconds more.
 
         Raises:
             InputError: Another split; called after training has begun; of a ``with`` block, an item
@@ -257,15 +264,22 @@ class ProvenanceTracker(Handle):
         if kind is None:
             raise InputError(f"data_stream: found {split!r}, expected 'train' or 'test'")
 
+        writer = None
+        if items and self.rank == 0:
+            from provenance.items.folder import ItemWriter
+
+            writer = ItemWriter(*self._item_folder(kind))
+
         def record(digest: DatasetDigest) -> None:
             if self._ended or self._sealed_before:
                 problem = "not recorded" if self._ended else "recorded late, under no root"
                 log.warning(f"data_stream: ended after training began, {problem}", run=self.run_id)
             if not self._ended:
-                self._emitter.emit(kind, None, digest.as_fields())
+                own = {} if writer is None else {"items": writer.finish().as_fields()}
+                self._emitter.emit(kind, None, {**digest.as_fields(), **own})
 
-        recorded = record if self.rank == 0 else None
-        return DataStream(recorded, self._factory, partial(self._emitter.lost, kind.value, None))
+        lost = partial(self._emitter.lost, kind.value, None)
+        return DataStream(record if self.rank == 0 else None, self._factory, lost, writer)
 
     def track_model(self, model: object) -> None:
         """Record the model's architecture and the digests of its initial weights; the same
@@ -742,13 +756,29 @@ class ProvenanceTracker(Handle):
             self._emitter.emit(kind, None, fields, refuse=True)
             self._stated[kind] = fields
 
-    def _track_data(self, kind: Kind, data: object) -> None:
+    def _track_data(self, kind: Kind, data: object, items: bool = False) -> None:
         from provenance.fingerprint.datasets import dataset_digest
 
         if self.rank == 0:
-            self._state_before(
-                "track_data", {kind: dataset_digest(data, self._factory).as_fields()}
-            )
+            fields = dataset_digest(data, self._factory).as_fields()
+            if items:
+                fields["items"] = self._item_set(kind, data, fields)
+            self._state_before("track_data", {kind: fields})
+
+    def _item_set(self, kind: Kind, data: object, fields: dict[str, Any]) -> dict[str, Any]:
+        """Of the same data as before the set as it was stated: what is kept of it stands."""
+        stated = self._stated.get(kind)
+        if isinstance(stated, dict) and stated == {**fields, "items": stated.get("items")}:
+            return dict(stated["items"])
+        self._must_come_before("track_data", "without it")
+        folder, split = self._item_folder(kind)
+        return folder.record(split, data).as_fields()
+
+    def _item_folder(self, kind: Kind) -> tuple[ItemFolder, Split]:
+        from provenance.items.folder import ItemFolder
+
+        split: Split = "train" if kind is Kind.DATA_TRAIN else "test"
+        return ItemFolder(self.settings.base_dir, self.run), split
 
     def _reading(self) -> Settings:
         """The settings with the passwords that nodes want of readers."""

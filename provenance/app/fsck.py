@@ -49,6 +49,7 @@ def fsck(
         lease_s=settings.lease_s,
         journal=settings.base_dir / "blockchain_manager.jsonl",
         archive=settings.archive_folder,
+        approvals=settings.approvals,
     )
     readers = None if offline else reading.chain_readers(settings)
     when = time.time() if now is None else now

@@ -7,9 +7,10 @@ the items (:mod:`provenance.fingerprint.datasets`): same items in the same order
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from functools import partial
 from types import TracebackType
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from provenance.capture.weights.snapshot import translated
 from provenance.errors import InputError, ProvenanceError
@@ -23,6 +24,22 @@ log = get_logger("provenance")
 Item = TypeVar("Item")
 
 _BATCH: Final = 1024
+
+
+class ItemTaker(Protocol):
+    """What takes the items of a stream for their set, while its block is open."""
+
+    def __enter__(self) -> object: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+    def add(self, item: object, where: str) -> None:
+        """One item; ``where`` it is, for messages."""
 
 
 class DataStream:
@@ -41,6 +58,7 @@ class DataStream:
         record: Is given the digest, once. None records nothing, as on ranks other than 0.
         factory: Content hash.
         lost: Is told what keeps a loop's items from being recorded, once.
+        items: Takes the items too; open while ``record`` is called.
     """
 
     def __init__(
@@ -48,8 +66,10 @@ class DataStream:
         record: Callable[[DatasetDigest], None] | None,
         factory: HashFactory,
         lost: Callable[[ProvenanceError], object] = bool,
+        items: ItemTaker | None = None,
     ) -> None:
-        self._record, self._lost = record, lost
+        self._record, self._lost, self._items = record, lost, items
+        self._open = ExitStack()
         self._factory = factory
         self._digest = element_hasher(factory)
         self._tree = Frontier.empty()
@@ -59,6 +79,7 @@ class DataStream:
 
     def __enter__(self) -> DataStream:
         self._entered = True
+        self._begin()
         return self
 
     def __exit__(
@@ -67,7 +88,10 @@ class DataStream:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if kind is None:
+        if kind is not None:
+            self._open.__exit__(kind, error, trace)
+            return
+        with self._open:
             self._end()
 
     def __call__(self, item: object) -> None:
@@ -76,7 +100,10 @@ class DataStream:
             raise InputError("data_stream: an item after its end, expected it within the block")
         if self._record is None:
             return
-        leaf, nbytes = self._digest(item, self._tree.size + len(self._waiting))
+        index = self._tree.size + len(self._waiting)
+        leaf, nbytes = self._digest(item, index)
+        if self._items is not None:
+            self._items.add(item, f"data item {index}")
         self._nbytes += nbytes
         self._waiting.append(leaf)
         if len(self._waiting) == _BATCH:
@@ -91,15 +118,19 @@ class DataStream:
         """
         exhausted = False
         try:
+            if not self._entered:
+                self._guarded(self._begin)
             for item in items:
                 self._guarded(partial(self, item))
                 yield item
             exhausted = True
+            if not self._entered:
+                self._guarded(self._end)
         finally:
-            if not exhausted and not self._entered:
-                log.warning("data_stream: its loop ended before its items, not recorded")
-        if not self._entered:
-            self._guarded(self._end)
+            if not self._entered:
+                self._guarded(self._open.close)
+                if not exhausted:
+                    log.warning("data_stream: its loop ended before its items, not recorded")
 
     def _guarded(self, step: Callable[[], None]) -> None:
         try:
@@ -108,6 +139,10 @@ class DataStream:
         except Exception as error:  # noqa: BLE001  as above
             self._record = None
             self._lost(translated(error))
+
+    def _begin(self) -> None:
+        if self._items is not None:
+            self._open.enter_context(self._items)
 
     def _grow(self) -> None:
         self._tree = self._tree.extend(self._waiting)

@@ -222,6 +222,18 @@ sign  auditor.model:sign  sign a model's files (OpenSSF Model Signing)
 statement  auditor.model:statement  in-toto statement of a run (SLSA provenance)
   run_id RUN  run id, its first or last 8, or latest
   -o --output FILE  file (stdout)
+data  ACTION  whether items were among a run's data
+data prove  beyond.items:prove  that they all were, or none of them was; for the owner of the data
+  items ITEM+  file of one, .npy .npz .csv .jsonl .parquet of many, FILE:ROW, JSON, - for stdin
+  | --in RUN|PATH  all were: run id, its first or last 8, latest, or its bundle
+  | --not-in RUN|PATH  none was
+  --split {train,test}  of which data (train)
+  -o --output FILE!  the proof; it has the item key, so whoever gets it can try other items
+data check  beyond.items:check  hold items against such a proof
+  proof FILE  as 'provenance data prove' writes it
+  items ITEM+  as for data prove
+  | --bundle PATH  the run's bundle
+  | --run RUN  where the deployment is: run id, its first or last 8, or latest
 ledger  ACTION  what keeps it one history: after a restore, a lost key, an end
 ledger head  ledger:head  compare the database with the heads that its key signed; 1 where refused
 ledger recover  ledger:recover  bring back what a restored database lacks
@@ -449,10 +461,14 @@ _KEYWORDS: dict[str, dict[str, Any]] = {
     "--witness-quorum": {"type": _positive},
     "--settle": {"type": _seconds, "default": 0.0},
     "--run": {"dest": "run_id"},
+    "--in": {"dest": "run_in"},
+    "--not-in": {"dest": "run_not_in"},
+    "--split": {"default": "train"},
     "--proof": {"type": _path},
     "--epoch": {"default": "final"},
     "--between": {"nargs": 2, "metavar": ("LOW", "HIGH")},
     "folder": {"type": _path},
+    "proof": {"type": _path},
     "command": {"nargs": argparse.REMAINDER, "metavar": "-- COMMAND"},
     "old": {"type": int},
     "new": {"type": int},

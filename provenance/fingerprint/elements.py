@@ -92,11 +92,12 @@ def element_hasher(factory: HashFactory) -> Callable[[object, int], tuple[bytes,
     return digest
 
 
-def element_bytes(value: object, where: str) -> bytes:
-    """The bytes whose hash is an element's digest; ``where`` it is, for the message."""
+def element_bytes(value: object, where: str, path: Path = ()) -> bytes:
+    """The bytes whose hash is an element's digest; ``where`` it is, for the message. ``path``: of
+    what lies in an element, the way to it."""
     chunks: list[Chunk] = []
     try:
-        _write(value, (), chunks)
+        _write(value, path, chunks)
         return b"".join(
             b"".join(chunk.chunks()) if isinstance(chunk, RawTensor) else chunk for chunk in chunks
         )
@@ -107,22 +108,22 @@ def element_bytes(value: object, where: str) -> bytes:
 def _write(value: Any, path: Path, out: list[Chunk]) -> int:
     """Append the nodes of ``value``; bytes of their elements."""
     if value is None:
-        out.append(_head(path, "NULL", ()))
+        out.append(node_head(path, "NULL", ()))
         return 0
     if isinstance(value, str):
         data = encode_text(value, f"tensor {_name(path)!r}")
-        out += (_head(path, "UTF8", ()), struct.pack("<q", len(data)), data)
+        out += (node_head(path, "UTF8", ()), struct.pack("<q", len(data)), data)
         return 8 + len(data)
     if isinstance(value, bool):
-        out.append(_head(path, "BOOL", ()) + bytes((value,)))
+        out.append(node_head(path, "BOOL", ()) + bytes((value,)))
         return 1
     if isinstance(value, int):
         if not -(1 << 63) <= value < 1 << 63:
             raise InputError(f"at {_name(path)}: found {value}, expected an integer of 64 bits")
-        out.append(_head(path, "I64", ()) + struct.pack("<q", value))
+        out.append(node_head(path, "I64", ()) + struct.pack("<q", value))
         return 8
     if isinstance(value, float):
-        out.append(_head(path, "F64", ()) + struct.pack("<d", value))
+        out.append(node_head(path, "F64", ()) + struct.pack("<d", value))
         return 8
     if isinstance(value, list | tuple):
         return _write_list(value, path, out)
@@ -136,7 +137,7 @@ def _write(value: Any, path: Path, out: list[Chunk]) -> int:
         ) from error
     if small is not None:
         dtype, shape, nbytes, elements = small
-        out.append(_head(path, dtype, shape))
+        out.append(node_head(path, dtype, shape))
         if nbytes:  # torch's memory is copied: a lazy dict keeps no tensor that it gave
             out.append(elements if hasattr(elements, "dtype") else bytes(elements))
         return nbytes
@@ -147,7 +148,7 @@ def _write_list(value: Any, path: Path, out: list[Chunk]) -> int:
     count = len(value)
     if len(path) >= MAX_DEPTH:
         raise InputError(f"at {_name(path)}: nested deeper than {MAX_DEPTH} levels")
-    out.append(_head(path, "LIST", (count,)))
+    out.append(node_head(path, "LIST", (count,)))
     if count >= _MANY and len(types := set(map(type, value))) == 1:
         code = {int: "q", float: "d"}.get(types.pop())
         if code is not None:
@@ -168,7 +169,7 @@ def _write_dict(value: Mapping[Any, Any], path: Path, out: list[Chunk]) -> int:
     if len(path) >= MAX_DEPTH:
         raise InputError(f"at {_name(path)}: nested deeper than {MAX_DEPTH} levels")
     keys = sorted(value, key=lambda key: _key(path, key))
-    out.append(_head(path, "DICT", (len(value),)))
+    out.append(node_head(path, "DICT", (len(value),)))
     return sum([_write(value[key], (*path, str(key)), out) for key in keys])
 
 
@@ -280,7 +281,8 @@ def _key(path: Path, key: object) -> bytes:
 
 
 @lru_cache(maxsize=1 << 14)
-def _head(path: Path, dtype: str, shape: tuple[int, ...]) -> bytes:
+def node_head(path: Path, dtype: str, shape: tuple[int, ...]) -> bytes:
+    """The header of the node at ``path`` of an element."""
     return tensor_header(_name(path), dtype, shape)
 
 

@@ -83,6 +83,11 @@ def _walk(folder: Path, prefix: str, root: Path) -> Iterator[tuple[str, Path]]:
             yield name, path
 
 
+def file_version(path: Path) -> tuple[int, ...]:
+    """What changes where a file is another one, or was written to; ``InputError``."""
+    return _version(_status(path))
+
+
 def _version(status: os.stat_result) -> tuple[int, ...]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 

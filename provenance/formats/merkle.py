@@ -21,7 +21,8 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Final
@@ -197,6 +198,46 @@ def inclusion_ranges(index: int, size: int) -> list[Range]:
             ranges.append((first, middle))
             first = middle
     return ranges[::-1]
+
+
+def ranges_beside(indices: Sequence[int], size: int) -> list[Range]:
+    """The largest ranges without any of some leaves, left to right: what proves all those leaves
+    at once, each sibling of their paths that is on none of the paths. ``indices`` ascend."""
+    ranges: list[Range] = []
+    left = [(0, size)] if size else []
+    while left:
+        first, end = left.pop()
+        at = bisect_left(indices, first)
+        if at == len(indices) or indices[at] >= end:
+            ranges.append((first, end))
+        elif end - first > 1:
+            middle = _split(first, end)
+            left += [(middle, end), (first, middle)]
+    return ranges
+
+
+def root_of_some(leaves: Mapping[int, bytes], size: int, proof: Sequence[bytes]) -> bytes:
+    """The root of a tree of ``size`` that has these leaves (leaf data by index), from the hashes of
+    `ranges_beside` them; ``ProofError`` where there is no such leaf, or of another number of
+    hashes."""
+    where, indices = f"inclusion of {len(leaves)} leaves in a tree of {size}", sorted(leaves)
+    if not 0 <= size <= MAX_SIZE or (indices and not 0 <= indices[0] <= indices[-1] < size):
+        raise ProofError(f"{where}: no such leaves")
+    ranges = ranges_beside(indices, size)
+    if len(proof) != len(ranges):
+        raise ProofError(f"{where}: proof has {len(proof)} elements, needs {len(ranges)}")
+    _check_sizes(f"{where}: element", proof, ProofError)
+    known = dict(zip(ranges, proof, strict=True))
+
+    def root_of(first: int, end: int) -> bytes:
+        if (beside := known.get((first, end))) is not None:
+            return beside
+        if end - first == 1:
+            return leaf_hash(leaves[first])
+        middle = _split(first, end)
+        return node_hash(root_of(first, middle), root_of(middle, end))
+
+    return root_of(0, size) if size else EMPTY_ROOT
 
 
 def consistency_ranges(old: int, size: int) -> list[Range]:

@@ -43,7 +43,7 @@ from provenance.fsck.receipts import check_receipts
 from provenance.fsck.runs.run import check_run
 from provenance.fsck.spool import SpoolRun, read_run, spool_runs
 from provenance.fsck.stream import StreamView, read_streams, refused_records
-from provenance.settings import RedisAddress
+from provenance.settings import ApprovalSettings, RedisAddress
 
 COUNTED = (
     "spool_segments", "spool_events", "stream_batches", "runs", "records", "entries", "heads",
@@ -71,6 +71,7 @@ class Deployment:
         lease_s: Longest time a worker holds a row.
         journal: Where scripts note what they anchor past the outbox.
         archive: Folder of the files of archived runs; None where there is none.
+        approvals: Who approves final roots; None where nobody has to.
     """
 
     spool_dir: Path
@@ -81,6 +82,7 @@ class Deployment:
     lease_s: float
     journal: Path
     archive: Path | None = None
+    approvals: ApprovalSettings | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +126,12 @@ def fsck(
                 heads={head.size: head for head in tables.all(rows.HeadRow)},
                 anchors=tables.all(rows.Anchor),
                 versions=tables.all(rows.Version),
+                approvals=tables.all(rows.ApprovalRow),
                 nonces=tables.all(rows.NonceRow),
                 receipts=tables.all(rows.ReceiptRow),
                 networks=tables.all(rows.NetworkRow),
                 wanted=deployment.networks,
+                rule=deployment.approvals,
                 now=now,
                 patience_s=2 * deployment.lease_s,
             )

@@ -75,6 +75,8 @@ class FindingKind(StrEnum):
     # the database lacks, or contradicts, a head that the ledger's key signed, which is kept apart
     LEDGER_HISTORY = auto()
 
+    # a final root that was signed for a network without the approval that is asked for it
+    ANCHOR_UNAPPROVED = auto()
     ANCHOR_MISSING = auto()  # an entry that is to be anchored and that no row covers
     ANCHOR_ROOT = auto()  # an anchor of another root than the head at its size
     ANCHOR_STATE = auto()  # a state that the rest of the database or the network contradicts

@@ -7,11 +7,24 @@ from dataclasses import dataclass
 from typing import Final
 
 from provenance.errors import FormatError
+from provenance.formats.approval import count
+from provenance.formats.dsse import Envelope, Statement, Subject
+from provenance.formats.record import Phase
 from provenance.fsck.findings import Finding, FindingKind, holes
-from provenance.fsck.rows import Anchor, Entry, HeadRow, NetworkRow, NonceRow, ReceiptRow, Version
+from provenance.fsck.rows import (
+    Anchor,
+    ApprovalRow,
+    Entry,
+    HeadRow,
+    NetworkRow,
+    NonceRow,
+    ReceiptRow,
+    Version,
+)
 from provenance.proofs.bitcoin import display, parse_transaction
 from provenance.proofs.ipfs.cid import decode_cid, raw_cid
 from provenance.proofs.local_file import local_transaction_id
+from provenance.settings.approvals import ApprovalSettings
 
 PAYLOAD_TAG: Final = b"MLP1"
 ON_CHAIN: Final = ("confirmed", "final")
@@ -31,6 +44,7 @@ class OutboxFacts:
     Attributes:
         wanted: Networks that heads are to be anchored on.
         patience_s: How long a dead worker's row may lie before the next one takes it.
+        rule: Who approves final roots; None where nobody has to.
     """
 
     entries: Sequence[Entry]
@@ -43,6 +57,8 @@ class OutboxFacts:
     wanted: Sequence[str]
     now: float
     patience_s: float
+    approvals: Sequence[ApprovalRow] = ()
+    rule: ApprovalSettings | None = None
 
 
 def check_outbox(facts: OutboxFacts) -> Iterator[Finding]:
@@ -61,6 +77,8 @@ def check_outbox(facts: OutboxFacts) -> Iterator[Finding]:
                 why = failed.get(entry.index + 1)
                 problem = "no anchor row covers it" + (f"; its own failed: {why}" if why else "")
                 yield FindingKind.ANCHOR_MISSING(f"{network} entry {entry.index}", problem)
+    if facts.rule is not None:
+        yield from _unapproved(facts, facts.rule)
     for row in facts.networks:
         if row.paused is not None:
             yield FindingKind.NETWORK_PAUSED(row.network, row.paused)
@@ -96,6 +114,42 @@ def _anchor(anchor: Anchor, facts: OutboxFacts, versions: Sequence[Version]) -> 
         if differs is not None:
             yield FindingKind.VERSION_DIFFERS(f"{anchor.network} {version.transaction_id}", differs)
     yield from _waiting(anchor, facts)
+
+
+def _unapproved(facts: OutboxFacts, rule: ApprovalSettings) -> Iterator[Finding]:
+    """Final roots that were signed for a network that so many persons must approve them for."""
+    envelopes = {row.anchor_id: row.envelope for row in facts.approvals}
+    for network in rule.networks:
+        anchors = [anchor for anchor in facts.anchors if anchor.network == network]
+        upto = max((a.size for a in anchors if a.state in WITH_BYTES), default=0)
+        approved = {
+            (subject.name, subject.digest.get("mth_sha256"))
+            for anchor in anchors
+            if anchor.id in envelopes
+            for subject in _approved(anchor, envelopes[anchor.id], rule)
+        }
+        for entry in facts.entries:
+            own, sent = (str(entry.run), entry.root.hex()), rule.since <= entry.index < upto
+            if sent and entry.phase is Phase.AFTER and own not in approved:
+                problem = f"the final root of run {entry.run} was signed without the approval of "
+                yield FindingKind.ANCHOR_UNAPPROVED(
+                    f"{network} entry {entry.index}", problem + rule.wanted
+                )
+
+
+def _approved(anchor: Anchor, data: bytes, rule: ApprovalSettings) -> Sequence[Subject]:
+    """The runs that enough persons approved with an anchor; none where its statement is of another
+    head, or too few signed."""
+    try:
+        envelope = Envelope.decode(data, anchor.name)
+        statement = Statement.decode(envelope.payload)
+    except FormatError:
+        return ()
+    told = statement.predicate
+    stated = (told.get("for"), told.get("network"), told.get("head"))
+    own = ("anchoring", anchor.network, {"size": anchor.size, "root": anchor.root.hex()})
+    enough = len(count(rule.by, envelope, anchor.name).names) >= rule.at_least
+    return statement.subjects if stated == own and enough else ()
 
 
 def _version_problem(anchor: Anchor, version: Version) -> str | None:

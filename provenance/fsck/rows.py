@@ -218,6 +218,13 @@ class Version(Row, frozen=True):
     detail: Mapping[str, Any]
 
 
+class ApprovalRow(Row, frozen=True):
+    """A row of ``approvals``."""
+
+    anchor_id: int
+    envelope: bytes
+
+
 class NonceRow(Row, frozen=True):
     """A row of ``nonces``."""
 
@@ -263,6 +270,7 @@ TABLES: Final[Mapping[type[Row], tuple[str, str]]] = {
     HeadRow: ("heads", "size"),
     Anchor: ("anchors", "network, size"),
     Version: ("anchor_versions", "id"),  # oldest first
+    ApprovalRow: ("approvals", "anchor_id"),
     NonceRow: ("nonces", "network, key, nonce"),
     ReceiptRow: ("receipts", "entry, anchor_id"),
     NetworkRow: ("networks", "network"),

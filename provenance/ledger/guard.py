@@ -17,8 +17,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
-import structlog
-
 from provenance import files
 from provenance.errors import (
     BadSignatureError,
@@ -29,6 +27,7 @@ from provenance.errors import (
 )
 from provenance.formats.checkpoint import Head, open_head
 from provenance.formats.note import SignerKey
+from provenance.log import get_logger
 from provenance.ports.store import LedgerStore, LedgerTx
 from provenance.ports.transport import EventTransport
 from provenance.ports.values import HeadRow
@@ -36,7 +35,7 @@ from provenance.ports.values import HeadRow
 SUCCEED = "begin a successor: provenance ledger succeed"
 RECOVER = f"bring back what is missing: provenance ledger recover; or {SUCCEED}"
 
-_log = structlog.get_logger("provenance.ledger")
+_log = get_logger("provenance.ledger")
 
 
 @dataclass(slots=True)

@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from uuid import UUID
 
-import structlog
-
 from provenance import tracing
 from provenance.errors import (
     FormatError,
@@ -35,6 +33,7 @@ from provenance.formats.record import Phase
 from provenance.ledger.batch_writer import BatchWriter, IngestResult
 from provenance.ledger.seal import SEALS_AT_ONCE, SealPolicy, note_due, seal_ready
 from provenance.ledger.teams import admissible
+from provenance.log import get_logger
 from provenance.ports.store import LedgerStore
 from provenance.ports.transport import Delivery, EventTransport
 from provenance.ports.values import LedgerEntry, ProducerRow
@@ -45,7 +44,7 @@ HELD_UP = (FormatError, InputError, IntegrityError)
 TRANSACTION_S = 0.25
 """A transaction begins nothing more after this: a task that is cut off loses no more than it."""
 
-_log = structlog.get_logger("provenance.ledger")
+_log = get_logger("provenance.ledger")
 
 
 def drain(

@@ -37,8 +37,6 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from uuid import UUID
 
-import structlog
-
 from provenance.errors import IntegrityError
 from provenance.formats.checkpoint import Head, sign_head
 from provenance.formats.merkle import Frontier
@@ -57,13 +55,14 @@ from provenance.formats.run_tree.tree import RecordLeaf
 from provenance.formats.run_tree.walk import GrowingTree, epoch_entry, last_entries
 from provenance.ledger.guard import LedgerGuard
 from provenance.ledger.teams import NO_TEAMS, Teams
+from provenance.log import get_logger
 from provenance.ports.store import LedgerStore, LedgerTx
 from provenance.ports.values import HeadRow, LedgerEntry, ProducerRow, TreeRow, Work
 
 SEALS_AT_ONCE = 16
 """Of one transaction: while it appends them, all others that seal wait."""
 
-_log = structlog.get_logger("provenance.ledger")
+_log = get_logger("provenance.ledger")
 
 
 Enrolment = Callable[[bytes, UUID, bytes], str | None]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 from msgspec import Meta
+from msgspec.structs import replace
 
+from provenance.settings.objects import JsonObject
 from provenance.settings.section import Section, bounds
 
 Address = Annotated[str, Meta(pattern="^0x[0-9a-fA-F]{40}$", description="0x and 40 hex digits")]
@@ -34,3 +37,27 @@ class TrustedMultisig(Section, frozen=True):
 
     ethereum: EthereumMultisig | None = None
     bitcoin: BitcoinMultisig | None = None
+
+
+MULTISIG: Mapping[str, Any] = {"ethereum": EthereumMultisig, "bitcoin": BitcoinMultisig}
+"""Of each network that can have several owners."""
+
+
+def multisig_of(
+    o: JsonObject, key: str, network: str
+) -> dict[str, EthereumMultisig | BitcoinMultisig]:
+    """The k-of-n object under a key, taken out, as what :meth:`JsonObject.read` adds; its owners
+    are lower-case, ascending and distinct."""
+    if o.raw.get(key) is None or network not in MULTISIG:
+        return {}
+    beside = {"ethereum": "contract_address", "bitcoin": "wallet"}[network]
+    if key == "multisig" and o.raw.get(beside) is None:
+        raise o.fail(beside, "missing, expected one beside 'multisig'")
+    own = o.child(key)
+    read = own.read(MULTISIG[network])
+    owners = tuple(sorted({owner.lower() for owner in read.owners}))
+    if len(owners) != len(read.owners) or not 1 <= len(owners) <= 16:
+        raise own.fail("owners", f"found {len(read.owners)}, expected 1 to 16 that differ")
+    if read.threshold > len(owners):
+        raise own.fail("threshold", f"found {read.threshold}, expected at most {len(owners)}")
+    return {key: replace(read, owners=owners)}

@@ -64,6 +64,12 @@ class JsonObject:
         raw = self.raw.pop(key, None)
         return JsonObject({} if raw is None else raw, self.key(key), self.source)
 
+    def optional_child(self, key: str) -> JsonObject | None:
+        """The object under a key, taken out; None where it is absent or null."""
+        given = self.raw.get(key) is not None
+        child = self.child(key)
+        return child if given else None
+
     def read(self, cls: type[S], **also: object) -> S:
         """The object as a section; ``also`` sets fields that JSON does not.
 

@@ -21,7 +21,7 @@ from provenance.errors import ConfigError, FormatError, InputError
 from provenance.formats.record import Json
 from provenance.settings.approvals import ApprovalSettings
 from provenance.settings.hyperparameters import Hyperparameters, hyperparameters, named_fields
-from provenance.settings.multisig import BitcoinMultisig, EthereumMultisig, TrustedMultisig
+from provenance.settings.multisig import MULTISIG, TrustedMultisig, multisig_of
 from provenance.settings.objects import (
     BASE_DIR,
     JsonObject,
@@ -69,8 +69,6 @@ SECTIONS: Mapping[str, type[Section]] = {
     "storage_options": StorageOptions,
 }
 """The objects inside ``blockchain``."""
-MULTISIG: Mapping[str, Any] = {"ethereum": EthereumMultisig, "bitcoin": BitcoinMultisig}
-"""Of each network that can have several owners."""
 TABLE = "provenance"
 """Key of the table that has all settings, where it is there."""
 NOT_IN_JSON = frozenset({"base_dir", "training", "training_notes", "source"})
@@ -120,12 +118,9 @@ def load(
     chain, trust, identity = map(whole.child, ("blockchain", "trust", "identity"))
     weights = whole.child("weight_digests")
     verification, teams = whole.child("verification"), whole.child("teams")
-    has_archive = whole.raw.get("archive") is not None
-    archive = whole.child("archive")
-    commits = whole.raw.get("commitments") is not None
-    commitments = whole.child("commitments")
-    has_approvals = whole.raw.get("approvals") is not None
-    approvals = whole.child("approvals")
+    archive, commitments, approvals = map(
+        whole.optional_child, ("archive", "commitments", "approvals")
+    )
     for name in ("redis_url", "broker_url", "database_url", "team", "identity_key_file"):
         whole.raw[name] = os.environ.get(f"PROVENANCE_{name.upper()}") or whole.raw.get(name)
     settings = replace(whole.read(Settings, base_dir=base), base_dir=base)  # as it was given
@@ -133,7 +128,7 @@ def load(
     for url, read in ((settings.redis_url, stream_address), (settings.broker_url, broker_address)):
         if url is not None:
             read(settings)
-    approved_by = _approvals(approvals) if has_approvals else None
+    approved_by = _approvals(approvals) if approvals else None
     if approved_by is not None and approved_by.trust is not None:
         from provenance.settings.approval_files import require_approved  # others need none of it
 
@@ -145,12 +140,12 @@ def load(
         database_url=fixed_url(settings.database_url) or own_database,
         ledger_key_file=settings.key_file,
         weight_digests=weights.read(WeightSettings),
-        commitments=commitments.read(CommitmentSettings) if commits else None,
+        commitments=commitments.read(CommitmentSettings) if commitments else None,
         blockchain=_blockchain(chain, base, secrets),
         trust=trusted,
         teams=_teams(teams, trusted.trainers),
         verification=_verification(verification),
-        archive=archive.read(ArchiveSettings) if has_archive else None,
+        archive=archive.read(ArchiveSettings) if archive else None,
         approvals=approved_by,
         identity=_identity(identity, settings),
         training=recorded.values,
@@ -263,7 +258,7 @@ def _blockchain(
         path = objects[name].raw.get("path") or "anchors.jsonl"
         if name == "local" and isinstance(path, str | Path):
             objects[name].raw["path"] = base / path
-        multisig = _multisig(objects[name], "multisig", name)
+        multisig = multisig_of(objects[name], "multisig", name)
         section = objects[name].read(SECTIONS[name], **multisig)
         if isinstance(section, NodeSettings):
             wanted = secrets if isinstance(secrets, bool) else name in secrets
@@ -277,21 +272,6 @@ def _blockchain(
             raise chain.fail(name, f"missing, expected an object: networks names {name!r}")
     used = tuple(name for name in settings.networks if built[name].enabled)
     return replace(settings, **built, networks=used or ("local",))
-
-
-def _multisig(o: JsonObject, key: str, network: str) -> dict[str, EthereumMultisig]:
-    """The k-of-n object under a key, taken out, as what :meth:`JsonObject.read` adds; its owners
-    are lower-case, ascending and distinct."""
-    if o.raw.get(key) is None or network not in MULTISIG:
-        return {}
-    own = o.child(key)
-    read = own.read(MULTISIG[network])
-    owners = tuple(sorted({owner.lower() for owner in read.owners}))
-    if len(owners) != len(read.owners) or not 1 <= len(owners) <= 16:
-        raise own.fail("owners", f"found {len(read.owners)}, expected 1 to 16 that differ")
-    if read.threshold > len(owners):
-        raise own.fail("threshold", f"found {read.threshold}, expected at most {len(owners)}")
-    return {key: replace(read, owners=owners)}
 
 
 def _node(o: JsonObject, node: NodeSettings, wanted: bool) -> NodeSettings:
@@ -321,7 +301,7 @@ def _trust(o: JsonObject) -> TrustSettings:
         o.child, ("chains", "witnesses", "trainers", "multisig")
     )
     owners = {
-        key: value for name in MULTISIG for key, value in _multisig(multisig, name, name).items()
+        key: value for name in MULTISIG for key, value in multisig_of(multisig, name, name).items()
     }
     listed = chains.raw.get("ethereum")
     if isinstance(listed, list | tuple):

@@ -119,9 +119,9 @@ CHECKS: Final[tuple[Check, ...]] = (
         CONTENT,
         "content matches the recorded digests",
         "The data and weights at hand are those that the records name; the root of each record of "
-        "weights is that of the tensors it states; the initial weights are of the run that it says "
-        "it continues, and no tensor contradicts another role that it states, where that run was "
-        "given too (--parent).",
+        "weights is that of the tensors it states; an item set has no more items than its data; "
+        "the initial weights are of the run that it says it continues, and no tensor contradicts "
+        "another role that it states, where that run was given too (--parent).",
         "Anything about content that is not at hand.",
     ),
     Check(
@@ -175,6 +175,10 @@ CLAIMED_TIMES: Final = (
     "When it happened: the times of records (ts) are the trainer's clock, those of seals "
     "(sealed_at, created_at) the database's. They are claims; only an anchor's block has a time "
     "that neither of them sets."
+)
+ITEM_SETS: Final = (
+    "Which items are in an item set: only a proof by who has its key shows that of an item "
+    "(provenance data check), and only the data and the key that it is the set of that data"
 )
 NOBODY_KNOWN: Final = (
     "Who ran it: the run's own key signed, made for this run, and no identity stands behind it. "

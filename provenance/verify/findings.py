@@ -25,6 +25,7 @@ class Findings:
         cosigned: By size of a head that covers the run, the pinned witnesses whose
             cosignatures of it verify.
         standing: Who signed the run; None if nobody did.
+        item_sets: Each item set that a record of data states, in words.
     """
 
     evidence: RunEvidence
@@ -34,6 +35,7 @@ class Findings:
     without_receipt: list[str] = field(default_factory=list)
     cosigned: dict[int, set[str]] = field(default_factory=dict)
     standing: Standing | None = None
+    item_sets: list[str] = field(default_factory=list)
     _failed: set[tuple[int, str | None]] = field(default_factory=set)
     _details: dict[int, str] = field(default_factory=dict)
     _open: dict[int, dict[str, None]] = field(default_factory=dict)

@@ -13,6 +13,7 @@ from typing import Final
 from provenance.errors import (
     LyingNodeError,
     NetworkError,
+    ProofError,
     ProvenanceError,
     UnavailableError,
     WrongNetworkError,
@@ -74,14 +75,14 @@ class Nodes:
         return answer
 
     def depth_of(self, network: Network, block: Beacon) -> int:
-        """As :meth:`~provenance.ports.network.Network.depth_of`. Raises WrongNetworkError where
-        the node serves another chain than the block is of."""
+        """As :meth:`~provenance.ports.network.Network.depth_of`. Raises ProofError where the node
+        serves another chain than the block is of."""
         self._identify(network)
         fields = self.identities[network.name].fields
         chain = str(fields.get("chain", fields.get("chain_id")))
         if chain != block.chain:
             problem = f"is of {block.network} {block.chain}, the node serves {chain}"
-            raise WrongNetworkError(f"{block.label}: {problem}")
+            raise ProofError(problem)
         return network.depth_of(block)
 
     def look_ahead(self, wanted: Mapping[str, Iterable[str]]) -> None:

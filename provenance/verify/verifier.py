@@ -41,6 +41,7 @@ from provenance.verify.catalogue import (
     COMPLETE,
     ETHEREUM_HEADERS,
     HEADER_SOURCE,
+    ITEM_SETS,
     LIMITS,
     NETWORK_LIMITS,
     NOBODY_KNOWN,
@@ -55,6 +56,7 @@ from provenance.verify.checks.beyond.seeds import check_seeds
 from provenance.verify.checks.completeness import check_completeness
 from provenance.verify.checks.content import (
     check_content,
+    check_item_sets,
     check_states,
     note_left_out,
     note_not_recorded,
@@ -145,6 +147,7 @@ def verify(
     approved = check_approvals(evidence, key, trust, findings)
     check_content(records, content, findings)  # (10)
     check_states(records, findings)
+    check_item_sets(records, findings)
     check_reused(records, findings)
     note_not_recorded(records, findings)
     note_left_out(records, findings)
@@ -211,6 +214,8 @@ def _limits(
         for result in findings.results()
         if result.status is Status.UNCHECKED
     ]
+    if findings.item_sets:
+        lines.append(f"{ITEM_SETS}: {', '.join(findings.item_sets)}")
     if evidence.state != "sealed" and not findings.failed(COMPLETE):
         is_open = state.state == "running"
         stopped = f"What else the run had to do: it stopped, {state.line}, and may go on."

@@ -24,9 +24,9 @@ def check_proof(evidence: RunEvidence, data: bytes) -> tuple[str, str]:
     told.verify()
     record, other = _record(evidence, statement.number), statement.equals
     where = _place(evidence, record)
-    shown = "the record shows the value" if is_shown(record, statement.number.metric) else None
-    line = f"{statement.number.metric} of {where} {statement.words()}"
-    line += f" (proved; {shown or 'value not shown'})"
+    is_seen = is_shown(record, statement.number.metric)
+    shown = "the record shows the value" if is_seen else "value not shown"
+    line = f"{statement.number.metric} of {where} {statement.words()} (proved; {shown})"
     if other is not None and other.run == evidence.run:
         _record(evidence, other)
     elif other is not None:

@@ -21,8 +21,11 @@ from pathlib import Path
 from tests.benchmarks.measure import ROOT
 from tests.benchmarks.table import Row, document, markdown, missing, rows_of, show, write_json
 
+BEYOND = ("items",)
+"""Those of capabilities beyond recording, anchoring and verifying, in the folder ``beyond``."""
 NAMES = (
     "emit", "digest", "stall", "ingest", "workers", "ledger", "growth", "verify", "home", "idle",
+    *BEYOND,
 )  # fmt: skip
 Benchmark = Callable[[bool], Iterable[Row]]
 """Rows; True asks for sizes that take seconds."""
@@ -88,7 +91,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--alone", choices=NAMES, help=argparse.SUPPRESS)
     options = parser.parse_args(words)
     if options.alone:
-        rows = import_module(f"tests.benchmarks.bench_{options.alone}").rows(options.quick)
+        folder = "beyond." if options.alone in BEYOND else ""
+        benchmark = import_module(f"tests.benchmarks.{folder}bench_{options.alone}")
+        rows = benchmark.rows(options.quick)
         print(json.dumps(document("", rows)))
         return 0
     command = " ".join(["python -m tests.benchmarks", *words])

@@ -349,3 +349,21 @@ def test_final_roots_are_found_in_a_range_of_entries(run_tx: LedgerTx) -> None:
 def test_an_approval_needs_an_anchor(store: LedgerStore) -> None:
     with pytest.raises(IntegrityError), store.transaction() as tx:
         tx.save_approval(99, b"of nothing")
+
+
+# --- signing requests ---------------------------------------------------------------------
+
+
+def test_a_signing_request_is_of_one_network_and_root(store: LedgerStore) -> None:
+    root, other = digest("root"), digest("other")
+    with store.transaction() as tx:
+        assert tx.signing_request("ethereum", root) is None
+        tx.save_signing_request("ethereum", root, b"one")
+        tx.save_signing_request("bitcoin", root, b"two")
+        tx.save_signing_request("ethereum", other, b"three")
+        tx.save_signing_request("ethereum", root, b"four")
+    with store.snapshot() as tx:
+        assert tx.signing_request("ethereum", root) == b"four"
+        assert tx.signing_request("bitcoin", root) == b"two"
+        assert tx.signing_request("ethereum", other) == b"three"
+        assert tx.signing_request("bitcoin", other) is None

@@ -9,8 +9,11 @@ from typing import Any
 from formats import mth, need, unhex
 
 
-def check_state(body: dict[str, Any]) -> None:
+def check_state(record: dict[str, Any]) -> None:
     """The root of a record of weights is that of the tensors that it states."""
+    body = record["body"]
+    if record["kind"] not in ("model.weights", "state") or "tensors" not in body:
+        return
     tensors = sorted(body["tensors"], key=lambda tensor: tensor["name"].encode())
     names = {tensor["name"] for tensor in tensors}
     need(len(names) == len(tensors) == body.get("tensor_count", len(names)), "another tensor_count")

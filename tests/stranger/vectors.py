@@ -13,14 +13,15 @@ from typing import Any
 
 import blake3
 import evidence as chain
-import hidden
 import msgpack
-import outcomes
-import owners
 import producers as signed
-from approvals import check_approval, open_envelope
-from compliance import check_report
-from cross import check_view
+from beyond import hidden, outcomes, owners
+from beyond.approvals import check_approval, open_envelope
+from beyond.compliance import check_report
+from beyond.cross import check_view
+from beyond.lineage import check_examples
+from beyond.roll import account_root, check_roll
+from beyond.seeds import seed_of
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
@@ -46,10 +47,8 @@ from formats import (
     unbase64,
     unhex,
 )
-from lineage import check_examples
-from roll import account_root, check_roll
+from items import element, item_sets
 from run_proof import check_run_proof
-from seeds import seed_of
 from shards import check_tensor
 
 
@@ -179,16 +178,6 @@ def contents(look: Examples) -> None:
     need(canonical(file) == look.exact("file-leaf"), "the file's leaf")
     need(content_digest("sha3-256", b"") and content_digest("blake2b", b""), "other algorithms")
     check_examples(look.json("parents"), look.json("sharing"))
-
-
-def element(text: bytes, label: int) -> bytes:
-    """``{"text": ..., "label": ...}``: a dict, then its values by key."""
-    digest: bytes = sha256(
-        tensor_header("[]", "DICT", [2])
-        + tensor_header('["label"]', "I64", []) + label.to_bytes(8, "little")
-        + tensor_header('["text"]', "UTF8", []) + len(text).to_bytes(8, "little") + text
-    )  # fmt: skip
-    return digest
 
 
 def trees(look: Examples) -> None:
@@ -369,8 +358,9 @@ def networks(look: Examples) -> None:
     need(included(look.hex("run-root-after"), 3, size, proof)[0] == root, "the tlog-proof's root")
 
 
-CHECKS = (records, spool, signatures, contents, trees, runs, heads, forks, rolls, seeds, reports,
-          approved, networks, hidden.examples, owners.examples, outcomes.examples)  # fmt: skip
+CHECKS = (records, spool, signatures, contents, item_sets, trees, runs, heads, forks, rolls, seeds,
+          reports, approved, networks, hidden.examples, owners.examples,
+          outcomes.examples)  # fmt: skip
 
 
 def check(folder: Path) -> set[str]:

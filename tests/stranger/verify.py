@@ -18,14 +18,16 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import approvals
 import evidence as chain
-import hidden
-import owners
 import producers as signed
+from beyond import approvals, hidden, owners
+from beyond.compliance import check_report
+from beyond.cross import agreement
+from beyond.lineage import check_parent
+from beyond.outcomes import check_outcomes
+from beyond.roll import check_roll
+from beyond.seeds import check_seeds
 from budgets import check_budgets
-from compliance import check_report
-from cross import agreement
 from cryptography.exceptions import InvalidSignature
 from files import KEYS, NAME, RECEIPT, Files, load, no_flags, seal_label
 from formats import (
@@ -46,10 +48,7 @@ from formats import (
     unbase64,
     unhex,
 )
-from lineage import check_parent
-from outcomes import check_outcomes
-from roll import check_roll
-from seeds import check_seeds
+from items import check_set
 from shards import check_epochs, check_state
 from statement import check_statement
 
@@ -178,8 +177,8 @@ class Bundle:
         key = record["body"].get("public_key")
         need(record["kind"] != "config" or key == self.run["public_key"], "another public key")
         self.bodies[path] = record["body"]
-        if record["kind"] in ("model.weights", "state") and "tensors" in record["body"]:
-            check_state(record["body"])
+        check_state(record)
+        check_set(record)
 
     def _signatures(self) -> None:
         run, key = self.run["run"], unhex(self.run["public_key"], 32)

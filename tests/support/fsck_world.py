@@ -31,7 +31,7 @@ from provenance.ledger.batch_writer import BatchWriter, IngestResult
 from provenance.ledger.ingest import ingest
 from provenance.ledger.seal import SealPolicy, note_due
 from provenance.ports.transport import Delivery
-from provenance.settings import LocalSettings, RetrySettings, redis_address
+from provenance.settings import ApprovalSettings, LocalSettings, RetrySettings, redis_address
 from provenance.stores.sql import SqlStore
 from tests.support.nodes.memory_chain import MemoryChain, MemoryNetwork, MemoryTransaction
 from tests.support.runs import Producer, run_of
@@ -94,6 +94,7 @@ class World:
     networks: tuple[str, ...] = NETWORKS
     key: bool = True
     options: Options = field(default_factory=Options)
+    rule: ApprovalSettings | None = None
 
     @property
     def database(self) -> Path:
@@ -190,6 +191,7 @@ class World:
                 SIGNER.verifier if self.key else None,
                 60.0,
                 self.base / "blockchain_manager.jsonl",
+                approvals=self.rule,
             ),
             asked,
             self.now,

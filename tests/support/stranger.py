@@ -16,5 +16,6 @@ def load(name: str = "verify") -> ModuleType:
         return importlib.import_module(name)
     finally:
         sys.path.remove(str(STRANGER))
-        for path in STRANGER.glob("*.py"):
-            sys.modules.pop(path.stem, None)
+        own = {path.stem for path in STRANGER.iterdir()}
+        for module in [each for each in sys.modules if each.partition(".")[0] in own]:
+            del sys.modules[module]

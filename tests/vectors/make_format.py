@@ -36,6 +36,7 @@ from provenance.compliance.statement import sign as sign_report
 from provenance.evidence.sharing import sharing, state_at
 from provenance.fingerprint.arrays import block_header, tensor_header
 from provenance.fingerprint.datasets import dataset_digest
+from provenance.fingerprint.elements import element_bytes
 from provenance.fingerprint.file_tree import FileLeaf
 from provenance.fingerprint.hashers import HashFactory
 from provenance.fingerprint.shards import HeldState
@@ -45,6 +46,7 @@ from provenance.formats.approval import TrustApproval, sign
 from provenance.formats.checkpoint import Head, sign_head
 from provenance.formats.dsse import Envelope
 from provenance.formats.event import Event, SegmentHeader, frame, record_of
+from provenance.formats.item_set import ItemProof
 from provenance.formats.merkle import Frontier
 from provenance.formats.note import SignerKey
 from provenance.formats.opentimestamps.file import TimestampFile
@@ -66,6 +68,8 @@ from provenance.formats.tlog.account import Account
 from provenance.formats.tlog.fork import ForkProof, ForkSide
 from provenance.formats.tlog.outcome import Outcome
 from provenance.formats.tlog.proof import TlogProof
+from provenance.items.folder import ItemFolder
+from provenance.items.proving import StatedSet, prove
 from provenance.ports.values import anchor_payload
 from provenance.proofs.beacon import Beacon, draw_seed, sign_beacon
 from provenance.proofs.bitcoin import double_sha256
@@ -385,6 +389,24 @@ def receipt() -> Receipt:
     )
 
 
+def items() -> tuple[bytes, Record, ItemProof]:
+    """An item, a record with an item set, and a proof that a row is not in it."""
+    rows = np.arange(12, dtype="<u1").reshape(6, 2)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = ItemFolder(Path(scratch), RUN)
+        folder.path("train", "key").parent.mkdir(parents=True)
+        folder.path("train", "key").touch(0o600)
+        folder.path("train", "key").write_text(f"{'08' * 32}\n")
+        own = folder.record("train", rows)
+        body = {**dataset_digest(rows).as_fields(), "items": own.as_fields()}
+        record = record_of(Event(0, Kind.DATA_TRAIN, None, 0, START_NS, body), HEADER, SALT_KEY)
+        digest = record_digest(record.encode())
+        stated = StatedSet(RUN, "train", "data/train/0", digest, own, is_table=False)
+        _, proof = prove(stated, folder, "not-in", [("[9,9]", [9, 9])])
+    assert proof is not None
+    return element_bytes(rows[0], "row 0"), record, proof
+
+
 def parents() -> list[dict[str, Any]]:
     """What a run merged from a run and a model of the Hub names."""
     weights = {"w": np.array([0.5, 0.0], dtype="<f4")}
@@ -479,7 +501,8 @@ def examples() -> dict[str, tuple[str, str]]:
     ]
     table = np.arange(6, dtype="<u1").reshape(3, 2)
     array = dataset_digest(table, HashFactory("sha256"))
-    items = dataset_digest(
+    item, item_record, item_proof = items()
+    sequence = dataset_digest(
         [{"text": "hi", "label": 1}, {"text": "", "label": 0}], HashFactory("sha256")
     )
     files = FileLeaf("a/b.txt", 3, HashFactory("sha256").digest(b"abc")).data()
@@ -538,7 +561,10 @@ def examples() -> dict[str, tuple[str, str]]:
         "shards": ("json", _json([part["tensors"][0] for part in parts])),
         "block-header": ("hex", _hex(block_header("0", "U8", (3, 2), (0, 3), 0))),
         "dataset": ("json", _json(array.as_fields())),
-        "sequence": ("json", _json(items.as_fields())),
+        "sequence": ("json", _json(sequence.as_fields())),
+        "item": ("hex", _hex(item)),
+        "item-record": ("json", item_record.encode().decode() + "\n"),
+        "item-proof": ("json", item_proof.encode().decode() + "\n"),
         "file-leaf": ("json", files.decode() + "\n"),
         "parents": ("json", _json(parents())),
         "sharing": ("json", _json(shared())),

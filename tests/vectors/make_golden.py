@@ -12,12 +12,20 @@ on all four networks. ``bundle-v1-withheld.zip`` discloses metrics and the third
 budgets of an accountant. ``bundle-v1-launch.zip``: the run of one rank of a launch alone, which
 failed, with weights that could not be hashed. Both on the local file alone.
 
+``bundle-v1-items.zip``: a run with item sets, on the local file; ``items-v1-proof.json`` that none
+of the test data's items is in its train data.
+
 ``bundle-v1-approved.zip``: a run on Ethereum whose final root two persons approved.
 
 ``bundle-v1-hidden.zip``: accuracies that records commit to, and three proofs about them.
 
 ``bundle-v1-child.zip``: an adapter of the run of ``bundle-v1.zip``, which also names a model; on
 the local file of another ledger.
+
+``bundle-v1-runs.zip``: two seeds that were drawn from a block, and a random one; and the roll of
+its ledger, which has a run that nobody finished.
+
+Over 400 lines: every golden bundle.
 """
 
 from __future__ import annotations
@@ -28,6 +36,7 @@ from dataclasses import replace
 from datetime import date
 from functools import partial
 from itertools import count
+from math import inf
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -51,35 +60,46 @@ from provenance.fingerprint.datasets import dataset_digest
 from provenance.fingerprint.tensors import state_digest
 from provenance.formats.approval import sign
 from provenance.formats.event import Event, SegmentHeader, record_of
+from provenance.formats.item_set import ItemProof
 from provenance.formats.note import SignerKey
 from provenance.formats.producers.batch import sign_batch
 from provenance.formats.producers.certificate import run_id, sign_identity
 from provenance.formats.producers.statement import chain_on, chain_start
 from provenance.formats.record import Kind, record_digest
+from provenance.items.folder import ItemFolder
+from provenance.items.proving import owned_set, prove
 from provenance.ledger.ingest import ingest
 from provenance.ledger.seal import SealPolicy
 from provenance.ports.transport import Delivery
+from provenance.proofs.beacon import Beacon, draw_seed
 from provenance.proofs.bulletproofs.commitment import opening_of
 from provenance.proofs.renyi import RenyiAccountant
+from provenance.roll.from_database import roll_of
+from provenance.roll.roll import FILE
 from provenance.settings import ApprovalSettings, CommitmentSettings, LocalSettings, RetrySettings
 from provenance.stores.sql import SqlStore
 from provenance.zk.prove import find_number
 from provenance.zk.statement import Statement
-from tests.vectors.paper_chains import PaperBitcoin, PaperEthereum, PaperIpfs
+from tests.vectors.paper_chains import PaperBitcoin, PaperEthereum, PaperIpfs, block_header
 
 GOLDEN = Path(__file__).parent / "bundle-v1.zip"
 WITHHELD = Path(__file__).parent / "bundle-v1-withheld.zip"
 RANKS = Path(__file__).parent / "bundle-v1-ranks.zip"
 LAUNCH = Path(__file__).parent / "bundle-v1-launch.zip"
+ITEMS = Path(__file__).parent / "bundle-v1-items.zip"
+ITEMS_PROOF = Path(__file__).parent / "items-v1-proof.json"
+TEST_ITEMS = [{"label": at % 2, "text": f"test {at}"} for at in range(10)]
 CHILD = Path(__file__).parent / "bundle-v1-child.zip"
 APPROVED = Path(__file__).parent / "bundle-v1-approved.zip"
 HIDDEN = Path(__file__).parent / "bundle-v1-hidden.zip"
+RUNS = Path(__file__).parent / "bundle-v1-runs.zip"
 DISCLOSED = ("metrics", "training/epoch/3", "late")
 KEY = Ed25519PrivateKey.from_private_bytes(b"\x07" * 32)
 PUBLIC = KEY.public_key().public_bytes_raw()
-RUN, OTHER, SHARED, LAUNCHED, SILENT, ADAPTER = (
-    run_id(PUBLIC, 0x0192F0C12345 + n) for n in range(6)
+RUN, OTHER, SHARED, LAUNCHED, SILENT, ADAPTER, SEEDED = (
+    run_id(PUBLIC, 0x0192F0C12345 + n) for n in range(7)
 )
+ASKED = run_id(PUBLIC, 0x0192F0C12445)
 IDENTITY = sign_identity(RUN, PUBLIC, Ed25519PrivateKey.from_private_bytes(b"\x06" * 32))
 LEDGER_SEED = b"\x05" * 32
 LEDGER = SignerKey.from_private_bytes("example.org/ledger", LEDGER_SEED)
@@ -302,6 +322,30 @@ def launched_evidence(anchors: Path) -> RunEvidence:
     return made.evidence(LAUNCHED)
 
 
+def items_evidence(scratch: Path) -> tuple[RunEvidence, ItemProof]:
+    """Of a run over texts, of which one stands twice, and the proof about its test data."""
+    made, kept = _Deployment(scratch / "items.jsonl", ("local",)), ItemFolder(scratch, ASKED)
+    train = [{"label": at % 2, "text": f"näive {at % 50}"} for at in range(51)]
+    events = _before()
+    for at, (split, rows) in enumerate((("train", train), ("test", TEST_ITEMS))):
+        key = kept.path(split, "key")  # type: ignore[arg-type]  # one of the two
+        key.parent.mkdir(parents=True, exist_ok=True)
+        key.touch(0o600)
+        key.write_text(f"{bytes([8 + at] * 32).hex()}\n")
+        kind, _, fields = events[at]
+        own = kept.record(split, rows)  # type: ignore[arg-type]  # one of the two
+        fields = {**dataset_digest(rows).as_fields(), "items": own.as_fields()}
+        events[at] = kind, None, fields
+    events += [(Kind.METRICS, 1, {"metrics": {"loss": 1.0}}), _seal("after")]
+    made.bring(_batch([*events, _end(events, "finished")], [], run=ASKED, producer=7))
+    made.anchor()
+    found = made.evidence(ASKED)
+    asked = ((str(at), row) for at, row in enumerate(TEST_ITEMS))
+    _, proof = prove(owned_set(found, kept, "train"), kept, "not-in", asked)
+    assert proof is not None
+    return found, proof
+
+
 def approved_evidence(anchors: Path) -> RunEvidence:
     """Of a run whose final root two of three approved."""
     made = _Deployment(anchors, ("ethereum",))
@@ -373,22 +417,47 @@ def child_evidence(anchors: Path, root: bytes) -> RunEvidence:
     return made.evidence(ADAPTER)
 
 
+def seeded_evidence(anchors: Path) -> RunEvidence:
+    """Of a run that drew seeds, with the roll of its ledger."""
+    made = _Deployment(anchors, ("local",))
+    block = Beacon("bitcoin", "regtest", 101, block_header(bytes(32), bytes(32), START - 600))
+    drawn = [(draw_seed(SEEDED, draw, [block]), draw, [block.as_json()]) for draw in range(2)]
+    seeds: list[Fields] = [
+        (Kind.SEED, None, {"seed": seed, "draw": draw, "blocks": blocks})
+        for seed, draw, blocks in [*drawn, (42, 2, [])]
+    ]
+    training = {"epochs": 1, "seed": drawn[0][0]}
+    events = [seeds[0], *_before(training=training), *_epoch(1, 0), *seeds[1:]]
+    events += [(Kind.RESULTS, None, {"results": {"accuracy": 0.9}, "epochs": 1}), _seal("after")]
+    made.bring(_batch(_before(), [], run=OTHER, producer=2))
+    made.bring(_batch([*events, _end(events, "finished")], [], run=SEEDED, producer=8))
+    made.anchor()
+    with made.store.snapshot() as tx:
+        roll = roll_of(tx, tx.ledger_size(), float(START), inf)
+    return replace(made.evidence(SEEDED), attachments={FILE: roll.encode()})
+
+
 def make(folder: Path) -> None:
     """Write all bundles."""
     with tempfile.TemporaryDirectory() as scratch:
         found = evidence(Path(scratch) / "all.jsonl")
         ranks = ranks_evidence(Path(scratch) / "ranks.jsonl")
         launched = launched_evidence(Path(scratch) / "launched.jsonl")
+        items, proof = items_evidence(Path(scratch))
         approved = approved_evidence(Path(scratch) / "approved.jsonl")
         hidden = hidden_evidence(Path(scratch) / "hidden.jsonl")
+        seeded = seeded_evidence(Path(scratch) / "seeded.jsonl")
         child = child_evidence(Path(scratch) / "child.jsonl", found.entries[-1].root)
     write_bundle(found, folder / GOLDEN.name, ots=True)
     write_bundle(withhold(found, DISCLOSED), folder / WITHHELD.name, ots=True)
     write_bundle(ranks, folder / RANKS.name)
     write_bundle(launched, folder / LAUNCH.name)
+    write_bundle(items, folder / ITEMS.name)
+    (folder / ITEMS_PROOF.name).write_bytes(proof.encode())
     write_bundle(approved, folder / APPROVED.name)
     write_bundle(hidden, folder / HIDDEN.name)
     write_bundle(child, folder / CHILD.name)
+    write_bundle(seeded, folder / RUNS.name)
 
 
 if __name__ == "__main__":

@@ -75,7 +75,7 @@ class PaperChain:
 # --- Bitcoin -----------------------------------------------------------------------------
 
 
-def _block_header(previous: bytes, root: bytes, time: int) -> bytes:
+def block_header(previous: bytes, root: bytes, time: int) -> bytes:
     nonce = 0
     while True:
         raw = struct.pack("<I32s32sIII", 0x20000000, previous, root, time, REGTEST_BITS, nonce)
@@ -165,11 +165,11 @@ class PaperBitcoin(PaperChain):
         txid = bytes.fromhex(version.transaction_id)[::-1]
         ids = [double_sha256(f"other {height} {at}".encode()) for at in range(4)]
         root, tree = partial_tree([*ids[:3], txid, ids[3]], 3)
-        header = _block_header(double_sha256(b"below %d" % height), root, TIME + height)
+        header = block_header(double_sha256(b"below %d" % height), root, TIME + height)
         above = [header]
         for at in range(1, DEPTH):
             previous = double_sha256(above[-1])
-            above.append(_block_header(previous, double_sha256(previous), TIME + height + at))
+            above.append(block_header(previous, double_sha256(previous), TIME + height + at))
         return {"header": header, "merkle_block": header + tree, "above": above[1:]}
 
 

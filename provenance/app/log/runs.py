@@ -33,7 +33,7 @@ from provenance.roll.roll import FILE, MAX_BYTES, Roll
 from provenance.roll.statistics import RunsBefore, runs_before
 from provenance.settings import Settings
 
-MAX_TOLD: Final = 1000
+MAX_TOLD: Final = 300
 """Runs of a database whose reports say how many began before: each is read for each report."""
 
 

@@ -8,6 +8,7 @@ replaces the file; ``tracker.fresh_seed()`` reads the file and opens no socket.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -42,7 +43,7 @@ def keep_beacons(spool_dir: Path, transport: EventTransport, ledger_keys: Sequen
             document = {"v": VERSION, "blocks": [each.as_json() for each in found]}
             files.replace(spool_dir / BEACON_FILE, canonical_json(document))
     except (ProvenanceError, OSError) as error:
-        _log.info("no recent block", reason=str(error))
+        _tell_once(str(error))
 
 
 def load_beacons(spool_dir: Path) -> list[Beacon]:
@@ -58,7 +59,7 @@ def load_beacons(spool_dir: Path) -> list[Beacon]:
 
 
 def _believed(data: bytes, network: str, ledger_keys: Sequence[bytes]) -> Beacon | None:
-    problem = "no ledger's key is known here"
+    problem = "no ledger's key is known here, so no block is believed"
     for key in ledger_keys:
         try:
             beacon = open_beacon(data, key)
@@ -67,6 +68,12 @@ def _believed(data: bytes, network: str, ledger_keys: Sequence[bytes]) -> Beacon
             continue
         if beacon.network == network:
             return beacon
-        problem = f"is of {beacon.network}"
-    _log.info("block not believed", network=network, reason=problem)
+        problem = f"beacon: found {beacon.network}, expected {network}"
+    _tell_once(problem)
     return None
+
+
+@lru_cache(64)
+def _tell_once(reason: str) -> None:
+    """It is asked every few seconds, and the answer may stay the same for days."""
+    _log.info("no recent block", reason=reason)

@@ -108,9 +108,6 @@ class Shipper:
         transport last took something; ConfigError: it refuses our credentials."""
         total = Shipped()
         contact = Contact(self._transport, self._max_backlog, self._ledger_keys())
-        if (now := time.monotonic()) >= self._ask_at:
-            self._ask_at = now + ASK_S
-            keep_beacons(self.spool_dir, self._transport, contact.ledger_keys)
         spools = scan(self.spool_dir)
         for gone in self._shipments.keys() - {spool.run for spool in spools}:
             if self._shipments[gone].is_cleared:  # else its trainer may write it again
@@ -120,6 +117,9 @@ class Shipper:
                 made = Shipment(spool.path, self._stall_s, self._abandoned_s)
                 self._shipments[spool.run] = made
             self._shipments[spool.run].serve(spool, contact, total)
+        if (now := time.monotonic()) >= self._ask_at:
+            self._ask_at = now + ASK_S
+            keep_beacons(self.spool_dir, self._transport, contact.ledger_keys)
         return total
 
     def run(

@@ -1,7 +1,7 @@
 """A k-of-n output of fixed keys, ``wsh(sortedmulti(k,...))``, and the wallets around it.
 
-The deployment's wallet only watches it: it makes PSBTs and signs none. Each owner's wallet, on a
-bitcoind of his own or one that he trusts with his key alone, signs after
+The deployment's wallet only watches it: it makes PSBTs and signs none. Each owner has an ordinary
+wallet on a bitcoind of his own, and gave the public key of one of its addresses; it signs after
 :meth:`~provenance.proofs.multisig.psbt.Psbt.check`. Change goes back to the same script, whose one
 address is used again: an anchor is public by purpose.
 """
@@ -42,22 +42,17 @@ def script_of(multisig: BitcoinMultisig) -> Script:
     return Script.of(multisig.threshold, map(bytes.fromhex, multisig.owners))
 
 
-def descriptor(rpc: BitcoinRpc, script: Script, private: tuple[bytes, str] | None = None) -> str:
-    """``wsh(sortedmulti(k,...))`` with its checksum (BIP 380, 383); with ``private``, a key and
-    its secret in WIF, that of its owner's wallet."""
-    keys = [key.hex() for key in script.keys]
-    if private is not None:
-        keys[script.keys.index(private[0])] = private[1]
-    bare = f"wsh(sortedmulti({script.threshold},{','.join(keys)}))"
+def descriptor(rpc: BitcoinRpc, script: Script) -> str:
+    """``wsh(sortedmulti(k,...))`` with its checksum (BIP 380, 383)."""
+    keys = ",".join(key.hex() for key in script.keys)
+    bare = f"wsh(sortedmulti({script.threshold},{keys}))"
     told = rpc.read(as_object, "getdescriptorinfo", bare)
     return f"{bare}#{as_text(told.get('checksum'), 'getdescriptorinfo.checksum')}"
 
 
-def make_wallet(
-    settings: BitcoinSettings, script: Script, wif: tuple[bytes, str] | None = None
-) -> str:
-    """Make the wallet that the settings name: one that watches the script, or with ``wif``, its
-    owner's; returns the address. A wallet that is there already only learns the script.
+def make_wallet(settings: BitcoinSettings, script: Script) -> str:
+    """Make the wallet that the settings name watch the script; returns the script's address. One
+    that is there already only learns it.
 
     Raises:
         NetworkUnavailable: The node does not answer, or refuses.
@@ -65,12 +60,11 @@ def make_wallet(
     """
     rpc = BitcoinRpc(settings)
     try:
-        rpc.call("createwallet", settings.wallet, wif is None, True, "", False, True)
+        rpc.call("createwallet", settings.wallet, True, True, "", False, True)
     except RpcError as error:
         if error.code != Code.WALLET or "already exists" not in error.message.lower():
             raise error.translated() from error
-    text = descriptor(rpc, script, wif)
-    request: Value = [{"desc": text, "timestamp": "now"}]
+    request: Value = [{"desc": descriptor(rpc, script), "timestamp": "now"}]
     (result,) = rpc.read(as_list, "importdescriptors", request, wallet=True)
     if as_object(result, "importdescriptors").get("success") is not True:
         raise NetworkUnavailable("bitcoin: importdescriptors: the wallet did not take the script")
@@ -114,7 +108,7 @@ def make_psbt(
     }
     outputs: Value = [{"data": payload.hex()}]
     answer = rpc.read(
-        as_object, "walletcreatefundedpsbt", spend, outputs, 0, options, False, wallet=True
+        as_object, "walletcreatefundedpsbt", spend, outputs, 0, options, True, wallet=True
     )
     try:
         psbt = Psbt.read(as_text(answer.get("psbt"), "walletcreatefundedpsbt.psbt"))

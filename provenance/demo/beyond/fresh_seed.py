@@ -23,7 +23,8 @@ def walk(stage: Stage) -> str:
         time.sleep(0.2)
     seed = tracker.fresh_seed()
     tracker.track_epoch(1, {"loss": 0.5})
-    stage.wait(tracker.store_merkle_on_blockchain_after_training({"loss": 0.5}).values())
+    tickets = tracker.store_merkle_on_blockchain_after_training({"loss": 0.5})
+    stage.wait([tickets["bitcoin"]])
     report = verify_run(stage.settings, tracker.run_id)
     window = next((note.problem for note in report.notices if note.subject == "seeds"), "")
     if report.findings or "happened between" not in window:

@@ -18,7 +18,8 @@ from provenance.tracker import ProvenanceTracker
 from provenance_devnet import ServerState
 
 WALKS: Final = (
-    "approvals", "cross", "hidden_numbers", "fresh_seed", "lineage", "compliance", "runs",
+    "approvals", "multisig", "cross", "hidden_numbers", "items", "fresh_seed", "lineage",
+    "compliance", "runs",
 )  # fmt: skip
 """Modules of this package, in the order of docs/guides."""
 

@@ -11,6 +11,7 @@ from provenance.fingerprint.datasets import dataset_digest
 from provenance.fingerprint.hashers import Digest, HashFactory
 from provenance.fingerprint.tensors import ROOT_ALGORITHM, state_digest
 from provenance.formats.fields import Fields
+from provenance.formats.item_set import ItemSet
 from provenance.formats.record import Json, Kind, Record
 from provenance.formats.run_tree.ranks import is_sharded, state_root
 from provenance.verify.catalogue import CONTENT
@@ -52,6 +53,21 @@ def left_out(covers: object) -> dict[str, Json]:
     left = covers.get("not") if isinstance(covers, Mapping) else None
     kinds = left.items() if isinstance(left, dict) else ()
     return {kind: names for kind, names in kinds if kind not in _NO_WEIGHTS and names}
+
+
+def check_item_sets(records: Mapping[str, Record], findings: Findings) -> None:
+    """Hold what each record of data states of its items against its own count and form, and say
+    what that does not show."""
+    for path, record in records.items():
+        if record.kind not in (Kind.DATA_TRAIN, Kind.DATA_TEST):
+            continue
+        try:
+            items = ItemSet.of(record.body, path)
+        except FormatError as error:
+            findings.fail(CONTENT, path, str(error), path=path)
+            continue
+        if items is not None:
+            findings.item_sets.append(f"{path} ({items.count} items, {items.size} distinct)")
 
 
 def check_states(records: Mapping[str, Record], findings: Findings) -> None:

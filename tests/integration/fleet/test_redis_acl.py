@@ -87,6 +87,8 @@ def test_a_shipper_ships_and_a_worker_takes_it(server: Url) -> None:
     shipper.append([producer.batch()])
     worker.give_back(worker.read("worker", 1))
     assert worker.claim_stale("worker", 0.0, 1)[0].deliveries == 1
+    worker.publish_beacon("bitcoin", b"block")
+    assert shipper.beacon("bitcoin") == b"block"
     worker.remember_head("aa", 3, "three")
     assert worker.newest_head("aa") == RedisStreams(server("operator")).newest_head("aa") == "three"
 
@@ -132,6 +134,7 @@ FORBIDDEN: dict[str, dict[str, Callable[[Any], object]]] = {
         "take from a stream": lambda c: c.xreadgroup("hashing", "me", {EVENTS: ">"}),
         "destroy a group": lambda c: c.xgroup_destroy(EVENTS, "hashing"),
         "another ledger": lambda c: c.set("prov:ledger", "x"),
+        "another block": lambda c: c.set("prov:beacon:bitcoin", "x"),
         "append elsewhere": lambda c: c.xadd("prov:generation", {"b": "x"}),
         "ring": lambda c: c.lpush("hashing", "x"),
         "another queue": lambda c: c.lpush("anchor.ethereum", "x"),
@@ -155,6 +158,7 @@ FORBIDDEN: dict[str, dict[str, Callable[[Any], object]]] = {
         "drop acknowledgements": lambda c: c.delete(f"prov:acked:{RUN}"),
         "read acknowledgements": lambda c: c.hgetall(f"prov:acked:{RUN}"),
         "report": lambda c: c.hset("prov:shippers", "x", "{}"),
+        "read a block": lambda c: c.get("prov:beacon:bitcoin"),
         "control other workers": lambda c: c.publish("/0.celery.pidbox", "x"),
         "take orders": lambda c: c.execute_command("SUBSCRIBE", "/0.celery.pidbox"),
         "append by a script": lambda c: c.eval(

@@ -20,7 +20,7 @@ from provenance.ports.values import AnchorRow
 from provenance.proofs.multisig.bitcoin import Script
 from provenance.settings import BitcoinSettings, EthereumSettings, Settings, load
 from tests.support.nodes.ethereum_chain import KEYS, Anvil
-from tests.support.nodes.owners import ADDRESSES, BITCOIN_KEYS, ETHEREUM_KEYS, SECRETS, wif
+from tests.support.nodes.owners import ADDRESSES, BITCOIN_KEYS, ETHEREUM_KEYS, owner_wallet
 from tests.support.nodes.regtest import Regtest
 from tests.support.verify_world import World, story
 
@@ -82,7 +82,7 @@ class Owned:
         wallet = settings.blockchain.bitcoin
         assert isinstance(wallet, BitcoinSettings)
         if bitcoin:
-            make_wallet(wallet, SCRIPT, (BITCOIN_KEYS[number], wif(SECRETS[number])))
+            owner_wallet(wallet, number)
         return settings
 
     def delivery(self, name: str) -> AnchorDelivery:

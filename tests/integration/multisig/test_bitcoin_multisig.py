@@ -20,7 +20,7 @@ from provenance.ports.values import anchor_payload
 from provenance.proofs.bitcoin import parse_transaction
 from provenance.proofs.multisig.bitcoin import check_spend
 from provenance.settings import BitcoinMultisig, BitcoinSettings
-from tests.support.nodes.owners import BITCOIN_KEYS, SECRETS, wif
+from tests.support.nodes.owners import BITCOIN_KEYS, owner_wallet
 from tests.support.nodes.regtest import Regtest
 
 pytestmark = [pytest.mark.nodes, pytest.mark.slow]
@@ -35,7 +35,7 @@ class Owners:
         self.regtest = regtest
         self.watching = self.wallet(None)
         self.rpc = BitcoinRpc(self.watching)
-        address = make_wallet(self.watching, self.script, None)
+        address = make_wallet(self.watching, self.script)
         regtest.bank.call("sendtoaddress", address, "0.5", wallet=True)
         regtest.mine()
         self.payload = anchor_payload(os.urandom(32))
@@ -43,8 +43,8 @@ class Owners:
     def wallet(self, owner: int | None) -> BitcoinSettings:
         name = f"multisig-{uuid.uuid4().hex[:12]}"
         settings = structs.replace(self.regtest.settings, wallet=name, multisig=MULTISIG)
-        own = None if owner is None else (BITCOIN_KEYS[owner], wif(SECRETS[owner]))
-        make_wallet(settings, self.script, own)
+        if owner is not None:
+            owner_wallet(settings, owner)
         return settings
 
 

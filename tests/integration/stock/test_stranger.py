@@ -41,9 +41,11 @@ from tests.vectors.make_golden import (
     CHILD,
     GOLDEN,
     HIDDEN,
+    ITEMS,
     LAUNCH,
     LEDGER,
     RANKS,
+    RUNS,
     WITHHELD,
     evidence,
     launched_evidence,
@@ -90,9 +92,9 @@ def flipped(data: bytes, bit: int) -> bytes:
 
 
 def test_it_imports_nothing_of_the_program() -> None:
-    own = {path.stem for path in STRANGER.glob("*.py")}
+    own = {path.stem for path in STRANGER.iterdir()}
     assert {"verify", "formats", "evidence", "producers", "statement", "vectors"} <= own
-    for path in STRANGER.glob("*.py"):
+    for path in STRANGER.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             names: list[str] = []
             if isinstance(node, ast.Import):
@@ -477,7 +479,9 @@ def test_both_accept_what_is_withheld(stranger: ModuleType, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "golden", [GOLDEN, WITHHELD, RANKS, LAUNCH, APPROVED, HIDDEN], ids=lambda path: path.stem
+    "golden",
+    [GOLDEN, WITHHELD, RANKS, LAUNCH, APPROVED, HIDDEN, ITEMS, RUNS],
+    ids=lambda path: path.stem,
 )
 def test_golden_bundles_of_version_1_verify_forever(golden: Path, stranger: ModuleType) -> None:
     report = verify(read_bundle(golden), None, verifier_key=LEDGER.verifier, now=0.0)
@@ -502,7 +506,9 @@ def test_the_golden_child_holds_its_parents_tensors_forever(stranger: ModuleType
 
 
 def test_golden_bundles_hold_every_kind_of_record() -> None:
-    records = [record for path in (GOLDEN, RANKS, LAUNCH) for record in read_bundle(path).records]
+    records = [
+        record for path in (GOLDEN, RANKS, LAUNCH, RUNS) for record in read_bundle(path).records
+    ]
     assert {record.kind for record in records} == set(Kind)
 
 

@@ -11,11 +11,13 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from eth_account import Account
 from eth_keys.datatypes import PrivateKey
 
+from provenance.chains.bitcoin.rpc import BitcoinRpc, Value, as_object
 from provenance.chains.ethereum.multisig import ordered, sign
 from provenance.proofs.bitcoin import parse_transaction
 from provenance.proofs.multisig.bitcoin import Script, sized, spend_digest
 from provenance.proofs.multisig.ethereum import StoreRequest
 from provenance.proofs.multisig.psbt import Psbt
+from provenance.settings import BitcoinSettings
 
 SECRETS = (0xA11CE, 0xB0B, 0xCA401)
 ETHEREUM_KEYS = tuple(f"{secret:064x}" for secret in SECRETS)
@@ -89,3 +91,13 @@ def cosigned(psbt: Psbt, script: Script, *numbers: int) -> Psbt:
         der = encode_dss_signature(signature.r, signature.s)
         fields[b"\x02" + BITCOIN_KEYS[number]] = der + b"\x01"
     return replace(psbt, inputs=(fields,))
+
+
+def owner_wallet(settings: BitcoinSettings, number: int) -> None:
+    """Make the wallet that the settings name, with the key of an owner at an address of its own."""
+    rpc = BitcoinRpc(settings)
+    rpc.call("createwallet", settings.wallet, False, True)
+    bare = f"wpkh({wif(SECRETS[number])})"
+    told = rpc.read(as_object, "getdescriptorinfo", bare)
+    request: Value = [{"desc": f"{bare}#{told['checksum']}", "timestamp": "now"}]
+    rpc.call("importdescriptors", request, wallet=True)

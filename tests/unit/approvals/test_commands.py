@@ -14,6 +14,7 @@ import pytest
 from provenance.anchor.confirm import confirm
 from provenance.anchor.delivery import AnchorDelivery
 from provenance.anchor.publish import publish
+from provenance.app.fsck import fsck
 from provenance.bootstrap import sending
 from provenance.cli import main
 from provenance.formats.dsse import Envelope
@@ -87,6 +88,7 @@ def json_of(capsys: pytest.CaptureFixture[str]) -> Any:
     return json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.slow
 def test_two_persons_on_their_own_machines_and_then_it_is_anchored(
     home: Home, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -123,6 +125,29 @@ def test_two_persons_on_their_own_machines_and_then_it_is_anchored(
     assert main(["verify", bundle, "--base-dir", home.path("none")]) == 3
     line = "rests on: anchoring on local: approved by 2 keys that nobody pinned"
     assert line in capsys.readouterr().out
+
+
+def findings(home: Home) -> list[str]:
+    kinds = [finding.kind.value for finding in fsck(home.settings).findings]
+    return [kind for kind in kinds if kind.startswith("anchor")]
+
+
+@pytest.mark.slow
+def test_fsck_misses_the_approval_of_what_was_sent_alone(home: Home) -> None:
+    assert findings(home) == []
+    file = home.path("a.json")
+    assert home.run("approvals", "show", "2", "-o", file) == 0
+    assert home.sign(file, "alice") == home.sign(file, "bob") == 0
+    assert home.run("approvals", "add", file) == 0
+    home.publish()
+    assert home.state() is AnchorState.FINAL
+    assert findings(home) == []
+    store = sending.open_store(home.settings)
+    with store.transaction() as tx:
+        taken = Envelope.decode(Path(file).read_bytes(), file)
+        tx.save_approval(2, signed(Envelope(taken.payload, {}), "alice", "eve").encode())
+    store.close()
+    assert findings(home) == ["anchor-unapproved"]
 
 
 def test_status_and_tickets_say_what_it_waits_for(home: Home) -> None:

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -27,6 +28,7 @@ from provenance.fsck.findings import FindingKind as F
 from provenance.fsck.local_file import LocalReader
 from provenance.fsck.onchain import ChainView, Question
 from provenance.ports.values import anchor_payload
+from provenance.settings import ApprovalSettings
 from tests.support.fsck_world import (
     FIRST,
     FIRST_PRODUCER,
@@ -43,6 +45,7 @@ from tests.support.fsck_world import (
 from tests.support.nodes.memory_chain import MemoryTransaction
 from tests.support.runs import Producer, run_of
 from tests.support.sigstore_world import Sigstore
+from tests.unit.approvals.world import BY
 
 THIRD = run_of(0x0192F0C1AAAA)
 Planted = tuple[F, str]
@@ -593,6 +596,13 @@ def receipt_of_an_anchor_that_is_gone(world: World) -> Planted:
 def last_anchor_row_deleted(world: World) -> Planted:
     world.forget_anchor("memory", 5)
     return F.ANCHOR_MISSING, "memory entry 4"
+
+
+@fault
+def final_root_that_nobody_approved(world: World) -> Planted:
+    networks: Any = ("memory",)
+    world.rule = ApprovalSettings(2, BY, networks, 2)
+    return F.ANCHOR_UNAPPROVED, "memory entry 4"
 
 
 @fault

@@ -32,7 +32,7 @@ ENTRIES = [
 
 
 def stranger_roll() -> Any:
-    return stranger.load("roll")
+    return stranger.load("beyond.roll")
 
 
 def test_each_entry_has_the_account_of_its_seal(world: World, tiles: Path) -> None:

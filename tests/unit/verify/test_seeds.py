@@ -124,6 +124,10 @@ FORGED: dict[str, tuple[list[Fields], str]] = {
         [seed(replace(BITCOIN, header=mined(b"\x01" * 32)))],
         "is not among the headers given",
     ),
+    "a block of another chain than the node's": (
+        [seed(replace(ETHEREUM, chain="5"))],
+        "ethereum block 7: is of ethereum 5, the node serves 1",
+    ),
     "no chain of that name": ([seed(replace(BITCOIN, chain="x"))], "no chain of Bitcoin is named"),
     "a draw twice": ([seed(ETHEREUM), seed(ETHEREUM)], "draw 0 stands behind draw 0"),
     "two blocks of a network": ([seed(ETHEREUM, ETHEREUM)], "one block of a network"),
@@ -138,7 +142,9 @@ FORGED: dict[str, tuple[list[Fields], str]] = {
         r"body: blocks\[0\].header: ",
     ),
 }
-SHOWN_BY_NETWORK = {"a block made up", "a block of another branch"}
+SHOWN_BY_NETWORK = {
+    "a block made up", "a block of another branch", "a block of another chain than the node's",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("seeds", "line"), FORGED.values(), ids=FORGED)

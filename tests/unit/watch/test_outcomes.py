@@ -97,8 +97,10 @@ def test_each_outcome_is_an_entry_and_everybody_accounts_for_it(
     assert export(watched.store, folder, watched.policy.signer.verifier).unaccounted == 0
     [item] = from_source(str(folder), watched.policy.signer.verifier).roll.runs
     assert (item.entries, item.outcomes, item.state) == ((0, 1), (2, 3), "finished")
-    theirs = stranger.load("roll").accounts((folder / "tile/accounts/000.p/4").read_bytes(), 4)
-    assert [stranger.load("outcomes").digest(each) for each in theirs[2:]] == list(roots[2:])
+    theirs = stranger.load("beyond.roll").accounts(
+        (folder / "tile/accounts/000.p/4").read_bytes(), 4
+    )
+    assert [stranger.load("beyond.outcomes").digest(each) for each in theirs[2:]] == list(roots[2:])
 
 
 def test_a_bundle_shows_them_and_the_verifier_says_so(watched: Watched) -> None:

@@ -160,6 +160,19 @@ def test_an_equality_with_another_number_has_no_proof(
         assert problem in capsys.readouterr().err
 
 
+def test_beside_a_number_that_is_shown_the_line_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base, proof = tmp_path / "base", str(tmp_path / "p")
+    run = recorded(base, {"metrics": ["test_accuracy"], "hide": False})
+    brought_home(base)
+    asked = ("--metric", "test_accuracy", "--at-least", "0.9", "-o", proof)
+    assert main(["prove", run, *asked, "--base-dir", str(base)]) == 0
+    main(["verify", run, "--offline", "--proof", proof, "--base-dir", str(base)])
+    line = "test_accuracy of the final epoch is at least 0.9 (proved; the record shows the value)"
+    assert line in capsys.readouterr().out
+
+
 def test_a_withheld_record_leaves_its_proof_open(
     command: Command, runs: list[str], tmp_path: Path
 ) -> None:

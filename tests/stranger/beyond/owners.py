@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import evidence as chain
+from beyond.hidden import G, N, decode, total
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from cryptography.hazmat.primitives.hashes import SHA256
 from formats import canonical, need, parse, sha256, unhex
-from hidden import G, N, decode, total
 
 STORE = "727dec84"
 
