@@ -283,12 +283,26 @@ multisig add  beyond.multisig:add  take signatures into the deployment
 contract  ACTION  the Ethereum contracts
 contract deploy  up:deploy  deploy the register of roots with the configured key
   | --bitcoin-view  the contract that checks Bitcoin's proofs, instead
+  | --attestations  the contract that tells whether roots are verified on time, instead
   | --owners ADDRESS...  one that stores a root only with signatures of these; repeatable
   --threshold K  how many of them must sign
 contract confirm  beyond.cross:confirm  have Ethereum check a run's Bitcoin anchors
   subject RUN|PATH|CID  run id, latest, bundle folder or .zip, or ipfs:CID
   --view ADDRESS!  the contract that checks Bitcoin's proofs
   --least-work BITS  log2 of the hashes that the headers took together (64 on main, else 0)
+contract register  beyond.attest:register  have a run's root watched on Ethereum, once and for all
+  run_id RUN  run id, its first or last 8, or latest
+  --contract ADDRESS!  of 'contract deploy --attestations'
+  --every SECONDS!  within which each attestation must follow the one before
+  --verifier ADDRESS...!  an account that may attest; repeatable
+attest  beyond.attest:attest  verify a run and say on Ethereum how it comes out
+  run_id RUN  run id, its first or last 8, or latest
+  --contract ADDRESS!  of 'contract deploy --attestations'
+  --registrar ADDRESS!  the account that registered the run's root
+attestations  beyond.attest:attestations  what Ethereum says of a run's root; 1 where overdue
+  run_id RUN  run id, its first or last 8, or latest
+  --contract ADDRESS!  of 'contract deploy --attestations'
+  --registrar ADDRESS!  the account that registered it
 networks  ACTION  the networks heads are anchored on
 networks resume  up:resume  lift the pause of a network
   network {ethereum,bitcoin,ipfs,local}
@@ -457,6 +471,7 @@ _KEYWORDS: dict[str, dict[str, Any]] = {
     "--format": {"default": "text"},
     "--quorum": {"type": _positive},
     "--threshold": {"type": _positive},
+    "--every": {"type": _positive},
     "--least-work": {"type": float},
     "--witness-quorum": {"type": _positive},
     "--settle": {"type": _seconds, "default": 0.0},
