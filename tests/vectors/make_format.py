@@ -28,6 +28,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from provenance.approvals.statement import Anchoring
 from provenance.bundle.attachments.opentimestamps import from_ledger_root
 from provenance.capture.keys import RunKeys
+from provenance.chains.ethereum.attestations import ATTESTATIONS
 from provenance.chains.ethereum.bitcoin_view import BITCOIN_ANCHOR, proof_of
 from provenance.chains.ethereum.contract import store_call
 from provenance.chains.local import LocalNetwork
@@ -272,6 +273,12 @@ def outcome() -> Outcome:
         LEDGER.verifier.vkey, RUN, ledger()[3], 1, "verified", (), networks, 1_760_086_400,
         "ml-provenance 0.1.0",
     )  # fmt: skip
+
+
+def attest_call() -> bytes:
+    """That the example's ``after`` root is verified."""
+    registrar = "0x5fbdb2315678afecb367f032d93f642f64180aa3"
+    return ATTESTATIONS.call_of("attest", registrar, ledger()[3], 1)
 
 
 def beacon() -> Beacon:
@@ -607,6 +614,7 @@ def examples() -> dict[str, tuple[str, str]]:
         "seed": ("json", _json(drawn())),
         "account": ("json", account().encode().decode() + "\n"),
         "roll": ("json", roll().encode().decode() + "\n"),
+        "attest-call": ("hex", _hex(attest_call())),
         "outcome": ("json", outcome().encode().decode() + "\n"),
         "outcome-entry": ("hex", _hex(outcome().digest())),
         "approval": ("json", approval()),

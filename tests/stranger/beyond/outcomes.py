@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from evidence import keccak256
 from formats import canonical, hashes_of, included, need, parse, sha256, unhex
 
 RECORD = {"v", "at", "failed", "ledger", "networks", "number", "outcome", "root", "run", "software"}
@@ -68,3 +69,7 @@ def examples(look: Any) -> None:
     need(digest(record) == look.hex("outcome-entry"), "the outcome's entry")
     need(record["root"] == look.hex("run-root-after").hex(), "the outcome's root")
     need(record["ledger"] == look.json("keys")["ledger_vkey"], "the outcome's ledger")
+    registrar = bytes.fromhex("5fbdb2315678afecb367f032d93f642f64180aa3")
+    selector = keccak256(b"attest(address,bytes32,uint8)")[:4]
+    words = (registrar.rjust(32, b"\0"), look.hex("run-root-after"), b"\1".rjust(32, b"\0"))
+    need(look.hex("attest-call") == selector + b"".join(words), "the attestation's call")
