@@ -303,6 +303,24 @@ attestations  beyond.attest:attestations  what Ethereum says of a run's root; 1 
   run_id RUN  run id, its first or last 8, or latest
   --contract ADDRESS!  of 'contract deploy --attestations'
   --registrar ADDRESS!  the account that registered it
+timelock  ACTION  records that stay shut until a block height
+timelock key  beyond.timelock:key  print the public key that an approver states
+  file FILE  of 'provenance identity'
+timelock seal  beyond.timelock:seal  write a run's bundle with some records locked
+  run_id RUN  run id, its first or last 8, or latest
+  --lock KIND|PATH...!  which: such as metrics or training/epoch/3; repeatable
+  --after NETWORK:HEIGHT!  bitcoin or ethereum, and the block that must have come
+  --approvers FILE!  JSON: their names and keys, as 'timelock key' prints them
+  -k --threshold K!  how many of them open it
+  -o --output OUTPUT!  new folder, or file ending in .zip
+timelock release  beyond.timelock:release  an approver's share, once the height has passed
+  bundle PATH  of 'timelock seal'
+  --key FILE!  yours, as 'provenance identity' makes it
+  -o --output FILE!  where the share goes
+timelock open  beyond.timelock:unlock  write the bundle with its locked records open
+  bundle PATH  of 'timelock seal'
+  shares FILE+  of 'timelock release'
+  -o --output OUTPUT!  new folder, or file ending in .zip
 networks  ACTION  the networks heads are anchored on
 networks resume  up:resume  lift the pause of a network
   network {ethereum,bitcoin,ipfs,local}
@@ -471,6 +489,7 @@ _KEYWORDS: dict[str, dict[str, Any]] = {
     "--format": {"default": "text"},
     "--quorum": {"type": _positive},
     "--threshold": {"type": _positive},
+    "-k": {"type": _positive},
     "--every": {"type": _positive},
     "--least-work": {"type": float},
     "--witness-quorum": {"type": _positive},

@@ -128,7 +128,8 @@ CHECKS: Final[tuple[Check, ...]] = (
         PORTABLE,
         "files for other tools hold",
         "Each OpenTimestamps proof, tlog-proof and in-toto statement that the bundle brings "
-        "says what the rest of the evidence says.",
+        "says what the rest of the evidence says. A time lock is of this run, and of "
+        "records that are withheld here.",
         "That those tools, run by you, agree: run them.",
     ),
     Check(

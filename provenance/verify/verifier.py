@@ -53,6 +53,7 @@ from provenance.verify.checks.beyond.outcomes import check_outcomes
 from provenance.verify.checks.beyond.proofs import check_proofs
 from provenance.verify.checks.beyond.roll import OTHERS, check_roll
 from provenance.verify.checks.beyond.seeds import check_seeds
+from provenance.verify.checks.beyond.timelocks import check_timelock
 from provenance.verify.checks.completeness import check_completeness
 from provenance.verify.checks.content import (
     check_content,
@@ -153,11 +154,12 @@ def verify(
     note_left_out(records, findings)
     continued = check_lineage(evidence, records, parent, findings)
     check_attachments(evidence, findings)  # (11)
+    locked = check_timelock(evidence, findings)
     check_privacy(records, findings)  # (12)
     check_proofs(evidence, findings)  # (14)
     online = nodes is not None
     pinned = trust.key_pinned_by(key) is not None
-    others = [*([] if runs_before is None else [OTHERS]), *again, *unsaid]
+    others = [*([] if runs_before is None else [OTHERS]), *again, *locked, *unsaid]
     not_checked = _limits(
         evidence, state, online, pinned, content, anchors, others, findings
     )  # (13)

@@ -77,6 +77,7 @@ from provenance.proofs.bitcoin import double_sha256
 from provenance.proofs.bulletproofs.commitment import Opening, opening_of
 from provenance.proofs.bulletproofs.curve import generator
 from provenance.proofs.ipfs.cid import raw_cid
+from provenance.proofs.timelock.lock import After, private_key, release, seal
 from provenance.roll.roll import Roll, RolledRun, config_digest, data_digest, seeds_of
 from provenance.settings import LocalSettings
 from provenance.zk.statement import Number, Statement
@@ -273,6 +274,20 @@ def outcome() -> Outcome:
         LEDGER.verifier.vkey, RUN, ledger()[3], 1, "verified", (), networks, 1_760_086_400,
         "ml-provenance 0.1.0",
     )  # fmt: skip
+
+
+def time_lock() -> dict[str, tuple[str, str]]:
+    """Of the example's record of seq 5, by three approvers, and the shares of two of them."""
+    keys = {name: private_key(bytes([at]) * 32) for at, name in enumerate(("a", "b", "c"), 1)}
+    public = {name: key.public_key().public_bytes_raw() for name, key in keys.items()}
+    after = After("bitcoin", {"chain": "regtest"}, 500)
+    drawn = iter(bytes([0x10 * at]) * 32 for at in range(1, 4))
+    record = records()[5].encode()
+    lock = seal(RUN, ledger()[3], after, 2, public, [record], lambda size: next(drawn)[:size])
+    shares = {at: release(lock, keys[name]) for at, name in ((1, "a"), (3, "c"))}
+    texts = {f"timelock-share-{at}": share.encode() for at, share in shares.items()}
+    return {name: ("json", data.decode() + "\n")
+            for name, data in {"timelock": lock.encode(), **texts}.items()}  # fmt: skip
 
 
 def attest_call() -> bytes:
@@ -614,6 +629,7 @@ def examples() -> dict[str, tuple[str, str]]:
         "seed": ("json", _json(drawn())),
         "account": ("json", account().encode().decode() + "\n"),
         "roll": ("json", roll().encode().decode() + "\n"),
+        **time_lock(),
         "attest-call": ("hex", _hex(attest_call())),
         "outcome": ("json", outcome().encode().decode() + "\n"),
         "outcome-entry": ("hex", _hex(outcome().digest())),

@@ -15,16 +15,17 @@ from provenance.approvals.statement import APPROVALS
 from provenance.bundle.attachments import opentimestamps, proofs, slsa, tlog
 from provenance.evidence.run_evidence import RunEvidence
 from provenance.formats.tlog import outcome
+from provenance.proofs.timelock import lock as timelock
 from provenance.roll import roll
 
 MAX_BYTES: Final = 1024**2
 """Of one attachment."""
 _NAMES: Final = re.compile(
     r"records/.+\.json\.ots|heads/[0-9]+\.root(?:\.ots)?|tlog/.+\.tlog-proof|statement/.+\.json"
-    r"|proofs/.+\.json|ledger/(?:runs|outcomes)\.json|approvals/.+\.json"
+    r"|proofs/.+\.json|ledger/(?:runs|outcomes)\.json|approvals/.+\.json|timelock\.json"
 )
 _DERIVED: Final = (opentimestamps, tlog, slsa)
-GIVEN: Final = (proofs.FOLDER, roll.FILE, outcome.FILE, APPROVALS)
+GIVEN: Final = (proofs.FOLDER, roll.FILE, outcome.FILE, timelock.FILE, APPROVALS)
 """How the names begin of what is not derived."""
 
 

@@ -19,7 +19,7 @@ from provenance_devnet import ServerState
 
 WALKS: Final = (
     "approvals", "multisig", "cross", "hidden_numbers", "items", "fresh_seed", "lineage",
-    "compliance", "runs", "scheduled",
+    "compliance", "runs", "scheduled", "time_locks",
 )  # fmt: skip
 """Modules of this package, in the order of docs/guides."""
 

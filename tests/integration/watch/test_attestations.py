@@ -183,7 +183,7 @@ def test_the_commands_register_attest_and_tell(
 ) -> None:
     base = tmp_path / "base"
     settings = deployment(base)
-    configs = []
+    configs: list[Path] = []
     for key in KEYS:
         ethereum = {"url": chain.url, "private_key": key}
         configs.append(tmp_path / f"config{len(configs)}.json")
