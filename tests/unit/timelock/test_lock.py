@@ -39,7 +39,7 @@ AFTER = After("bitcoin", {"chain": "regtest"}, 500)
 
 
 def made(threshold: int = 2, **changed: Any) -> TimeLock:
-    fields = {"run": RUN, "root": b"\7" * 32, "after": AFTER} | changed
+    fields: dict[str, Any] = {"run": RUN, "root": b"\7" * 32, "after": AFTER} | changed
     return seal(
         **fields,
         threshold=threshold,
@@ -152,8 +152,8 @@ def test_what_approvers_cannot_see_the_opening_does(name: str) -> None:
     elif name == "order":
         lock = replace(lock, approvers=(people[0], people[1]))
     else:
-        value = {"name": "mallory", "key": b"\1" * 32}[name]
-        people[2] = replace(people[2], **{name: value})
+        change: dict[str, Any] = {name: {"name": "mallory", "key": b"\1" * 32}[name]}
+        people[2] = replace(people[2], **change)
         lock = replace(lock, approvers=tuple(people))
     with pytest.raises(ProofError, match="these shares do not open it"):
         unlock(lock, [release(lock, KEYS[0]), release(lock, KEYS[1])])
