@@ -27,6 +27,7 @@ from provenance.errors import (
     NetworkUnavailable,
     ProofError,
     ProvenanceError,
+    RejectedError,
 )
 from provenance.formats.record import Json
 from provenance.ports.values import SignedVersion
@@ -129,6 +130,7 @@ def cosigned(
     Raises:
         NetworkUnavailable: They have not signed one for the payload.
         FeeTooLowError: ``replaces`` is the one they signed: a higher fee takes another round.
+        RejectedError: Both could be mined: theirs spends other coins than ``replaces``.
     """
     assert settings.multisig is not None
     script = script_of(settings.multisig)
@@ -146,11 +148,15 @@ def cosigned(
     if replaces is not None and txid == replaces.transaction_id:
         again = "provenance multisig request bitcoin --again"
         raise FeeTooLowError(f"bitcoin: a higher fee takes new signatures of the owners: {again}")
+    inputs: list[Json] = [f"{display(point.txid)}:{point.vout}" for point in transaction.inputs]
+    kept = replaces.detail.get("inputs") if replaces is not None else None
+    if isinstance(kept, list | tuple) and not set(kept) <= set(inputs):
+        raise RejectedError("bitcoin: what the owners signed leaves out a coin of the old version")
     change = [output.value for output in transaction.outputs if output.script == script.output]
     return {
         "raw": raw.hex(),
         "txid": txid,
-        "inputs": [f"{display(point.txid)}:{point.vout}" for point in transaction.inputs],
+        "inputs": inputs,
         "fee": psbt.fee,
         "vsize": transaction.vsize,
         "feerate": round(psbt.fee / transaction.vsize, 3),

@@ -13,6 +13,7 @@ import pytest
 from msgspec import structs
 
 from provenance.anchor.delivery import Outcome
+from provenance.app.fsck import fsck
 from provenance.app.verify import verify_path, verify_run
 from provenance.bootstrap import sending
 from provenance.bundle.writer import bundle_files, write_files
@@ -20,6 +21,8 @@ from provenance.errors import (
     InputError,
 )
 from provenance.formats.json_text import canonical_json
+from provenance.fsck import chains
+from provenance.fsck.findings import FindingKind
 from provenance.multisig.requests import (
     add_signatures,
     make_request,
@@ -27,6 +30,7 @@ from provenance.multisig.requests import (
     waiting,
 )
 from provenance.ports.values import AnchorState
+from provenance.proofs.multisig.ethereum import STORE_SIGNED
 from provenance.proofs.multisig.request import SigningRequest
 from provenance.settings import BitcoinSettings, Settings
 from provenance.verify.report import VerificationReport
@@ -113,6 +117,13 @@ def test_the_deployment_verifies_it_and_says_who_signed(anchored: Anchored) -> N
     keys = sorted(BITCOIN_KEYS[at].hex() for at in (0, 2))
     for seal in seals(report, "bitcoin"):
         assert seal.as_dict()["cosigners"]["signers"] == keys
+
+
+def test_the_checker_finds_each_anchor_where_it_is(anchored: Anchored) -> None:
+    report = fsck(anchored.owned.settings)
+    orphan = FindingKind.CHAIN_ORPHAN  # other tests' anchors, of the same owners' coins
+    assert [str(each) for each in report.findings if each.kind is not orphan] == []
+    assert STORE_SIGNED.hex() == chains.STORE_SIGNED
 
 
 def trusting(anchored: Anchored, **multisig: Any) -> Settings:

@@ -280,6 +280,9 @@ def test_a_higher_fee_takes_another_round_on_the_same_coins(stage: Waiting, tmp_
         add_signatures(owned.settings, [path])
     draft = delivery.network.draft(anchor_payload(row.root), replaces=versions[-1].version)
     version = delivery.network.sign(draft, None)
+    elsewhere = replace(versions[-1].version, detail={"inputs": [f"{bytes(32).hex()}:0"]})
+    with pytest.raises(ProvenanceError, match="leaves out a coin of the old version"):
+        delivery.network.draft(anchor_payload(row.root), replaces=elsewhere)
     delivery.network.broadcast(version)
     owned.regtest.mine()
     assert delivery.network.lookup(version.transaction_id).root == row.root

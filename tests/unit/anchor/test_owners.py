@@ -12,7 +12,7 @@ from provenance.ports.values import AnchorRow, AnchorState, Draft, SignedVersion
 from provenance.proofs.multisig import Quorum
 from provenance.proofs.multisig.ethereum import StoreRequest
 from provenance.proofs.multisig.request import EthereumRequest
-from tests.support.anchor_world import World
+from tests.support.anchor_world import LEASE_S, World
 from tests.support.nodes.memory_chain import MemoryNetwork
 from tests.support.nodes.owners import ADDRESSES, ethereum_signatures
 
@@ -111,3 +111,28 @@ def test_what_was_taken_back_between_draft_and_signature_is_not_sent(world: Owne
     assert world.publish(node).outcomes == {first.id: Outcome.WAITING}
     assert world.states() == [AnchorState.HELD]
     assert world.versions() == []
+
+
+def test_a_worker_killed_before_or_after_it_stored_sends_one_transaction(world: OwnedWorld) -> None:
+    first = world.waiting()
+    world.sign(first, 0, 1)
+
+    class Killed(MemoryNetwork):
+        def draft(self, payload: bytes, replaces: SignedVersion | None = None) -> Draft:
+            raise KeyboardInterrupt
+
+    class KilledLater(MemoryNetwork):
+        def broadcast(self, version: SignedVersion) -> None:
+            raise KeyboardInterrupt
+
+    for kind, state in ((Killed, AnchorState.DUE), (KilledLater, AnchorState.SIGNED)):
+        with pytest.raises(KeyboardInterrupt):
+            world.publish(kind(world.chain, name=world.name))
+        assert (world.row().state, world.mined_roots()) == (state, [])
+        world.now += LEASE_S + 1
+    world.sign(first, 0, 1, 2)  # whoever signs now changes nothing that is stored
+    (stored,) = world.versions()
+    assert world.publish().outcomes == {first.id: Outcome.SENT}
+    world.chain.mine(time=world.now)
+    assert world.mined_roots() == [first.root]
+    assert world.versions() == [replace(stored, sent_at=world.now)]

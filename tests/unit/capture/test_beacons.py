@@ -97,6 +97,7 @@ def test_a_redis_that_refuses_the_question_holds_up_no_event(tmp_path: Path) -> 
     tracker.close()
 
 
+@pytest.mark.slow
 def test_seeds_are_drawn_from_the_blocks_in_the_spool_and_recorded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -199,10 +199,11 @@ def test_seeds_and_results_of_runs_like_it(world: World) -> None:
         runs_before(roll, run_at(99))
 
 
-@pytest.mark.parametrize("at", range(0, 700, 37))
-def test_a_cut_roll_is_no_roll(roll: Roll, at: int) -> None:
-    with pytest.raises(FormatError):
-        Roll.decode(roll.encode()[:at])
+def test_a_cut_roll_is_no_roll(roll: Roll) -> None:
+    data = roll.encode()
+    for at in range(0, len(data), 37):
+        with pytest.raises(FormatError):
+            Roll.decode(data[:at])
 
 
 def test_the_dropped_run_is_named_first(roll: Roll) -> None:

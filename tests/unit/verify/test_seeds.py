@@ -198,6 +198,21 @@ def test_an_anchor_older_than_the_seed_is_a_finding() -> None:
     assert re.search(r"its anchor of .* is older than its seed of", finding.problem)
 
 
+@pytest.mark.slow
+def test_clocks_of_chains_that_differ_a_little_are_no_finding() -> None:
+    anchored = sealed(seed(ETHEREUM)).verify().networks["ethereum"]["after"].time
+    assert anchored is not None
+    for ahead, findings in ((3600, 0), (7300, 1)):
+        time = (int(anchored) + ahead).to_bytes(4)
+        late = replace(ETHEREUM, header=ETHEREUM.header.replace((TIME + 60).to_bytes(4), time))
+        world = sealed(seed(late))
+        world.networks["ethereum"].beacons.append(late)
+        report = world.verify()
+        assert len(report.findings) == findings
+        if not findings:
+            assert "(after on ethereum), whose clocks differ; " in window(report)
+
+
 def test_a_seed_worked_out_by_hand() -> None:
     """SHA-256 over the texts and hashes alone, as docs/FORMAT.md has it."""
     import hashlib

@@ -37,6 +37,8 @@ SEEDS: Final = (
     "That a seed was used, or that the training drew no other: a trainer can work one out from any "
     "block without recording it. Only what was recorded is counted."
 )
+SKEW_S: Final = 7200.0
+"""So far ahead of the nodes' clocks a block of Bitcoin may be (MAX_FUTURE_BLOCK_TIME)."""
 _Checks = Mapping[str, Mapping[str, NetworkCheck]]
 
 
@@ -178,13 +180,15 @@ def _note_window(
     after = f"{_moment(begun[0])} ({begun[1]})"
     if end is None:
         problem = f"training with its first seed happened after {after}; no anchor says before when"
-    elif end[0] < begun[0]:
+    elif end[0] < begun[0] - SKEW_S:
         problem = f"its anchor of {_moment(end[0])} ({end[1]}) is older than its seed of {after}"
         findings.fail(NETWORKS, "seeds", problem)
         return
     else:
         before = f"{_moment(end[0])} ({end[1]})"
         problem = f"training with its first seed happened between {after} and {before}"
+        if end[0] < begun[0]:
+            problem += ", whose clocks differ"
     findings.notice(NETWORKS, "seeds", f"{problem}; {number} drawn")
 
 
