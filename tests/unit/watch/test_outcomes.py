@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -26,6 +27,7 @@ from provenance.evidence.run_evidence import RunEvidence
 from provenance.formats.checkpoint import parse_note
 from provenance.formats.json_text import canonical_json
 from provenance.formats.tlog.outcome import FILE, MAX_SHOWN, Outcome, ShownOutcomes
+from provenance.fsck.findings import FindingKind as F
 from provenance.ledger.seal import SealPolicy, sign_grown
 from provenance.ports.store import LedgerStore
 from provenance.ports.values import Work
@@ -58,8 +60,8 @@ class Watched:
         with self.store.snapshot() as tx:
             return [Outcome.decode(row.document) for row in tx.outcomes(RUN)]
 
-    def findings(self) -> list[tuple[str, str]]:
-        return [(str(f.kind), f.subject) for f in fsck(self.settings, offline=True).findings]
+    def findings(self) -> list[tuple[F, str]]:
+        return [(f.kind, f.subject) for f in fsck(self.settings, offline=True).findings]
 
 
 @pytest.fixture
@@ -240,12 +242,10 @@ PLANTED = {
 def test_fsck_names_an_outcome_that_is_not_what_its_entry_hashes(
     watched: Watched, statement: str
 ) -> None:
-    import sqlite3
-
     with closing(sqlite3.connect(watched.settings.base_dir / "ledger.db")) as database:
         database.execute(statement)
         database.commit()
-    assert watched.findings() == [("outcome", "entry 2")]
+    assert watched.findings() == [(F.OUTCOME, "entry 2")]
 
 
 def test_a_restored_ledger_gets_them_back_from_a_bundle(watched: Watched, tmp_path: Path) -> None:
