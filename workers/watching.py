@@ -39,6 +39,8 @@ def again() -> None:
 
 def _verify() -> bool:
     """Whether there was something to do."""
+    if settings().verification.every_s is None:
+        return False
     look = verify_next(settings_of(READERS), resources.store(), resources.policy(), time.time)
     if look is None:
         return False

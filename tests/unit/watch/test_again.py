@@ -256,7 +256,11 @@ def test_the_section_is_read_strictly(tmp_path: Path) -> None:
 
 
 def test_the_task_says_what_changed(
-    settings: Settings, store: LedgerStore, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    settings: Settings,
+    store: LedgerStore,
+    policy: SealPolicy,
+    receiver: Receiver,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from workers import resources, watching
     from workers.app import app
@@ -264,6 +268,7 @@ def test_the_task_says_what_changed(
     monkeypatch.setattr(watching, "settings", lambda: settings)
     monkeypatch.setattr(watching, "settings_of", lambda names: settings)
     monkeypatch.setattr(resources, "store", lambda: store)
+    monkeypatch.setattr(resources, "policy", lambda: policy)
     tamper(settings)
     with capture_logs() as logs:
         watching.again()
