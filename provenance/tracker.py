@@ -646,6 +646,7 @@ class ProvenanceTracker(Handle):
         newest = max(self._epochs.newest, 0 if self._has_free else -1)
         if not self._sealed_before:
             return
+        self._attest("end")
         if state not in ending.GOES_ON and self.rank == 0:
             self._seal(Phase.AFTER, None, wanted)
         elif state in ending.GOES_ON and newest > self._marked and not self._is_lent:
@@ -676,6 +677,8 @@ class ProvenanceTracker(Handle):
                 return
             if self.rank == 0 and may_begin(self, self.spool_dir / self.run_id):
                 self._configure(given, around, anchor)
+            else:
+                self._attest("start")
             self._sealed_before = True
 
     def _stated_parent(self, given: Hyperparameters) -> Json:
@@ -708,7 +711,13 @@ class ProvenanceTracker(Handle):
             log.warning(problem, run=self.run_id)
             config |= {"training": {}, "config_notes": {".": problem}}
             self._emitter.emit(Kind.CONFIG, None, config)
+        self._attest("start")
         self._seal(Phase.BEFORE, None, anchor)
+
+    def _attest(self, phase: str) -> None:
+        """Ask the shipper for what attests this host, at this process's ``start`` or ``end``."""
+        if self.settings.host is not None:
+            self._emitter.emit(Kind.HOST, None, {"phase": phase, **self.settings.host.asked()})
 
     def _beside(self) -> dict[str, Json]:
         """Of a run of one of several ranks, whose others write their own: which one it is."""

@@ -70,7 +70,7 @@ class SignedModel:
 def run_statement(settings: Settings, run: str) -> tuple[UUID, bytes]:
     """The in-toto statement of a run, as in its bundle. Raises UnknownRunError, StoreUnavailable;
     IntegrityError: the run's evidence does not hold; InputError: nothing is sealed yet."""
-    evidence = _sound(settings, run).evidence
+    evidence = sound_report(settings, run).evidence
     data = statement_of(evidence)
     if data is None:
         raise InputError(f"run {evidence.run}: nothing is sealed yet, so there is nothing to state")
@@ -111,9 +111,9 @@ def sign_model(
         raise InputError(f"{key_file}: the private key lies in the model's folder; move it out")
     if target.resolve() == private:
         raise InputError(f"{target}: is the private key; nothing was overwritten")
-    report = _sound(settings, run)
+    report = sound_report(settings, run)
     match = match_model(report, read_model(model))
-    weights = _the_weights(model, match)
+    weights = the_weights(model, match)
     payload = folder.statement(_claims(report, match, weights, model))
     _write(target, sigstore_bundle(payload, key.sign(pae(payload)), key.hint))
     seal = report.seals[-1]
@@ -129,7 +129,7 @@ def sign_model(
     )
 
 
-def _sound(settings: Settings, run: str) -> VerificationReport:
+def sound_report(settings: Settings, run: str) -> VerificationReport:
     """The run, verified without asking a node; that events are missing is said, not refused."""
     report = verify_run(settings, run, offline=True)
     for finding in report.findings:
@@ -143,7 +143,7 @@ def _sound(settings: Settings, run: str) -> VerificationReport:
 # --- what a signature claims -------------------------------------------------------------
 
 
-def _the_weights(model: Path, match: ModelMatch) -> StatedWeights:
+def the_weights(model: Path, match: ModelMatch) -> StatedWeights:
     """The newest record with the model's weights."""
     left = [*match.left, *(f"{name}: was not compared" for name in match.files.below())]
     if match.matches and left:

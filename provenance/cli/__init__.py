@@ -203,6 +203,8 @@ compliance  beyond.compliance:compliance  what a run's records say to a framewor
   --placed-on DAY  when the system is placed on the market, such as 2027-01-31: counts retention
   --check FOLDER  instead of writing, hold a report against its signed statement
   --signer KEY  with --check: the key that must have signed, 64 hex digits
+host  beyond.host:host  what this machine can attest, or what the hosts of a run attested
+  run_id RUN?  run id, its first or last 8, or latest
 approvals  ACTION  anchors that wait for signatures of persons
 approvals list  beyond.approvals:waiting  which do, and who signed
 approvals show  beyond.approvals:show  write what is to be signed; it keeps its place from then on
@@ -234,6 +236,17 @@ data check  beyond.items:check  hold items against such a proof
   items ITEM+  as for data prove
   | --bundle PATH  the run's bundle
   | --run RUN  where the deployment is: run id, its first or last 8, or latest
+export  ACTION  a run in the forms of other systems
+export c2pa  beyond.export:c2pa  C2PA manifest of a run's model, in a file beside it
+  run_id RUN  run id, its first or last 8, or latest
+  --model FILE!  the model's file
+  --key FILE!  EC private key, PEM, mode 0600
+  --cert FILE!  its certificate, and those above it, PEM
+  -o --output FILE!  the manifest, such as model.c2pa
+export rekor  beyond.export:rekor  entry of a run for Rekor, the log of Sigstore
+  run_id RUN  run id, its first or last 8, or latest
+  --key FILE!  EC private key, PEM, mode 0600
+  -o --output FILE!  the entry
 ledger  ACTION  what keeps it one history: after a restore, a lost key, an end
 ledger head  ledger:head  compare the database with the heads that its key signed; 1 where refused
 ledger recover  ledger:recover  bring back what a restored database lacks

@@ -60,6 +60,8 @@ class Kind(StrEnum):
     """What a person added after the start: a text, tags."""
     SEED = "seed"
     """A seed that the run drew, and the blocks that it was drawn from."""
+    HOST = "host"
+    """What attests the host of a process, at its start and end."""
     SEAL = "run.seal"
     """Control: compute the run root now; body ``{"phase", "epoch", "anchor"}``."""
     RUN_END = "run.end"

@@ -20,6 +20,7 @@ from msgspec.structs import fields, replace
 from provenance.errors import ConfigError, FormatError, InputError
 from provenance.formats.record import Json
 from provenance.settings.approvals import ApprovalSettings
+from provenance.settings.beyond.host import HostSettings, TpmSettings
 from provenance.settings.hyperparameters import Hyperparameters, hyperparameters, named_fields
 from provenance.settings.multisig import MULTISIG, TrustedMultisig, multisig_of
 from provenance.settings.objects import (
@@ -118,8 +119,8 @@ def load(
     chain, trust, identity = map(whole.child, ("blockchain", "trust", "identity"))
     weights = whole.child("weight_digests")
     verification, teams = whole.child("verification"), whole.child("teams")
-    archive, commitments, approvals = map(
-        whole.optional_child, ("archive", "commitments", "approvals")
+    archive, commitments, approvals, host = map(
+        whole.optional_child, ("archive", "commitments", "approvals", "host")
     )
     for name in ("redis_url", "broker_url", "database_url", "team", "identity_key_file"):
         whole.raw[name] = os.environ.get(f"PROVENANCE_{name.upper()}") or whole.raw.get(name)
@@ -141,6 +142,7 @@ def load(
         ledger_key_file=settings.key_file,
         weight_digests=weights.read(WeightSettings),
         commitments=commitments.read(CommitmentSettings) if commitments else None,
+        host=_host(host) if host else None,
         blockchain=_blockchain(chain, base, secrets),
         trust=trusted,
         teams=_teams(teams, trusted.trainers),
@@ -324,6 +326,11 @@ def _trust(o: JsonObject) -> TrustSettings:
         chains=replace(known, bitcoin=tuple(BITCOIN_NAMES.get(n, n) for n in known.bitcoin)),
         multisig=multisig.read(TrustedMultisig, **owners),
     )
+
+
+def _host(o: JsonObject) -> HostSettings:
+    tpm = o.optional_child("tpm")
+    return replace(o.read(HostSettings), tpm=tpm.read(TpmSettings) if tpm else None)
 
 
 def trainers_of(o: JsonObject) -> dict[str, str | TrustedIdentity]:

@@ -14,6 +14,7 @@ from typing import Any
 from msgspec.json import schema_components
 
 from provenance.settings.approvals import ApprovalSettings
+from provenance.settings.beyond.host import HostSettings, TpmSettings
 from provenance.settings.multisig import BitcoinMultisig, EthereumMultisig, TrustedMultisig
 from provenance.settings.reading import NOT_IN_JSON, SECTIONS, TABLE
 from provenance.settings.section import Section
@@ -56,6 +57,7 @@ def settings_schema() -> dict[str, Any]:
     sections: list[type[Section]] = [
         Settings, WeightSettings, CommitmentSettings, BlockchainSettings, IdentitySettings,
         VerificationSettings, WebhookSettings, ArchiveSettings, TeamSettings, ApprovalSettings,
+        HostSettings, TpmSettings,
         *SECTIONS.values(), *TRUST,
     ]  # fmt: skip
     for cls in sections:

@@ -14,6 +14,7 @@ from typing import Annotated, ClassVar, Literal
 from msgspec import Meta, field
 
 from provenance.settings.approvals import ApprovalSettings
+from provenance.settings.beyond.host import HostSettings, KeyDigest
 from provenance.settings.multisig import Address, BitcoinMultisig, EthereumMultisig, TrustedMultisig
 from provenance.settings.section import Count, Section, Text
 from provenance.settings.section import bounds as _bounds
@@ -223,6 +224,13 @@ class TrustSettings(Section, frozen=True):
     witnesses: TrustedWitnesses = TrustedWitnesses()
     chains: TrustedChains = TrustedChains()
     multisig: TrustedMultisig = TrustedMultisig()
+    host_keys: Annotated[
+        tuple[KeyDigest, ...],
+        Meta(description="a list of SHA-256 digests, 64 lower-case hex digits"),
+    ] = ()
+    """TPMs' attestation keys: SHA-256 of TPMT_PUBLIC, which `provenance host` prints."""
+    host_roots: Annotated[tuple[Path, ...], Meta(description="a list of files")] = ()
+    """PEM files of certificates that stand behind such keys."""
 
 
 class IdentitySettings(Section, frozen=True):
@@ -327,6 +335,8 @@ class Settings(Section, frozen=True):
     identity: IdentitySettings = IdentitySettings()
     weight_digests: WeightSettings = WeightSettings()
     commitments: CommitmentSettings | None = None
+    host: HostSettings | None = None
+    """None: nothing attests where a run ran."""
     blockchain: BlockchainSettings = BlockchainSettings()
     trust: TrustSettings = TrustSettings()
     verification: VerificationSettings = VerificationSettings()

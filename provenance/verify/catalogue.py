@@ -29,7 +29,7 @@ class Status(StrEnum):
 
 
 RECORDS, TREES, PREFIX, COMPLETE, HEADS, LEDGER = range(1, 7)
-RECEIPTS, NETWORKS, AGREE, CONTENT, PORTABLE, PRIVACY, LIMITS, PROVED = range(7, 15)
+RECEIPTS, NETWORKS, AGREE, CONTENT, PORTABLE, PRIVACY, LIMITS, PROVED, HOST = range(7, 16)
 
 CHECKS: Final[tuple[Check, ...]] = (
     Check(
@@ -156,6 +156,15 @@ CHECKS: Final[tuple[Check, ...]] = (
         "newest root commits, and the trainer cannot open that commitment to another value.",
         "That the number is true, or was measured as its name says: the trainer committed to it. "
         "What one proof says nothing of, such as the number itself.",
+    ),
+    Check(
+        HOST,
+        "hosts attest where it ran",
+        "Each TPM's quote is of this run, over the producer's records up to then, by the key that "
+        "its record states, and of the PCRs there, which the firmware's event log gives, where it "
+        "is recorded. The verdict says who pinned the key, and what differs between start and end.",
+        "Reports of TDX and SEV-SNP, and versions of software: they are shown. That the training "
+        "ran on that host, and what its PCRs mean.",
     ),
 )
 

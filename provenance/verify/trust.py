@@ -140,6 +140,8 @@ class Trust:
         block_hashes: Ethereum blocks that the reader knows to be the chain's.
         owners: By network.
         approvals: Who approves what is anchored.
+        host_keys: Digests of TPMs' attestation keys, as hex.
+        host_roots: PEM files of certificates that stand behind others.
         own: The evidence is of the reader's own deployment: every anchor that it asked for
             must be there, and nothing more.
         require: What the reader requires instead of the default.
@@ -154,6 +156,8 @@ class Trust:
     block_hashes: frozenset[str] = frozenset()
     owners: Mapping[str, PinnedOwners] = field(default_factory=dict)
     approvals: ApprovalSettings | None = None
+    host_keys: frozenset[str] = frozenset()
+    host_roots: tuple[Path, ...] = ()
     own: bool = False
     require: tuple[Word, ...] | None = None
 
@@ -219,6 +223,8 @@ class Trust:
             block_hashes=self.block_hashes | other.block_hashes,
             owners={**self.owners, **other.owners, **_required(self), **_required(other)},
             approvals=other.approvals or self.approvals,
+            host_keys=self.host_keys | other.host_keys,
+            host_roots=(*self.host_roots, *other.host_roots),
             own=self.own or other.own,
             require=self.require if other.require is None else other.require,
         )
@@ -263,6 +269,8 @@ def of_settings(settings: Settings) -> Trust:
         sigstore_root=section.sigstore_root,
         owners=_owners(section.multisig, f"trust.multisig.{{}} in {where}", required=True),
         approvals=settings.approvals,
+        host_keys=frozenset(section.host_keys),
+        host_roots=section.host_roots,
     )
 
 

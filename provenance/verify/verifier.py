@@ -17,6 +17,7 @@ The same list is printed in the report and by ``provenance verify --explain``
 12. privacy budgets add up
 13. what was not checked is said
 14. zero-knowledge proofs hold
+15. hosts attest where it ran
 
 A check that fails does not stop the others.
 """
@@ -30,6 +31,7 @@ from provenance.evidence import disclosure
 from provenance.evidence.run_evidence import RunEvidence, seal_label, uncollected
 from provenance.evidence.story import LOST_AFTER_S, RunState
 from provenance.formats.note import VerifierKey
+from provenance.formats.record import Kind
 from provenance.formats.run_tree.walk import RunWalk
 from provenance.ports.network import Network
 from provenance.verify.approvals import check_approvals
@@ -49,6 +51,8 @@ from provenance.verify.catalogue import (
     Status,
 )
 from provenance.verify.checks.attachments import check_attachments
+from provenance.verify.checks.beyond.host import LIMIT as HOST_LIMIT
+from provenance.verify.checks.beyond.host import check_host
 from provenance.verify.checks.beyond.outcomes import check_outcomes
 from provenance.verify.checks.beyond.proofs import check_proofs
 from provenance.verify.checks.beyond.roll import OTHERS, check_roll
@@ -127,6 +131,9 @@ def verify(
         nodes = Nodes(networks, unavailable)
     digested = evidence.digested
     signed = {p.producer: {each.count for each in p.statements} for p in evidence.producers}
+    for item in evidence.records:
+        if item.kind is Kind.HOST:  # a quote is over the chain before it
+            signed.setdefault(item.producer, set()).add(item.seq)
     walk = RunWalk(evidence.run, digested, evidence.entries, signed)
     records = check_records(evidence, findings)  # (1)
     check_statements(evidence, walk, trust, findings)
@@ -157,6 +164,9 @@ def verify(
     locked = check_timelock(evidence, findings)
     check_privacy(records, findings)  # (12)
     check_proofs(evidence, findings)  # (14)
+    hosts = check_host(evidence, records, walk, trust, findings)  # (15)
+    if hosts:
+        unsaid.append(HOST_LIMIT)
     online = nodes is not None
     pinned = trust.key_pinned_by(key) is not None
     others = [*([] if runs_before is None else [OTHERS]), *again, *locked, *unsaid]
@@ -169,7 +179,7 @@ def verify(
         state=state,
         lineage=continued,
         runs_before=runs_before,
-        verdict=judge(findings, trust, key, anchors, approved),
+        verdict=judge(findings, trust, key, anchors, [*approved, *hosts]),
         checked_at=now,
         online=online,
         checks=findings.results(),

@@ -18,7 +18,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 BEFORE = {"data.train", "data.test", "model.architecture", "model.weights", "config"}
-LAST = ("results", "steps", "artifact", "note", "seed")
+LAST = ("results", "steps", "artifact", "note", "seed", "host")
 ANYWHERE = tuple(f"training/{name}" for name in ("epoch/", *LAST))
 LEAVES = BEFORE | {"state", "metrics", "privacy"} | set(LAST)
 CONTROL = {"run.seal", "run.end", "gap"}

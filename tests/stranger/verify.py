@@ -23,6 +23,7 @@ import producers as signed
 from beyond import approvals, hidden, owners
 from beyond.compliance import check_report
 from beyond.cross import agreement
+from beyond.host import check_hosts
 from beyond.lineage import check_parent
 from beyond.outcomes import check_outcomes
 from beyond.roll import check_roll
@@ -244,6 +245,8 @@ class Bundle:
         self.unproven += signed.left_open(records, self.bodies)
         checks = [*check_epochs(records, self.bodies), *check_budgets(records, self.bodies)]
         checks += check_seeds(self.run["run"], records, self.bodies)
+        key = unhex(self.run["public_key"], 32)
+        checks += check_hosts(self.run["run"], key, records, self.bodies, chains)
         for told, problem in checks:
             (self.problems if problem else self.unproven).append(f"run.json: {told}")
         stated = {r["path"]: r["digest"] for r in records if r["path"].startswith(TREE)}

@@ -82,6 +82,7 @@ from provenance.roll.roll import Roll, RolledRun, config_digest, data_digest, se
 from provenance.settings import LocalSettings
 from provenance.zk.statement import Number, Statement
 from tests.support.ledger_values import SealedEntry
+from tests.vectors.make_host import host_example
 from tests.vectors.make_owners import owners_examples
 from tests.vectors.paper_chains import PaperBitcoin
 
@@ -627,6 +628,7 @@ def examples() -> dict[str, tuple[str, str]]:
         "compliance-statement": ("json", report_statement()),
         "beacon": ("json", sign_beacon(beacon(), LEDGER).decode() + "\n"),
         "seed": ("json", _json(drawn())),
+        "host": ("json", _json(host_example(RUN, PUBLIC, chain(5)))),
         "account": ("json", account().encode().decode() + "\n"),
         "roll": ("json", roll().encode().decode() + "\n"),
         **time_lock(),

@@ -19,6 +19,8 @@ of the test data's items is in its train data.
 
 ``bundle-v1-hidden.zip``: accuracies that records commit to, and three proofs about them.
 
+``bundle-v1-host.zip``: a run whose host's TPM quoted at its start and end.
+
 ``bundle-v1-child.zip``: an adapter of the run of ``bundle-v1.zip``, which also names a model; on
 the local file of another ledger.
 
@@ -80,6 +82,7 @@ from provenance.settings import ApprovalSettings, CommitmentSettings, LocalSetti
 from provenance.stores.sql import SqlStore
 from provenance.zk.prove import find_number
 from provenance.zk.statement import Statement
+from tests.vectors.make_host import host_example
 from tests.vectors.paper_chains import PaperBitcoin, PaperEthereum, PaperIpfs, block_header
 
 GOLDEN = Path(__file__).parent / "bundle-v1.zip"
@@ -93,6 +96,7 @@ CHILD = Path(__file__).parent / "bundle-v1-child.zip"
 APPROVED = Path(__file__).parent / "bundle-v1-approved.zip"
 HIDDEN = Path(__file__).parent / "bundle-v1-hidden.zip"
 RUNS = Path(__file__).parent / "bundle-v1-runs.zip"
+HOST = Path(__file__).parent / "bundle-v1-host.zip"
 DISCLOSED = ("metrics", "training/epoch/3", "late")
 KEY = Ed25519PrivateKey.from_private_bytes(b"\x07" * 32)
 PUBLIC = KEY.public_key().public_bytes_raw()
@@ -100,6 +104,7 @@ RUN, OTHER, SHARED, LAUNCHED, SILENT, ADAPTER, SEEDED = (
     run_id(PUBLIC, 0x0192F0C12345 + n) for n in range(7)
 )
 ASKED = run_id(PUBLIC, 0x0192F0C12445)
+HOSTED = run_id(PUBLIC, 0x0192F0C12446)
 IDENTITY = sign_identity(RUN, PUBLIC, Ed25519PrivateKey.from_private_bytes(b"\x06" * 32))
 LEDGER_SEED = b"\x05" * 32
 LEDGER = SignerKey.from_private_bytes("example.org/ledger", LEDGER_SEED)
@@ -174,6 +179,19 @@ def _training() -> list[Fields]:
     return made
 
 
+def _records(
+    events: list[Fields], keys: RunKeys, name: bytes, rank: int = 0, start: int = START
+) -> list[bytes]:
+    """All that a producer wrote, one a second."""
+    header = SegmentHeader(keys.run, name, rank, 1, 0)
+    return [
+        record_of(
+            Event(seq, kind, epoch, rank, (start + seq) * 10**9, fields), header, keys.salt
+        ).encode()
+        for seq, (kind, epoch, fields) in enumerate(events)
+    ]
+
+
 def _batch(
     events: list[Fields],
     before: list[Fields],
@@ -185,13 +203,7 @@ def _batch(
 ) -> bytes:
     """Events behind those that the producer wrote before, one a second."""
     name, keys = bytes([producer]) * 16, RunKeys(run, KEY.private_bytes_raw())
-    header = SegmentHeader(run, name, rank, 1, 0)
-    records = [
-        record_of(
-            Event(seq, kind, epoch, rank, (start + seq) * 10**9, fields), header, keys.salt
-        ).encode()
-        for seq, (kind, epoch, fields) in enumerate([*before, *events])
-    ]
+    records = _records([*before, *events], keys, name, rank, start)
     first = len(before)
     certificate, key = keys.producer(name, rank)
     chain = chain_on(chain_start(run, name), map(record_digest, records[:first]))
@@ -368,6 +380,24 @@ def approved_evidence(anchors: Path) -> RunEvidence:
     return made.evidence(LAUNCHED)
 
 
+def host_evidence(anchors: Path) -> RunEvidence:
+    """Of a run whose host's TPM quoted at both ends."""
+    made, keys = _Deployment(anchors, ("local",)), RunKeys(HOSTED, KEY.private_bytes_raw())
+    name = bytes([8]) * 16
+    *events, mark = _before()
+    for phase, then in (
+        ("start", [mark, (Kind.METRICS, 1, {"metrics": {"loss": 1.0}})]),
+        ("end", [_seal("after")]),
+    ):
+        written = map(record_digest, _records(events, keys, name))
+        chain = chain_on(chain_start(HOSTED, name), written)
+        events.append((Kind.HOST, None, host_example(HOSTED, PUBLIC, chain, phase)))
+        events += then
+    made.bring(_batch([*events, _end(events, "finished")], [], run=HOSTED, producer=8))
+    made.anchor()
+    return made.evidence(HOSTED)
+
+
 def hidden_evidence(anchors: Path) -> RunEvidence:
     """Of a run whose accuracies nobody sees, with proofs about them."""
     made, producer = _Deployment(anchors, ("local",)), bytes([7]) * 16
@@ -446,6 +476,7 @@ def make(folder: Path) -> None:
         items, proof = items_evidence(Path(scratch))
         approved = approved_evidence(Path(scratch) / "approved.jsonl")
         hidden = hidden_evidence(Path(scratch) / "hidden.jsonl")
+        hosted = host_evidence(Path(scratch) / "hosted.jsonl")
         seeded = seeded_evidence(Path(scratch) / "seeded.jsonl")
         child = child_evidence(Path(scratch) / "child.jsonl", found.entries[-1].root)
     write_bundle(found, folder / GOLDEN.name, ots=True)
@@ -456,6 +487,7 @@ def make(folder: Path) -> None:
     (folder / ITEMS_PROOF.name).write_bytes(proof.encode())
     write_bundle(approved, folder / APPROVED.name)
     write_bundle(hidden, folder / HIDDEN.name)
+    write_bundle(hosted, folder / HOST.name)
     write_bundle(child, folder / CHILD.name)
     write_bundle(seeded, folder / RUNS.name)
 

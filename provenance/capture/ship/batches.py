@@ -20,6 +20,7 @@ from provenance.formats.record import MAX_SAFE_INTEGER, Kind, record_digest
 
 if TYPE_CHECKING:
     from provenance.capture.ship.commitments import Committer
+    from provenance.capture.ship.host import HostCollector
 
 BATCH_RECORDS = 500
 BATCH_BYTES = 1024 * 1024
@@ -49,6 +50,8 @@ class BatchMaker:
         self._salt, self._first = salt, first
         self.committer: Committer | None = None
         """Puts commitments in the place of numbers, where the run has some."""
+        self.host: HostCollector | None = None
+        """Puts evidence of this host into the events that ask for it."""
         self.producer = certificate.producer
         self._header = SegmentHeader(certificate.run, self.producer, certificate.rank, 1, first)
         self._records: list[bytes] = []
@@ -68,6 +71,8 @@ class BatchMaker:
         expected = self._first + len(self._records)
         if event.seq != expected:
             raise FormatError(f"event {event.seq} follows, expected event {expected}")
+        if event.kind is Kind.HOST:
+            self._finish()  # so that the chain is that of all before it
         data = self._record(event)
         too_large = self._size + len(data) > BATCH_BYTES
         if self._records and (too_large or len(self._records) >= BATCH_RECORDS):
@@ -99,6 +104,8 @@ class BatchMaker:
         try:
             if self.committer is not None:
                 event = self.committer.committed(event)
+            if self.host is not None and event.kind is Kind.HOST:
+                event = self.host.collected(event, self.chain)
             return record_of(event, self._header, self._salt).encode()
         except (ProvenanceError, ValueError, OverflowError) as error:
             self.replaced += 1

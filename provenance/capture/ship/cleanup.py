@@ -7,6 +7,7 @@ import time
 
 from provenance.capture.keys import KEY_FILE, delete_run_keys
 from provenance.capture.ship.cursor import CURSOR_FILE, Cursors
+from provenance.capture.ship.host import HOST_FILE
 from provenance.capture.ship.keyless import FAILED_FILE, SIGNED_FILE
 from provenance.capture.spool import RunSpool, Segment
 from provenance.errors import FormatError
@@ -69,7 +70,9 @@ def clear_run(spool: RunSpool) -> None:
     try:
         delete_run_keys(spool.path)
         for name in os.listdir(spool.path):
-            left_over = name.startswith((f".{KEY_FILE}.", f".{CURSOR_FILE}", f".{SIGNED_FILE}"))
+            left_over = name.startswith(
+                (f".{KEY_FILE}.", f".{CURSOR_FILE}", f".{SIGNED_FILE}", HOST_FILE, f".{HOST_FILE}")
+            )
             if left_over or name.endswith(".new") or name in (SIGNED_FILE, FAILED_FILE):
                 (spool.path / name).unlink(missing_ok=True)
         (spool.path / CURSOR_FILE).unlink(missing_ok=True)

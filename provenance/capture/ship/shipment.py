@@ -25,6 +25,7 @@ from provenance.capture.keys import RunKeys, load_run_keys
 from provenance.capture.ship.batches import BatchMaker
 from provenance.capture.ship.cleanup import clear_run, delete_committed, has_ended, is_done
 from provenance.capture.ship.cursor import Cursor, Cursors, Stall, load_cursors, save_cursors
+from provenance.capture.ship.host import HostCollector
 from provenance.capture.ship.keyless import signed
 from provenance.capture.ship.reader import ProducerReader, first_cursor, later_release
 from provenance.capture.spool import Corruption, RunSpool, Segment
@@ -356,6 +357,7 @@ class Shipment:
             from provenance.capture.ship.commitments import Committer
 
             maker.committer = Committer(keys, first.producer, self.path)
+        maker.host = HostCollector(keys, first.producer, self.path)
         reader = ProducerReader(group, cursor)
         for segment, item in reader:
             if isinstance(item, Corruption):

@@ -19,7 +19,7 @@ from provenance_devnet import ServerState
 
 WALKS: Final = (
     "approvals", "multisig", "scheduled", "time_locks", "cross", "hidden_numbers", "items",
-    "fresh_seed", "lineage", "compliance", "runs",
+    "fresh_seed", "lineage", "compliance", "runs", "host",
 )  # fmt: skip
 """Modules of this package, in the order of docs/guides."""
 

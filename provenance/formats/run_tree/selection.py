@@ -24,7 +24,7 @@ from provenance.formats.run_tree.tree import RecordLeaf
 BEFORE_KINDS = frozenset(
     {Kind.DATA_TRAIN, Kind.DATA_TEST, Kind.ARCHITECTURE, Kind.WEIGHTS, Kind.CONFIG}
 )
-FREE_KINDS = frozenset({Kind.STEPS, Kind.ARTIFACT, Kind.NOTE, Kind.SEED})
+FREE_KINDS = frozenset({Kind.STEPS, Kind.ARTIFACT, Kind.NOTE, Kind.SEED, Kind.HOST})
 """Kinds that belong to no epoch and count at ``after``, whoever wrote them."""
 MAX_RANKS = 1_000_000
 MAX_STATE = 40

@@ -6,7 +6,7 @@ docs/FORMAT.md, sections 5 and 5.3. ::
       data      = MTH([train, test])                each the MTH of its records
       model     = MTH([architecture, weights])      each the MTH of its records
       training  = MTH([config..., epoch 1, epoch 2, ...,
-                       results..., steps..., artifact..., note..., seed...])
+                       results..., steps..., artifact..., note..., seed..., host...])
         epoch   = MTH([state, metrics, privacy])    each the MTH of its records
       producers = MTH([producer, producer, ...])    by their 16 bytes
 
@@ -37,7 +37,7 @@ PROOF_VERSION: Final = 1
 ROOT_CHILDREN: Final = ("data", "model", "training", "producers")
 SLOTS: Final = {"data": ("train", "test"), "model": ("architecture", "weights")}
 EPOCH_CHILDREN: Final = ("state", "metrics", "privacy")
-LAST_KINDS: Final = ("results", "steps", "artifact", "note", "seed")
+LAST_KINDS: Final = ("results", "steps", "artifact", "note", "seed", "host")
 """Those whose records close ``training``, slot by slot."""
 SINGLE_KINDS: Final = ("config", *LAST_KINDS)
 """Those whose records stand in ``training`` itself."""

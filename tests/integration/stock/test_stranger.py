@@ -41,6 +41,7 @@ from tests.vectors.make_golden import (
     CHILD,
     GOLDEN,
     HIDDEN,
+    HOST,
     ITEMS,
     LAUNCH,
     LEDGER,
@@ -480,7 +481,7 @@ def test_both_accept_what_is_withheld(stranger: ModuleType, tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     "golden",
-    [GOLDEN, WITHHELD, RANKS, LAUNCH, APPROVED, HIDDEN, ITEMS, RUNS],
+    [GOLDEN, WITHHELD, RANKS, LAUNCH, APPROVED, HIDDEN, HOST, ITEMS, RUNS],
     ids=lambda path: path.stem,
 )
 def test_golden_bundles_of_version_1_verify_forever(golden: Path, stranger: ModuleType) -> None:
@@ -507,7 +508,9 @@ def test_the_golden_child_holds_its_parents_tensors_forever(stranger: ModuleType
 
 def test_golden_bundles_hold_every_kind_of_record() -> None:
     records = [
-        record for path in (GOLDEN, RANKS, LAUNCH, RUNS) for record in read_bundle(path).records
+        record
+        for path in (GOLDEN, RANKS, LAUNCH, RUNS, HOST)
+        for record in read_bundle(path).records
     ]
     assert {record.kind for record in records} == set(Kind)
 

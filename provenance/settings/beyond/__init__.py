@@ -1,0 +1,1 @@
+"""Sections of the capabilities beyond recording, anchoring and verifying."""
