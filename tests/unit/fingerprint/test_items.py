@@ -221,7 +221,7 @@ class Raising(list[int]):
         ),
         ([object()], "data item 0: at []: found object, expected arrays"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_what_has_no_items_is_refused(data: Any, told: str) -> None:
     with pytest.raises(InputError) as caught:
