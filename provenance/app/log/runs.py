@@ -151,7 +151,7 @@ def with_roll(settings: Settings, evidence: RunEvidence) -> RunEvidence:
             f"--runs: {len(data)} bytes, a bundle takes {MAX_BYTES}; give the tiles that "
             "'provenance log export' writes instead"
         )
-    return replace(evidence, attachments={FILE: data})
+    return replace(evidence, attachments={**evidence.attachments, FILE: data})
 
 
 def _head(name: str, note: str, key: VerifierKey | None) -> Head:
