@@ -44,7 +44,8 @@ def seal_label(entry: dict[str, Any]) -> str:
 
 
 def check_index(run: dict[str, Any]) -> None:
-    """The texts of ``run.json``, and what it claims of its ledger (9.2)."""
+    """The flags and texts of ``run.json``, and what it claims of its ledger (9.2)."""
+    no_flags(run, ("anchor", "withheld", "incomplete", "anchors"))
     texts = [run["state"], run["incomplete"], *(each["ts"] for each in run["records"])]
     for key, names in (("anchors", ("transaction_id", "reason")), ("parked", ("id", "reason"))):
         texts += [each[name] for each in run[key] for name in names]
