@@ -175,19 +175,20 @@ def take(
     """The statement of an anchor that waits, to be signed; from now on it keeps its place.
 
     Args:
-        until: The last day that it holds for, where nobody chose another before.
+        until: The last day that it holds for; None: that of who took it before, or for ever.
 
     Raises:
-        InputError: It does not wait for approval, or is signed for another day.
+        InputError: It does not wait for approval, or has a signature for another day.
     """
     known = approvals.known(tx, row) if row.state is AnchorState.HELD else None
     if known is None:
         raise InputError(f"anchor {row.id} is {row.state.value}, expected one that waits")
     if known.envelope is not None:
-        if until not in (None, known.wanted.until):
+        if until in (None, known.wanted.until):
+            return known
+        if known.signed.names:
             found = f"the statement of anchor {row.id} holds {term(known.wanted.until)}"
             raise InputError(f"--until: {found}, expected that day or no --until")
-        return known
     wanted = replace(known.wanted, until=until)
     envelope = Envelope(wanted.encode(), {})
     tx.save_approval(row.id, envelope.encode())

@@ -311,6 +311,9 @@ def test_what_is_taken_is_what_waits(world: ApprovalWorld) -> None:
         sent = tx.anchors(world.name)[0]
     with world.store.transaction() as tx, pytest.raises(InputError, match="is sent, expected one"):
         take(world.approvals, tx, sent, None)
-    world.take(date(2090, 1, 1))
+    world.take(date(2089, 1, 1))
+    taken = world.take(date(2090, 1, 1))  # nobody's signature is in yet
+    assert world.take() == taken
+    world.add(signed(taken, "alice"))
     with pytest.raises(InputError, match=r"^--until: the statement of anchor 2 holds until 2090"):
         world.take(date(2091, 1, 1))

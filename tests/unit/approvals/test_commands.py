@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -165,6 +166,23 @@ def test_status_and_tickets_say_what_it_waits_for(home: Home) -> None:
 def show(home: Home) -> Envelope:
     assert home.run("approvals", "show", "2", "-o", home.path("a.json")) == 0
     return Envelope.decode(Path(home.path("a.json")).read_bytes(), "a")
+
+
+def test_a_statement_that_cannot_be_written_is_not_taken(
+    home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    problems = {
+        home.path("artifacts"): "is a folder, expected a file's name",
+        home.path("none/a.json"): "No such file or directory",
+    }
+    for path, problem in problems.items():
+        assert home.run("approvals", "show", "2", "-o", path) == 2
+        assert capsys.readouterr().err == f"provenance: {path}: cannot be written: {problem}\n"
+    with closing(sending.open_store(home.settings)) as store, store.snapshot() as tx:
+        assert tx.approval(2) is None
+    until = ("--until", "2090-01-31")
+    assert home.run("approvals", "show", "2", "-o", home.path("a.json"), *until) == 0
 
 
 REFUSED: dict[str, tuple[Sequence[str], str]] = {
