@@ -11,7 +11,7 @@ from provenance.evidence.lineage import Claim, Lineage, claims
 from provenance.evidence.run_evidence import RecordFile
 from provenance.evidence.run_summary import leaves
 from provenance.formats.record import Json, Record
-from provenance.report.summary import shown
+from provenance.report.summary import hidden_numbers, shown
 
 MAX_VALUES: Final = 12
 _UNCHECKED: Final = "stated, not checked here"
@@ -35,7 +35,7 @@ def says(record: RecordFile, topic: Topic, parent: Lineage | None = None) -> str
     if "parent" in keys:
         values = list(_parents(decoded, parent)) or [*values, _UNCHECKED]
     if "commitments" in topic.keys:
-        values += _commitments(decoded.body)
+        values += [f"{name}: {how}" for name, how in hidden_numbers(decoded.body)]
     more = [f"and {len(values) - MAX_VALUES} more"] if len(values) > MAX_VALUES else []
     epoch = [] if decoded.epoch is None else [f"epoch {decoded.epoch}, rank {decoded.rank}"]
     return "; ".join([*epoch, *values[:MAX_VALUES], *more])
@@ -70,10 +70,3 @@ def _stated(claim: Claim) -> str:
     what = f"the model {claim.model}" if claim.model else f"run {claim.run}"
     epoch = "" if claim.epoch is None else f" at epoch {claim.epoch}"
     return f"says that {claim.says} {shown(what)}{epoch}"
-
-
-def _commitments(body: Json) -> Iterator[str]:
-    stated = body.get("commitments") if isinstance(body, dict) else None
-    for name, each in stated.items() if isinstance(stated, dict) else ():
-        point = each.get("point") if isinstance(each, dict) else None
-        yield f"{shown(name)}: hidden, {'committed to' if point else 'without a commitment'}"
