@@ -17,6 +17,7 @@ from typing import Final, TypeVar
 
 from provenance import files
 from provenance.anchor.outbox import IN_FLIGHT, UNSIGNED
+from provenance.anchor.owners import OwnersSign
 from provenance.bootstrap import reading, sending
 from provenance.errors import BadSignatureError, ConfigError, InputError, IntegrityError
 from provenance.formats.checkpoint import open_head
@@ -93,7 +94,8 @@ def make_request(settings: Settings, network: str, *, again: bool = False) -> Si
             for Bitcoin spends the same coins, so that no two can both be mined.
 
     Raises:
-        InputError: No head waits.
+        InputError: No head waits, or ``again`` is asked of one that is complete: enough signed,
+            nothing expired, and for Bitcoin it is not sent yet.
         NetworkError, NetworkUnavailable: The node refuses, or does not answer.
     """
     quorum = quorum_of(settings, network)
@@ -101,8 +103,12 @@ def make_request(settings: Settings, network: str, *, again: bool = False) -> Si
         with store.snapshot() as tx:
             row, head = _collecting(tx, network, again)
             before = _stored(tx, row)
+            complete = again and _is_complete(settings, tx, row, quorum)
         if before is not None and not again:
             return before
+        if complete:
+            found = f"{quorum.threshold} of {quorum.threshold} signed the head of {row.size}"
+            raise InputError(f"{network}: {found} entries: it is complete; the worker sends it")
         request = _made(settings, row, head, quorum, before)
         with store.transaction() as tx:
             now = _stored(tx, row)
@@ -204,6 +210,14 @@ def _collecting(tx: LedgerTx, network: str, again: bool) -> tuple[AnchorRow, str
     if row is None or head is None:
         raise InputError(f"{network}: no head waits for its owners")
     return row, head.note
+
+
+def _is_complete(settings: Settings, tx: LedgerTx, row: AnchorRow, quorum: Quorum) -> bool:
+    if row.network == "bitcoin" and row.state in IN_FLIGHT:  # whose fee may be too low
+        return False
+    section = getattr(settings.blockchain, row.network, None)
+    owners = OwnersSign(quorum, getattr(section, "max_fee_rate", 0.0), time.time)
+    return owners.waits_for(tx, row) is None
 
 
 def _made(

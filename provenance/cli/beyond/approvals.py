@@ -62,7 +62,7 @@ def show(arguments: argparse.Namespace) -> int:
             raise InputError("approvals show: found no --config, expected the file with trust")
         stated = TrustApproval.of(trust_section(arguments.config), until)
         made = Envelope(stated.encode(), {})
-        files.replace(Path(arguments.output), made.encode(), files.PUBLIC)
+        _write(Path(arguments.output), made)
         return _answer(arguments, Path(arguments.output), stated, made)
     if not re.fullmatch("[0-9]{1,18}", arguments.anchor):
         problem = f"found {arguments.anchor!r}, expected a number, or trust"
@@ -75,8 +75,8 @@ def show(arguments: argparse.Namespace) -> int:
         if row is None:
             raise InputError(f"approvals show: there is no anchor {arguments.anchor}")
         known = anchoring.take(approvals, tx, row, until)
-    assert known.envelope is not None
-    files.replace(Path(arguments.output), known.envelope.encode(), files.PUBLIC)
+        assert known.envelope is not None
+        _write(Path(arguments.output), known.envelope)  # or else nothing was taken
     return _answer(arguments, Path(arguments.output), known.wanted, known.envelope)
 
 
@@ -91,7 +91,7 @@ def sign(arguments: argparse.Namespace) -> int:
     if key.public_key().public_bytes_raw().hex() in read.signatures:
         raise InputError(f"{path}: signed with this key before")
     signed = approval.sign(read, key)
-    files.replace(path, signed.encode(), files.PUBLIC)
+    _write(path, signed)
     return _answer(arguments, path, stated, signed)
 
 
@@ -127,6 +127,11 @@ def _decoded(payload: bytes, file: str) -> Anchoring | TrustApproval:
     if Statement.decode(payload).predicate.get("for") == TRUST:
         return TrustApproval.decode(payload, file)
     return Anchoring.decode(payload, file)
+
+
+def _write(path: Path, signed: Envelope) -> None:
+    with files.errors_of(path, "written"):
+        files.replace(path, signed.encode(), files.PUBLIC)
 
 
 def _answer(

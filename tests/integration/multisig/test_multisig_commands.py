@@ -52,7 +52,11 @@ def test_from_the_request_to_the_block(
     assert row["signers"] == sorted(address.lower() for address in ADDRESSES[:2])
     assert main(["multisig", "list", *base]) == 0
     assert "2 of 2" in capsys.readouterr().out
+    again = ("multisig", "request", "ethereum", "--again", "-o", str(tmp_path / "b.json"), *base)
+    expected = "ethereum: 2 of 2 signed the head of 2 entries: it is complete; the worker sends it"
+    assert told(capsys, 2, *again)["error"] == expected
     assert list(owned.publish("ethereum").outcomes.values()) == [Outcome.SENT]
+    assert told(capsys, 2, *again)["error"] == expected
     owned.confirm("ethereum")
     assert owned.row("ethereum").state is AnchorState.FINAL
     assert main(["multisig", "list", *base]) == 0

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,7 @@ from provenance.settings import load
 from provenance.tickets import read_ticket
 from tests.support.model_world import deployment
 from tests.support.verify_world import RUN
-from tests.unit.approvals.world import BY, SEEDS, altered, signed
+from tests.unit.approvals.world import BY, KEYS, SEEDS, altered, signed
 
 
 class Home:
@@ -156,6 +158,11 @@ def test_status_and_tickets_say_what_it_waits_for(home: Home) -> None:
     assert seen.exit_code == 0
     (line,) = (line for line in words.notes(seen) if "waits for approval" in line)
     assert line.startswith("local waits for approval: 0 of 2, for ")
+    assert line.endswith(" (provenance approvals list)")
+    owned = replace(seen.networks["local"], held="waits for owners: 1 of 2 signed")
+    lines = words.notes(replace(seen, networks={"local": owned}))
+    (line,) = (line for line in lines if "waits for owners" in line)
+    assert line.endswith(" (provenance multisig list)")
     store = sending.open_store(home.settings)
     ticket = read_ticket(store, RUN, Phase.AFTER, "local")
     store.close()
@@ -165,6 +172,36 @@ def test_status_and_tickets_say_what_it_waits_for(home: Home) -> None:
 def show(home: Home) -> Envelope:
     assert home.run("approvals", "show", "2", "-o", home.path("a.json")) == 0
     return Envelope.decode(Path(home.path("a.json")).read_bytes(), "a")
+
+
+def test_who_is_not_named_is_told_beside_who_is(
+    home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = home.path("a.json")
+    Path(file).write_bytes(signed(show(home), "bob", "eve").encode())
+    capsys.readouterr()
+    assert home.run("approvals", "add", file) == 0
+    eve = KEYS["eve"].public_key().public_bytes_raw().hex()[:16]
+    left_out = f"left out: signed by {eve}, expected 2 of alice, bob, carol"
+    said = f"{file}: approved by 1 of 2 (bob); {left_out}: it waits for more\n"
+    assert capsys.readouterr().out == said
+
+
+def test_a_statement_that_cannot_be_written_is_not_taken(
+    home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    problems = {
+        home.path("artifacts"): "is a folder, expected a file's name",
+        home.path("none/a.json"): "No such file or directory",
+    }
+    for path, problem in problems.items():
+        assert home.run("approvals", "show", "2", "-o", path) == 2
+        assert capsys.readouterr().err == f"provenance: {path}: cannot be written: {problem}\n"
+    with closing(sending.open_store(home.settings)) as store, store.snapshot() as tx:
+        assert tx.approval(2) is None
+    until = ("--until", "2090-01-31")
+    assert home.run("approvals", "show", "2", "-o", home.path("a.json"), *until) == 0
 
 
 REFUSED: dict[str, tuple[Sequence[str], str]] = {
