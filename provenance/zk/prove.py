@@ -33,6 +33,8 @@ def find_number(evidence: RunEvidence, metric: str, epoch: str = FINAL) -> Numbe
             raise InputError(f"{metric}: {problem}, so there is no commitment to it")
         if stated is not None:
             return number_at(evidence, record, metric)
+    if not chosen and epoch not in (FINAL, RESULTS):
+        raise InputError(_no_such_epoch(evidence, int(epoch)))
     named = sorted({name for record in chosen for name in _names(record)})
     where = {FINAL: "the final epoch", RESULTS: "the results"}.get(epoch, f"epoch {epoch}")
     found = f"{where} of run {evidence.run} commits to {', '.join(named) or 'nothing'}"
@@ -52,6 +54,16 @@ def _records(evidence: RunEvidence, epoch: str) -> list[RecordFile]:
     kinds = (Kind.RESULTS,) if epoch == RESULTS else KINDS
     tree = [r for r in evidence.records if r.place == "tree" and r.kind in kinds]
     return sorted((r for r in tree if r.epoch == number), key=lambda r: (r.rank, r.path))
+
+
+def _no_such_epoch(evidence: RunEvidence, epoch: int) -> str:
+    """What is the matter where no record under a seal is of an epoch."""
+    if final_epoch(evidence) is None:
+        return f"run {evidence.run} is still going: epoch {epoch} is under no seal yet"
+    tree = (r for r in evidence.records if r.place == "tree" and r.kind in KINDS)
+    epochs = sorted({record.epoch for record in tree if record.epoch is not None})
+    has = f"has epochs {epochs[0]} to {epochs[-1]}" if epochs else "has metrics of no epoch"
+    return f"--epoch: found {epoch}, run {evidence.run} {has}"
 
 
 def _names(record: RecordFile) -> list[str]:

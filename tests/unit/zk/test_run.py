@@ -10,12 +10,13 @@ from uuid import UUID
 
 import pytest
 
+from provenance import ProvenanceTracker
 from provenance.cli import main
 from provenance.proofs.bulletproofs.commitment import Opening
 from provenance.zk.statement import ProvedStatement, Statement
 from tests.support.home import brought_home
 from tests.support.stranger import load
-from tests.unit.zk.conftest import ACCURACY, Command, forms, recorded
+from tests.unit.zk.conftest import ACCURACY, HIDDEN, Command, forms, recorded
 
 pytestmark = pytest.mark.slow  # whole commands
 FINAL, RESULTS = "of the final epoch is", "of the results is"
@@ -118,7 +119,7 @@ def test_a_proof_is_of_its_run_seal_record_and_commitment(
         ("--metric test_accuracy --at-least x", "found 'x', expected a number with at most 6 dec"),
         ("--metric test_accuracy --at-least 0.1234567", "a number with at most 6 decimals"),
         ("--metric test_accuracy --between 1 0", "nothing proves that it is between 1 and 0"),
-        ("--metric test_accuracy --at-least 0 --epoch 3", "epoch 3 of run RUN commits to nothing"),
+        ("--metric test_accuracy --at-least 0 --epoch 3", "found 3, run RUN has epochs 1 to 2"),
         ("--metric test_accuracy --at-least 0 --epoch x", "expected a number, final or results"),
         ("--metric words --at-least 0 --epoch results", "the results of run RUN commits to samp"),
         ("--metric test_accuracy --at-least 0 -o /dev/null/x", "/dev/null/x: cannot be written"),
@@ -132,6 +133,21 @@ def test_what_cannot_be_asked_is_one_line(
     assert problem.replace("RUN", runs[0]) in told["error"]
     assert "\n" not in told["error"]
     assert "931234" not in told["error"]
+
+
+def test_an_epoch_of_a_run_that_is_still_going_is_under_no_seal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tracker = ProvenanceTracker(tmp_path, {"commitments": HIDDEN, "announce_run": False})
+    tracker.store_merkle_on_blockchain_before_training({"epochs": 2})
+    tracker.track_epoch(1, {"test_accuracy": 0.5})
+    brought_home(tmp_path)
+    words = ["--metric", "test_accuracy", "--epoch", "1", "--at-least", "0.1"]
+    where = ["-o", str(tmp_path / "p"), "--base-dir", str(tmp_path)]
+    assert main(["prove", tracker.run_id, *words, *where]) == 2
+    told = f"run {tracker.run_id} is still going: epoch 1 is under no seal yet"
+    assert told in capsys.readouterr().err
+    tracker.close()
 
 
 def test_proofs_are_of_one_run(command: Command, tmp_path: Path) -> None:
