@@ -1,8 +1,9 @@
 """The ``provenance`` command.
 
-Exit codes: 0 fine, 1 verification failed or something is not as it should be (``health``: a queue
-is stale; ``status``: a network is paused or does not get on; ``migrate --check``: another schema),
-2 wrong usage or input, 3 could not be checked (a node, Redis or the database cannot be reached).
+Exit codes: 0 fine, 1 verification failed, a claim is false or something is not as it should be
+(``health``: a queue is stale; ``status``: a network is paused or does not get on; ``migrate
+--check``: another schema), 2 wrong usage or input, 3 could not be checked (a node, Redis or the
+database cannot be reached).
 Every command takes ``--json`` and then prints one JSON object on stdout, ``{"error": ...}`` where
 it fails; what is for people alone goes to stderr.
 

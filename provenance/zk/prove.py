@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from provenance.capture.ship.openings import find_opening
-from provenance.errors import InputError
+from provenance.errors import InputError, IntegrityError
 from provenance.evidence.run_evidence import RecordFile, RunEvidence
 from provenance.formats.record import Kind
 from provenance.proofs.bulletproofs.commitment import exact_units
@@ -90,9 +90,14 @@ def prove(
         equals: A number of the same scale whose opening lies there too.
 
     Raises:
-        InputError: The statement is false, a bound does not fit, or an opening is missing.
+        IntegrityError: The statement is false.
+        InputError: It is none about these numbers, a bound does not fit, or an opening is missing.
     """
     low, high = (None if bound is None else _units(number, bound) for bound in (at_least, at_most))
+    if low is not None and high is not None and low > high:
+        raise InputError(f"--between: found {at_least}, expected no more than {at_most}")
+    if equals == number:
+        raise InputError(f"--equals-run: found run {number.run} itself, expected another run")
     statement = Statement(number, low, high, equals)
     opening = find_opening(base_dir, number.run, number.point)
     other = None
@@ -105,7 +110,7 @@ def prove(
         return statement.prove(opening, other)
     except InputError as error:
         problem = f"{number.metric} at {number.path}: is not as stated"
-        raise InputError(f"{problem}: nothing proves that it {statement.words()}") from error
+        raise IntegrityError(f"{problem}: nothing proves that it {statement.words()}") from error
 
 
 def _units(number: Number, text: str) -> int:

@@ -66,7 +66,7 @@ def test_an_equality_is_verified_from_both_sides(
 def test_what_is_false_has_no_proof(command: Command, runs: list[str], tmp_path: Path) -> None:
     asked = ("--metric", "test_accuracy", "--at-least", "0.931235")
     code, told = command("prove", runs[0], *asked, "-o", tmp_path / "p")
-    assert (code, (tmp_path / "p").exists()) == (2, False)
+    assert (code, (tmp_path / "p").exists()) == (1, False)
     assert told["error"] == (
         "test_accuracy at training/epoch/2/metrics/0: is not as stated: nothing proves that it is "
         "at least 0.931235"
@@ -118,7 +118,7 @@ def test_a_proof_is_of_its_run_seal_record_and_commitment(
         ("--metric test_accuracy", "found no statement, expected one of --at-least"),
         ("--metric test_accuracy --at-least x", "found 'x', expected a number with at most 6 dec"),
         ("--metric test_accuracy --at-least 0.1234567", "a number with at most 6 decimals"),
-        ("--metric test_accuracy --between 1 0", "nothing proves that it is between 1 and 0"),
+        ("--metric test_accuracy --between 1 0", "--between: found 1, expected no more than 0"),
         ("--metric test_accuracy --at-least 0 --epoch 3", "found 3, run RUN has epochs 1 to 2"),
         ("--metric test_accuracy --at-least 0 --epoch x", "expected a number, final or results"),
         ("--metric words --at-least 0 --epoch results", "the results of run RUN commits to samp"),
@@ -165,14 +165,14 @@ def test_an_equality_with_another_number_has_no_proof(
     one, other = recorded(base, accuracy=0.5), recorded(base, accuracy=0.6)
     third = recorded(base, coarse, accuracy=0.5)
     brought_home(base)
-    for equal, problem in (
-        (other, "is not as stated: nothing proves that it equals test_accuracy at training/"),
-        (third, f"the commitment of run {third} has 3 decimals, expected 6 as here"),
-        (one, "equality proof: both commitments are the same one"),
+    for equal, expected, problem in (
+        (other, 1, "is not as stated: nothing proves that it equals test_accuracy at training/"),
+        (third, 2, f"the commitment of run {third} has 3 decimals, expected 6 as here"),
+        (one, 2, f"--equals-run: found run {one} itself, expected another run"),
     ):
         words = ["prove", one, "--metric", "test_accuracy", "--equals-run", equal]
         code = main([*words, "-o", str(tmp_path / "p"), "--base-dir", str(base)])
-        assert (code in (1, 2), (tmp_path / "p").exists()) == (True, False)
+        assert (code, (tmp_path / "p").exists()) == (expected, False)
         assert problem in capsys.readouterr().err
 
 
