@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 from typing import Final
 
+from provenance import files
 from provenance.approvals.statement import MAX_RUNS, Anchoring
 from provenance.errors import FormatError, InputError
 from provenance.formats.approval import Count, count, has_expired, term
@@ -198,10 +199,12 @@ def add(approvals: AnchoringApprovals, tx: LedgerTx, brought: Envelope, file: st
     """Take signatures into the deployment; with the last that is needed the head is due at once.
 
     Raises:
-        InputError: Nothing waits for this, or a signature is nobody's or there already.
-        FormatError, BadSignatureError
+        InputError: Nothing waits for this, a signature is nobody's or there already, or the file
+            is no approval.
+        BadSignatureError
     """
-    stated = Anchoring.decode(brought.payload, file)
+    with files.read_as(file, "an approval of 'provenance approvals show'"):
+        stated = Anchoring.decode(brought.payload, file)
     row = waiting(tx, stated.network)
     known = None if row is None else approvals.known(tx, row)
     if row is None or known is None:
