@@ -106,9 +106,6 @@ def test_a_proof_is_of_its_run_seal_record_and_commitment(
     path.write_bytes(replace(proved, proof=proved.proof[:-1] + b"!").encode())
     _, report = command("verify", runs[0], "--offline", "--proof", path)
     assert "does not hold" in report["findings"][0]["problem"]
-    path.write_bytes(b"{}")
-    _, report = command("verify", runs[0], "--offline", "--proof", path)
-    assert report["findings"][0]["problem"] == "proof: v: found no version, expected 1"
 
 
 @pytest.mark.parametrize(
@@ -156,6 +153,29 @@ def test_proofs_are_of_one_run(command: Command, tmp_path: Path) -> None:
     code, told = command("verify", "latest", "--offline", "--proof", tmp_path / "p")
     problem = "cannot be read: No such file or directory"
     assert (code, told["error"]) == (2, f"{tmp_path / 'p'}: {problem}")
+
+
+def test_a_file_that_is_no_proof_is_wrong_input(
+    command: Command, runs: list[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "cfg.json"
+    for text, why in (
+        ("{}", "v: found no version, expected 1"),
+        ("[1]", "expected an object"),
+        ("{", "is not JSON"),
+        ('{"a":1,"v":1}', "a: unknown key, expected v, statement, proof"),
+        (" " * 65537, "65537 bytes, at most 65536"),
+    ):
+        path.write_text(text)
+        told = f"{path}: cannot be read as a proof of 'provenance prove': "
+        for words in (
+            ("verify", runs[0], "--offline", "--proof", path),
+            ("bundle", runs[0], "-o", tmp_path / "b", "--proof", path),
+        ):
+            code, answer = command(*words)
+            assert (code, answer["error"].startswith(told)) == (2, True), answer
+            assert why in answer["error"]
+            assert not (tmp_path / "b").exists()
 
 
 def test_an_equality_with_another_number_has_no_proof(
