@@ -12,8 +12,9 @@ New bytes lie under a temporary name, ``.<name>.<hex>.partial``, until they are 
 fails with an exception deletes it; a kill can leave one behind, which nothing reads. Folders
 must exist. A name that is a symbolic link is itself replaced, not the file it points to.
 
-Every function but :func:`errors_of`, which is for callers, raises OSError alone, with ``strerror``
-in words for a user. POSIX only: rename(2), link(2), fsync(2) on folders, flock(2).
+Every function but :func:`errors_of` and :func:`read_as`, which are for callers, raises OSError
+alone, with ``strerror`` in words for a user. POSIX only: rename(2), link(2), fsync(2) on folders,
+flock(2).
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Final
 
-from provenance.errors import InputError
+from provenance.errors import FormatError, InputError
 
 PRIVATE: Final = 0o600
 """Mode of a file that its owner alone reads."""
@@ -52,6 +53,16 @@ def errors_of(path: object, done: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise InputError(f"{path}: cannot be {done}: {error.strerror or error}") from error
+
+
+@contextlib.contextmanager
+def read_as(path: object, kind: str) -> Iterator[None]:
+    """That a file which a user names does not decode is an InputError: it is no ``kind``."""
+    try:
+        yield
+    except FormatError as error:
+        why = str(error).removeprefix(str(path)).lstrip(": ")
+        raise InputError(f"{path}: cannot be read as {kind}: {why}") from error
 
 
 def create(path: Path, data: bytes, mode: int = PRIVATE) -> bool:

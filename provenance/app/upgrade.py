@@ -42,6 +42,7 @@ from provenance.errors import (
     ProofError,
     ProvenanceError,
     UnavailableError,
+    UsageError,
 )
 from provenance.evidence.disclosure import withhold_like
 from provenance.evidence.from_database import from_store
@@ -69,6 +70,8 @@ class Upgrade(StrEnum):
     COMPLETE = "complete"
     """It was before."""
     FAILED = "failed"
+    REFUSED = "refused"
+    """It is neither a bundle nor an ``.ots`` file, or of no run here."""
     UNREACHABLE = "unreachable"
     """The database could not be asked."""
 
@@ -91,10 +94,12 @@ class Upgraded:
 
 
 def exit_code(results: Iterable[Upgraded]) -> int:
-    """1 where a path failed, 3 where the database was not reached, else 0."""
+    """1 where a path failed, 2 where one is refused, 3 where the database is away, else 0."""
     seen = {result.status for result in results}
     if Upgrade.FAILED in seen:
         return IntegrityError.exit_code
+    if Upgrade.REFUSED in seen:
+        return UsageError.exit_code
     return UnavailableError.exit_code if Upgrade.UNREACHABLE in seen else 0
 
 
@@ -114,14 +119,18 @@ def upgrade(
             try:
                 yield deployment.upgrade(path)
             except ProvenanceError as error:
-                down = isinstance(error, UnavailableError)
-                status = Upgrade.UNREACHABLE if down else Upgrade.FAILED
-                yield Upgraded(str(path), status, problem=str(error))
+                yield Upgraded(str(path), _status(error), problem=str(error))
             except OSError as error:
                 problem = error.strerror or type(error).__name__
-                yield Upgraded(str(path), Upgrade.FAILED, problem=problem)
+                yield Upgraded(str(path), Upgrade.REFUSED, problem=problem)
     finally:
         deployment.opened.close()
+
+
+def _status(error: ProvenanceError) -> Upgrade:
+    if isinstance(error, UsageError):
+        return Upgrade.REFUSED
+    return Upgrade.UNREACHABLE if isinstance(error, UnavailableError) else Upgrade.FAILED
 
 
 class _Deployment:
@@ -149,6 +158,8 @@ class _Deployment:
             return self._bundle(inner if lone else path)
         if path.suffix.lower() == SUFFIX:
             return self._file(path)
+        if not path.exists():
+            raise InputError(f"there is no such file, expected a bundle or an {SUFFIX} file")
         raise InputError(f"found neither a bundle nor an {SUFFIX} file")
 
     # --- bundles -------------------------------------------------------------------------
@@ -208,7 +219,10 @@ class _Deployment:
             raise InputError("is no file")
         with path.open("rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
-        proof = TimestampFile.decode(data)
+        try:
+            proof = TimestampFile.decode(data)
+        except FormatError as error:
+            raise InputError(str(error)) from error
         ends = set(proof.timestamp.walk())
         waiting = [(message, end) for message, end in ends if isinstance(end, Pending)]
         timestamp, known = proof.timestamp, 0

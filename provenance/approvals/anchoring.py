@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 from typing import Final
 
+from provenance import files
 from provenance.approvals.statement import MAX_RUNS, Anchoring
 from provenance.errors import BadSignatureError, FormatError, InputError
 from provenance.formats.approval import Count, count, has_expired, term
@@ -202,11 +203,12 @@ def add(approvals: AnchoringApprovals, tx: LedgerTx, brought: Envelope, file: st
         How it stands; ``signed.problems`` are of the signatures that were left out.
 
     Raises:
-        InputError: Nothing waits for this, or no signature is one of the persons' and new.
-        FormatError
+        InputError: Nothing waits for this, no signature is one of the persons' and new, or the file
+            is no approval.
         BadSignatureError: The first that could count does not verify, and none does.
     """
-    stated = Anchoring.decode(brought.payload, file)
+    with files.read_as(file, "an approval of 'provenance approvals show'"):
+        stated = Anchoring.decode(brought.payload, file)
     row = waiting(tx, stated.network)
     known = None if row is None else approvals.known(tx, row)
     if row is None or known is None:

@@ -149,6 +149,10 @@ class ZipSource:
         """Each file's entry and where its bytes begin, by name in the bundle."""
         count, directory, end = self._end()
         entries = self._directory(count)
+        files = {e.orig_filename: e for e in entries if not e.orig_filename.endswith("/")}
+        top = sources.top_folder(files.keys())
+        if top + sources.MANIFEST not in files:
+            raise InputError(f"{self.where}: not a bundle, there is no {sources.MANIFEST} in it")
         seen: dict[str, bool] = {}
         for entry in entries:
             _check(entry)
@@ -160,11 +164,7 @@ class ZipSource:
         if entries:
             self._check_last(entries[-1], end)
         starts = self._starts(entries, directory)
-        files = {e.orig_filename: e for e in entries if not e.orig_filename.endswith("/")}
-        top = sources.top_folder(files.keys())
         named = {n.removeprefix(top): (entry, starts[n]) for n, entry in files.items()}
-        if sources.MANIFEST not in named:
-            raise InputError(f"{self.where}: not a bundle, there is no {sources.MANIFEST} in it")
         for name, (entry, _) in named.items():
             if entry.file_size > (limit := sources.limit_of(name, len(named))):
                 raise TooLargeError(f"{name}: more than {limit} bytes")

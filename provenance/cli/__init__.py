@@ -1,8 +1,9 @@
 """The ``provenance`` command.
 
-Exit codes: 0 fine, 1 verification failed or something is not as it should be (``health``: a queue
-is stale; ``status``: a network is paused or does not get on; ``migrate --check``: another schema),
-2 wrong usage or input, 3 could not be checked (a node, Redis or the database cannot be reached).
+Exit codes: 0 fine, 1 verification failed, a claim is false or something is not as it should be
+(``health``: a queue is stale; ``status``: a network is paused or does not get on; ``migrate
+--check``: another schema), 2 wrong usage or input, 3 could not be checked (a node, Redis or the
+database cannot be reached).
 Every command takes ``--json`` and then prints one JSON object on stdout, ``{"error": ...}`` where
 it fails; what is for people alone goes to stderr.
 
@@ -390,7 +391,10 @@ def _print_error(message: str) -> None:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Its messages repeat arguments, which scripts take from data."""
+    """Its messages repeat arguments, which scripts take from data; an option is written out."""
+
+    def __init__(self, **keywords: Any) -> None:
+        super().__init__(**keywords, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
         try:
@@ -439,7 +443,10 @@ def parser() -> argparse.ArgumentParser:
 def _add_common(command: argparse.ArgumentParser, module: str) -> None:
     command.add_argument("--json", action="store_true", help="one JSON object on stdout")
     if module == "devnet":
-        command.add_argument("--root", default=".", help="folder that holds .devnet/ (.)")
+        root = os.path.expanduser
+        command.add_argument(
+            "--root", type=root, default=".", help="folder that holds .devnet/ (.)"
+        )
     if module not in ("run", "devnet"):
         base = os.environ.get("PROVENANCE_BASE_DIR", "artifacts")
         text = "spool, database and reports (artifacts)"
@@ -447,6 +454,10 @@ def _add_common(command: argparse.ArgumentParser, module: str) -> None:
     if module not in ("run", "devnet", "demo"):
         config = os.environ.get("PROVENANCE_CONFIG") or None
         command.add_argument("--config", type=_path, default=config, help="JSON configuration")
+
+
+_PATHS = frozenset(("FILE", "FOLDER", "PATH", "BUNDLE", "OUTPUT", "OUT"))
+"""Metavars of paths."""
 
 
 def _path(text: str) -> Path:
@@ -538,6 +549,8 @@ def _add(command: argparse._ActionsContainer, line: str) -> None:
         elif metavar[-1] in "?*+":
             keywords["nargs"] = metavar[-1]
         metavar = metavar.rstrip(".?*+")
+        if _PATHS.intersection(metavar.split("|")):
+            keywords["type"] = os.path.expanduser  # which a shell leaves in --output=~/runs
         if metavar.startswith("{"):
             keywords["choices"] = metavar.strip("{}").split(",")
         else:

@@ -179,8 +179,23 @@ def _begun_from(
         return Lineage(name, None, f"{says}; its initial weights are of another", False)
     # It may continue what the parent has no record of: a checkpoint between two epochs, a merged
     # model, one with a new head.
+    if renamed := _under_other_names(own, parent):
+        line = f"{says}; its initial weights cannot be compared by name with those of that run"
+        return Lineage(name, None, f"{line}: {renamed}")
     line = f"{says}; its initial weights are of none of its recorded epochs"
     return Lineage(name, None, line + _in_common(own, parent))
+
+
+def _under_other_names(own: Sequence[Record], parent: Collection[Record]) -> str:
+    """What a wrapper such as an adapter's leaves open: an epoch of the parent has no tensor that
+    differs, and some of another name; empty where none is so."""
+    for epoch in (newest_state(parent), None):
+        shared = sharing(state_at(own, None), state_at(parent, epoch), when(None), when(epoch))
+        if shared is not None and shared.renamed and shared.differs_by_name_alone:
+            total = len(shared.equal) + len(shared.renamed)
+            some = f"{len(shared.renamed)} of {total} tensors stand under another name"
+            return f"{some}; of an adapter's training the role is adapter-of"
+    return ""
 
 
 def _made_from(says: str, claim: Claim, own: list[Record], parent: Collection[Record]) -> Lineage:

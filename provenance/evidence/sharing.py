@@ -68,6 +68,11 @@ class Sharing(NamedTuple):
         others = (*self.changed, *self.retyped, *self.reshaped, *self.renamed, *self.removed)
         return bool(self.equal) and not others and len(self.adapters) == len(self.added)
 
+    @property
+    def differs_by_name_alone(self) -> bool:
+        """Whether all of the parent's tensors are there, equal or under another name."""
+        return not (*self.changed, *self.retyped, *self.reshaped, *self.removed)
+
     def contradicts(self, role: str | None) -> str | None:
         """Why a role cannot be, by these tensors; None where it can."""
         other = (*self.changed, *self.retyped, *self.reshaped)
@@ -96,6 +101,8 @@ class Sharing(NamedTuple):
             (new, "new"),
         )
         equal = f"{len(self.equal)} of {total} tensors are the parent's, bit for bit"
+        if not self.equal and total == len(self.renamed):
+            equal = f"none of the parent's {total} tensors is there under its own name"
         if total == len(self.equal):
             equal = f"all {total} tensors of the parent are there, bit for bit"
         return f"{where}: " + ", ".join([equal, *(f"{n} {what}" for n, what in counts if n)])

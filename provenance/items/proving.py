@@ -212,9 +212,11 @@ def prove(
 
 
 def read_proof(path: Path) -> ItemProof:
-    """A proof's file; ``InputError``, ``FormatError``."""
+    """A proof's file; ``InputError``."""
     with files.errors_of(path, "read"), path.open("rb") as file:
-        return ItemProof.decode(file.read(MAX_PROOF_BYTES + 1), str(path))
+        data = file.read(MAX_PROOF_BYTES + 1)
+    with files.read_as(path, "a proof of 'provenance data prove'"):
+        return ItemProof.decode(data, str(path))
 
 
 def proven_set(report: VerificationReport, proof: ItemProof) -> StatedSet:

@@ -166,7 +166,7 @@ def add_signatures(settings: Settings, paths: Sequence[Path]) -> list[Waiting]:
 
     Raises:
         InputError: A file that cannot be read; a request that this deployment did not make.
-        FormatError, ProofError: It does not decode, or a signature in it does not hold.
+        ProofError: A signature in it does not hold.
     """
     requests = [(path, read_request(path)) for path in paths]
     with closing(sending.open_store(settings)) as store:
@@ -190,10 +190,11 @@ def add_signatures(settings: Settings, paths: Sequence[Path]) -> list[Waiting]:
 
 
 def read_request(path: Path) -> SigningRequest:
-    """The request in a file. Raises InputError: it cannot be read; FormatError: it is none."""
+    """The request in a file. Raises InputError: it cannot be read, or is none."""
     with files.errors_of(path, "read"), path.open("rb") as file:
         data = file.read(MAX_REQUEST_BYTES + 1)
-    return decode_request(data, str(path))
+    with files.read_as(path, "a signing request of 'provenance multisig request'"):
+        return decode_request(data, str(path))
 
 
 def _stored(tx: LedgerTx, row: AnchorRow) -> SigningRequest | None:

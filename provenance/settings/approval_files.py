@@ -23,15 +23,16 @@ from provenance.settings.approvals import ApprovalSettings
 
 
 def read_approval(path: Path) -> Envelope:
-    """An approval's file; ``InputError``, ``FormatError``."""
+    """An approval's file; ``InputError``."""
     with files.errors_of(path, "read"):
         if not stat.S_ISREG(path.stat().st_mode):
             raise InputError(f"{path}: not a regular file, expected an approval")
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise FormatError(f"{path}: more than {MAX_BYTES} bytes, expected an approval")
-    return Envelope.decode(data, str(path))
+    with files.read_as(path, "an approval"):
+        if len(data) > MAX_BYTES:
+            raise FormatError(f"{path}: more than {MAX_BYTES} bytes")
+        return Envelope.decode(data, str(path))
 
 
 def last_day(option: str | None) -> date | None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from provenance.capture.ship.openings import find_opening
-from provenance.errors import InputError
+from provenance.errors import InputError, IntegrityError
 from provenance.evidence.run_evidence import RecordFile, RunEvidence
 from provenance.proofs.bulletproofs.commitment import exact_units
-from provenance.zk.numbers import commitment_of, final_epoch, number_at, records_of
+from provenance.zk.numbers import KINDS, commitment_of, final_epoch, number_at, records_of
 from provenance.zk.statement import Number, ProvedStatement, Statement
 
 FINAL, RESULTS = "final", "results"
@@ -44,6 +44,8 @@ def find_number(
     if path is not None:
         has = ", ".join(r.path for r in chosen if metric in _names(r)) or "none of that epoch"
         raise InputError(f"--record: found {path[:80]!r}, but {metric} is committed to by {has}")
+    if not chosen and epoch not in (FINAL, RESULTS):
+        raise InputError(_no_such_epoch(evidence, int(epoch)))
     named = sorted({name for record in chosen for name in _names(record)})
     where = {FINAL: "the final epoch", RESULTS: "the results"}.get(epoch, f"epoch {epoch}")
     problem = f"{where} of run {evidence.run} commits to {', '.join(named) or 'nothing'}"
@@ -61,6 +63,16 @@ def _records(evidence: RunEvidence, epoch: str) -> list[RecordFile]:
             raise InputError(f"--epoch: found {epoch[:40]!r}, expected a number, final or results")
         number = int(epoch)
     return records_of(evidence, number)
+
+
+def _no_such_epoch(evidence: RunEvidence, epoch: int) -> str:
+    """What is the matter where no record under a seal is of an epoch."""
+    if final_epoch(evidence) is None:
+        return f"run {evidence.run} is still going: epoch {epoch} is under no seal yet"
+    tree = (r for r in evidence.records if r.place == "tree" and r.kind in KINDS)
+    epochs = sorted({record.epoch for record in tree if record.epoch is not None})
+    has = f"has epochs {epochs[0]} to {epochs[-1]}" if epochs else "has metrics of no epoch"
+    return f"--epoch: found {epoch}, run {evidence.run} {has}"
 
 
 def _names(record: RecordFile) -> list[str]:
@@ -87,13 +99,14 @@ def prove(
         equals: A number of the same scale whose opening lies there too.
 
     Raises:
-        InputError: The statement is false, a bound does not fit, or an opening is missing.
+        IntegrityError: The statement is false.
+        InputError: It is none about these numbers, a bound does not fit, or an opening is missing.
     """
     low, high = (None if bound is None else _units(number, bound) for bound in (at_least, at_most))
     if low is not None and high is not None and low > high:
-        raise InputError(
-            f"{number.metric}: found {at_least} to {at_most}, expected the lower first"
-        )
+        raise InputError(f"--between: found {at_least}, expected no more than {at_most}")
+    if equals == number:
+        raise InputError(f"--equals-run: found run {number.run} itself, expected another run")
     statement = Statement(number, low, high, equals)
     opening = find_opening(base_dir, number.run, number.point)
     other = None
@@ -106,7 +119,7 @@ def prove(
         return statement.prove(opening, other)
     except InputError as error:
         problem = f"{number.metric} at {number.path}: is not as stated"
-        raise InputError(f"{problem}: nothing proves that it {statement.words()}") from error
+        raise IntegrityError(f"{problem}: nothing proves that it {statement.words()}") from error
 
 
 def _units(number: Number, text: str) -> int:

@@ -67,7 +67,9 @@ class ToldRoll:
             and digits in (item.run.hex[: len(digits)], item.run.hex[-len(digits) :])
         ]
         if len(found) != 1:
-            raise UnknownRunError(f"run {text}: found {len(found)} in {self.source}, expected one")
+            expected = "expected a run's id, 8 or more of its first or last digits, or latest"
+            told = f"run {text}: found {len(found)} in {self.source}, {expected}"
+            raise UnknownRunError(told)
         return found[0]
 
 

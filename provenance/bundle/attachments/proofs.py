@@ -12,22 +12,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from provenance.errors import InputError
 from provenance.evidence.run_evidence import RunEvidence
-from provenance.files import errors_of
+from provenance.files import errors_of, read_as
+from provenance.formats.fields import Fields
 
 FOLDER: Final = "proofs/"
-_MAX_BYTES: Final = 1024**2
+_VERSION: Final = 1
+_MAX_BYTES: Final = 64 * 1024
 
 
 def with_proofs(evidence: RunEvidence, paths: Iterable[Path]) -> RunEvidence:
-    """The evidence with the proofs of these files too. Raises InputError: one cannot be read."""
+    """The evidence with the proofs of these files too. Raises InputError: one cannot be read, or
+    is no such proof; whether it holds is for the verifier."""
     added: dict[str, bytes] = {}
     for path in paths:
         with errors_of(path, "read"), path.open("rb") as file:
             data = file.read(_MAX_BYTES + 1)
-        if len(data) > _MAX_BYTES:
-            raise InputError(f"{path}: found more than {_MAX_BYTES} bytes, expected a proof")
+        with read_as(path, "a proof of 'provenance prove'"):
+            fields = Fields.parse_canonical(data, str(path), _VERSION, limit=_MAX_BYTES)
+            fields.only("v", "statement", "proof")
         name = re.sub("[^A-Za-z0-9_-]+", "-", path.stem)[:60]
         added[f"{FOLDER}{name}-{hashlib.sha256(data).hexdigest()[:8]}.json"] = data
     return replace(evidence, attachments={**evidence.attachments, **added}) if added else evidence

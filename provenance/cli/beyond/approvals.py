@@ -85,7 +85,8 @@ def sign(arguments: argparse.Namespace) -> int:
     path = Path(arguments.file)
     key = Ed25519PrivateKey.from_private_bytes(read_seed(Path(arguments.key), IDENTITY))
     read = read_approval(path)
-    stated = _decoded(read.payload, str(path))
+    with files.read_as(path, "an approval of 'provenance approvals show'"):
+        stated = _decoded(read.payload, str(path))
     if approval.has_expired(stated.until, time.time()):
         raise InputError(f"{path}: expired after {stated.until}")
     if key.public_key().public_bytes_raw().hex() in read.signatures:

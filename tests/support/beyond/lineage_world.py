@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -30,9 +31,16 @@ def adapted(weights: Weights) -> dict[str, Any]:
     return {**weights, "fc.lora_A.default.weight": a, "fc.lora_B.default.weight": b}
 
 
+def wrapped(weights: Weights) -> dict[str, Any]:
+    """With such an adapter, whose model has the tensors of `fc` under PEFT's names."""
+    names = {n: n.replace("fc.", "fc.base_layer.") for n in weights}
+    return {names.get(name, name): value for name, value in adapted(weights).items()}
+
+
 def fields_of(weights: Weights, algorithm: str = "blake3") -> dict[str, Any]:
     own = {name: np.array(value) for name, value in weights.items()}
-    return state_digest(own, HashFactory(algorithm)).as_fields()
+    aliases = {n: (n.replace("base_layer.", ""),) for n in own if "base_layer." in n}
+    return replace(state_digest(own, HashFactory(algorithm)), aliases=aliases).as_fields()
 
 
 def story(states: Sequence[Weights], parent: Any = None, algorithm: str = "blake3") -> list[Fields]:

@@ -10,7 +10,7 @@ import pytest
 
 from provenance.approvals.anchoring import take
 from provenance.approvals.statement import Anchoring
-from provenance.errors import BadSignatureError, FormatError, InputError, ProvenanceError
+from provenance.errors import BadSignatureError, InputError, ProvenanceError
 from provenance.formats.dsse import Envelope
 from provenance.formats.note import SignerKey
 from provenance.ports.values import AnchorState
@@ -199,11 +199,15 @@ BROUGHT: dict[str, tuple[Callable[[Envelope], Envelope], type[ProvenanceError], 
         BadSignatureError,
         "does not verify with key",
     ),
-    "bytes of no statement": (lambda e: Envelope(b"{}", {}), FormatError, ""),
+    "bytes of no statement": (
+        lambda e: Envelope(b"{}", {}),
+        InputError,
+        "cannot be read as an approval",
+    ),
     "another form": (
         lambda e: signed(Envelope(e.payload.replace(b'"since":0', b'"since":00'), {}), "alice"),
-        FormatError,
-        "",
+        InputError,
+        "cannot be read as an approval",
     ),
 }
 

@@ -74,6 +74,8 @@ def test_the_environment_gives_folder_and_configuration(monkeypatch: pytest.Monk
         ("up --flower-port 70000", "found '70000', expected a port, 1 to 65535"),
         ("up --flower-port 0", "expected a port"),
         ("status --frob", "--frob"),
+        ("verify latest --offlin", "unrecognized arguments: --offlin"),
+        ("log monitor x --stat s", "unrecognized arguments: --stat"),
         ("fsck --settle nan", "found 'nan', expected seconds, 0 or more"),
         ("fsck --settle=-1", "found '-1', expected seconds, 0 or more"),
         ("status --sort colour", "'colour' (choose from"),
@@ -99,6 +101,32 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     assert f"ml-provenance {__version__}" in shown
     assert shown.count("exit codes: 0 fine, 1 verification failed") == 2
+
+
+def test_a_path_of_the_home_directory_is_expanded_in_every_option(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A shell leaves the ``~`` of ``--output=~/x.zip`` as it is."""
+    monkeypatch.setenv("HOME", "/home/ann")
+    for words, name in (
+        ("bundle latest --output=~/x", "output"),
+        ("report latest --output=~/x", "output"),
+        ("verify ~/x", "subject"),
+        ("path x --ots=~/x", "ots"),
+        ("data prove 1 --in=~/x -o y", "run_in"),
+        ("gate --model=~/x --policy y", "model"),
+        ("compliance latest --key=~/x", "key"),
+        ("compliance --check=~/x", "check"),
+        ("log monitor x --state=~/x", "state"),
+        ("devnet up --root=~/x", "root"),
+    ):
+        assert getattr(cli.parser().parse_args(words.split()), name) == "/home/ann/x"
+    repeated = "gate --model m --policy p --approval=~/x --parent=~/x --headers=~/x"
+    told = cli.parser().parse_args(repeated.split())
+    assert [told.approval, told.parent, told.headers] == [["/home/ann/x"]] * 3
+    asked = ["verify", "latest", "--proof=~/x", "--base-dir=~/b"]
+    proof, base = (cli.parser().parse_args(asked).proof[0], cli.parser().parse_args(asked).base_dir)
+    assert (str(proof), str(base)) == ("/home/ann/x", "/home/ann/b")
 
 
 def test_status_takes_every_state_that_a_run_can_be_in() -> None:

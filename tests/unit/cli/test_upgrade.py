@@ -251,12 +251,12 @@ def test_a_run_or_database_that_is_not_there(
         Path("lost").absolute(),
     )
     code, (result,) = said(lost)
-    assert (code, result["status"]) == (1, "failed")
+    assert (code, result["status"]) == (2, "refused")
     assert "not in the database" in result["problem"]
     waiting.world.store.close()
     shutil.rmtree(tmp_path / "artifacts")
     code, results = said(folder, lost)
-    assert (code, [r["status"] for r in results]) == (1, ["failed", "failed"])
+    assert (code, [r["status"] for r in results]) == (2, ["refused", "refused"])
     assert "there is no database yet" in results[0]["problem"]
 
 
@@ -329,17 +329,18 @@ def test_one_failure_stops_no_other(
     os.mkfifo("pipe.ots")
     waiting.anchor()
     paths = (
-        "junk.ots", "empty", "other.txt", "none.ots", "folder.ots", "pipe.ots",
+        "junk.ots", "empty", "other.txt", "none.txt", "none.ots", "folder.ots", "pipe.ots",
         folder / f"{METRICS}.ots", good, folder,
     )  # fmt: skip
     code, results = said(*paths)
-    assert code == 1
-    assert [r["status"] for r in results] == ["failed"] * 7 + ["upgraded"] * 2
+    assert code == 2
+    assert [r["status"] for r in results] == ["refused"] * 8 + ["upgraded"] * 2
     told = [r["problem"] or "" for r in results]
     for problem, expected in zip(
         told,
         (
             "not an OpenTimestamps proof", "not a bundle", "found neither a bundle nor an .ots",
+            "there is no such file, expected a bundle or an .ots",
             "No such file", "not a bundle", "is no file", "is part of the bundle",
         ),
         strict=False,
@@ -390,11 +391,11 @@ def test_a_database_that_is_away_is_asked_once(
 
 def test_each_path_has_its_line(waiting: Deployment, capsys: pytest.CaptureFixture[str]) -> None:
     folder = waiting.bundle()
-    assert cli.main(["upgrade", str(folder), "none.ots"]) == 1
+    assert cli.main(["upgrade", str(folder), "none.ots"]) == 2
     count = sum(name.endswith(".ots") for name in bytes_of(folder))
     assert capsys.readouterr().out.splitlines() == [
         f"{folder}: {count} still pending",
-        "none.ots: failed: No such file or directory",
+        "none.ots: refused: No such file or directory",
     ]
     waiting.anchor()
     assert cli.main(["upgrade", str(folder)]) == 0
@@ -411,4 +412,5 @@ def test_exit_codes() -> None:
 
     assert exit_code(results(Upgrade.UPGRADED, Upgrade.PENDING, Upgrade.COMPLETE)) == 0
     assert exit_code(results(Upgrade.UNREACHABLE, Upgrade.PENDING)) == 3
-    assert exit_code(results(Upgrade.UNREACHABLE, Upgrade.FAILED)) == 1
+    assert exit_code(results(Upgrade.UNREACHABLE, Upgrade.REFUSED)) == 2
+    assert exit_code(results(Upgrade.UNREACHABLE, Upgrade.REFUSED, Upgrade.FAILED)) == 1

@@ -60,17 +60,8 @@ page_by_page = pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relati
 
 @cache
 def parser() -> argparse.ArgumentParser:
-    """The command line's own, which takes no option by its beginning alone."""
-
-    def strict(part: argparse.ArgumentParser) -> argparse.ArgumentParser:
-        part.allow_abbrev = False
-        for action in part._actions:
-            if isinstance(action, argparse._SubParsersAction):
-                for command in action.choices.values():
-                    strict(command)
-        return part
-
-    return strict(cli.parser())
+    """The command line's own."""
+    return cli.parser()
 
 
 def nested(words: list[str]) -> list[str]:

@@ -158,6 +158,14 @@ def test_an_item_of_another_form_is_refused_since_its_absence_would_say_nothing(
     assert (code, FORMS[item] in text, text.count("\n")) == (2, True, 1), text
 
 
+def test_a_zip_of_arrays_is_no_bundle(cli: Cli, tmp_path: Path) -> None:
+    np.savez(tmp_path / "test.npz", ROWS)
+    assert cli.prove("in", IN) == 0
+    code, text = cli("check", cli.proof, IN, "--bundle", tmp_path / "test.npz")
+    told = f"{tmp_path}/test.npz: not a bundle, there is no manifest.json in it"
+    assert (code, told in text, text.count("\n")) == (2, True, 1), text
+
+
 def forged(cli: Cli, **changes: Any) -> None:
     proof = ItemProof.decode(cli.proof.read_bytes(), "proof")
     cli.proof.write_bytes(replace(proof, **changes).encode())
@@ -205,6 +213,11 @@ def newer(cli: Cli) -> None:
     cli.proof.write_bytes(cli.proof.read_bytes().replace(b'"v":1', b'"v":2'))
 
 
+def another_file(cli: Cli) -> None:
+    cli.proof.write_text('{"a": 1}')
+
+
+NO_PROOF = "proof.json: cannot be read as a proof of 'provenance data prove': "
 FORGED = [
     (other_run, "run: the proof is of run"),
     (other_run_renamed, "has none of digest"),
@@ -213,8 +226,9 @@ FORGED = [
     (other_split, "split: found test, the proof's record is data/train/0"),
     (no_data_record, "split: found train, the proof's record is training/config"),
     (fewer_siblings, "needs"),
-    (cut_off, "is not JSON"),
-    (newer, "found version 2, expected 1"),
+    (cut_off, NO_PROOF + "is not JSON"),
+    (newer, NO_PROOF + "v: found version 2, expected 1"),
+    (another_file, NO_PROOF + "v: found no version, expected 1"),
 ]
 
 
@@ -225,7 +239,8 @@ def test_a_forged_proof_is_refused_in_one_line(
     assert cli.prove("in", IN) == 0
     forge(cli)
     code, text = cli.check(IN)
-    assert (code, told in text, text.count("\n")) == (1, True, 1), text
+    expected = 2 if NO_PROOF in told else 1
+    assert (code, told in text, text.count("\n")) == (expected, True, 1), text
     assert not any(claims_of_the_stranger(cli, [IN]))
 
 

@@ -16,7 +16,16 @@ from provenance.evidence.sharing import sharing, state_at
 from provenance.formats.event import Event, SegmentHeader, record_of
 from provenance.formats.record import Kind
 from provenance.verify.report import VerificationReport
-from tests.support.beyond.lineage_world import CHILD, adapted, base, family, fields_of, named, story
+from tests.support.beyond.lineage_world import (
+    CHILD,
+    adapted,
+    base,
+    family,
+    fields_of,
+    named,
+    story,
+    wrapped,
+)
 from tests.support.stranger import load
 from tests.support.verify_world import RUN, World
 
@@ -166,6 +175,34 @@ def test_an_adapter_whose_base_is_the_parents_matches() -> None:
     assert report.as_dict()["parent"]["tensors"]["adapters"] == (
         "fc.lora_A.default.weight", "fc.lora_B.default.weight",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "line"),
+    [
+        (wrapped(TUNED), TUNED, "1 of 3 tensors are the parent's, bit for bit, 2 under another"),
+        (
+            wrapped({"fc.bias": BASE["fc.bias"]}),
+            {"fc.bias": BASE["fc.bias"]},
+            "none of the parent's 1 tensors is there under its own name, 1 under another name",
+        ),
+    ],
+)
+def test_tensors_under_an_adapters_names_contradict_nothing(
+    stranger: ModuleType, ours: Any, theirs: Any, line: str
+) -> None:
+    world = family([BASE, theirs], [ours], named(role="fine-tuned"))
+    report = held(world)
+    assert (report.outcome, report.findings) == ("anchored", ())
+    assert report.lineage is not None
+    assert report.lineage.line.startswith(
+        f"says that it is fine-tuned from run {RUN}; its initial weights cannot be compared by "
+        f"name with those of that run: {len(theirs) - (len(theirs) > 1)} of {len(theirs)} tensors "
+        "stand under another name; of an adapter's training the role is adapter-of"
+    )
+    told = [notice.problem for notice in report.notices if notice.subject == "parent's tensors"]
+    assert line in told[0]
+    assert by_stranger(stranger, world) == counts(report)
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,11 @@ def test_an_entry_of_nobody_is_said_and_is_exit_code_1(
         ("log runs {0}/nothing", "nothing: not a bundle, there is no such folder or file"),
         ("log runs {0}/bundle", "has no ledger/runs.json; write one with: provenance bundle RUN"),
         ("log runs --ledger-key k", "--ledger-key: verifier key 'k'"),
-        ("log runs --before 0123456789", "run 0123456789: found 0 in database, expected one"),
+        (
+            "log runs --before 0123456789",
+            "run 0123456789: found 0 in database, expected a run's id",
+        ),
+        ("log runs --before nope", "expected a run's id, 8 or more of its first or last digits"),
         ("bundle latest -o {0}/b --runs --disclose metrics", "--runs: tells configurations"),
     ],
 )

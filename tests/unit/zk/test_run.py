@@ -10,12 +10,13 @@ from uuid import UUID
 
 import pytest
 
+from provenance import ProvenanceTracker
 from provenance.cli import main
 from provenance.proofs.bulletproofs.commitment import Opening
 from provenance.zk.statement import ProvedStatement, Statement
 from tests.support.home import brought_home
 from tests.support.stranger import load
-from tests.unit.zk.conftest import ACCURACY, Command, forms, recorded
+from tests.unit.zk.conftest import ACCURACY, HIDDEN, Command, forms, recorded
 
 pytestmark = pytest.mark.slow  # whole commands
 FINAL = "at training/epoch/2/metrics/0, the final epoch, is"
@@ -68,7 +69,7 @@ def test_an_equality_is_verified_from_both_sides(
 def test_what_is_false_has_no_proof(command: Command, runs: list[str], tmp_path: Path) -> None:
     asked = ("--metric", "test_accuracy", "--at-least", "0.931235")
     code, told = command("prove", runs[0], *asked, "-o", tmp_path / "p")
-    assert (code, (tmp_path / "p").exists()) == (2, False)
+    assert (code, (tmp_path / "p").exists()) == (1, False)
     assert told["error"] == (
         "test_accuracy at training/epoch/2/metrics/0: is not as stated: nothing proves that it is "
         "at least 0.931235"
@@ -108,9 +109,6 @@ def test_a_proof_is_of_its_run_seal_record_and_commitment(
     path.write_bytes(replace(proved, proof=proved.proof[:-1] + b"!").encode())
     _, report = command("verify", runs[0], "--offline", "--proof", path)
     assert "does not hold" in report["findings"][0]["problem"]
-    path.write_bytes(b"{}")
-    _, report = command("verify", runs[0], "--offline", "--proof", path)
-    assert report["findings"][0]["problem"] == "proof: v: found no version, expected 1"
 
 
 @pytest.mark.parametrize(
@@ -120,9 +118,9 @@ def test_a_proof_is_of_its_run_seal_record_and_commitment(
         ("--metric test_accuracy", "found no statement, expected one of --at-least"),
         ("--metric test_accuracy --at-least x", "found 'x', expected a number with at most 6 dec"),
         ("--metric test_accuracy --at-least 0.1234567", "a number with at most 6 decimals"),
-        ("--metric test_accuracy --between 3 1", "found 3 to 1, expected the lower first"),
+        ("--metric test_accuracy --between 1 0", "--between: found 1, expected no more than 0"),
         ("--metric test_accuracy --between 1 2", "nothing proves that it is between 1 and 2"),
-        ("--metric test_accuracy --at-least 0 --epoch 3", "epoch 3 of run RUN commits to nothing"),
+        ("--metric test_accuracy --at-least 0 --epoch 3", "found 3, run RUN has epochs 1 to 2"),
         ("--metric test_accuracy --at-least 0 --epoch x", "expected a number, final or results"),
         ("--metric words --at-least 0 --epoch results", "the results of run RUN commits to samp"),
         ("--metric test_accuracy --at-least 0 -o /dev/null/x", "/dev/null/x: cannot be written"),
@@ -138,12 +136,50 @@ def test_what_cannot_be_asked_is_one_line(
     assert "931234" not in told["error"]
 
 
+def test_an_epoch_of_a_run_that_is_still_going_is_under_no_seal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tracker = ProvenanceTracker(tmp_path, {"commitments": HIDDEN, "announce_run": False})
+    tracker.store_merkle_on_blockchain_before_training({"epochs": 2})
+    tracker.track_epoch(1, {"test_accuracy": 0.5})
+    brought_home(tmp_path)
+    words = ["--metric", "test_accuracy", "--epoch", "1", "--at-least", "0.1"]
+    where = ["-o", str(tmp_path / "p"), "--base-dir", str(tmp_path)]
+    assert main(["prove", tracker.run_id, *words, *where]) == 2
+    told = f"run {tracker.run_id} is still going: epoch 1 is under no seal yet"
+    assert told in capsys.readouterr().err
+    tracker.close()
+
+
 def test_proofs_are_of_one_run(command: Command, tmp_path: Path) -> None:
     code, told = command("verify", "--all", "--proof", tmp_path / "p")
     assert (code, told["error"]) == (2, "--proof: found --all, expected one RUN or PATH")
     code, told = command("verify", "latest", "--offline", "--proof", tmp_path / "p")
     problem = "cannot be read: No such file or directory"
     assert (code, told["error"]) == (2, f"{tmp_path / 'p'}: {problem}")
+
+
+def test_a_file_that_is_no_proof_is_wrong_input(
+    command: Command, runs: list[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "cfg.json"
+    for text, why in (
+        ("{}", "v: found no version, expected 1"),
+        ("[1]", "expected an object"),
+        ("{", "is not JSON"),
+        ('{"a":1,"v":1}', "a: unknown key, expected v, statement, proof"),
+        (" " * 65537, "65537 bytes, at most 65536"),
+    ):
+        path.write_text(text)
+        told = f"{path}: cannot be read as a proof of 'provenance prove': "
+        for words in (
+            ("verify", runs[0], "--offline", "--proof", path),
+            ("bundle", runs[0], "-o", tmp_path / "b", "--proof", path),
+        ):
+            code, answer = command(*words)
+            assert (code, answer["error"].startswith(told)) == (2, True), answer
+            assert why in answer["error"]
+            assert not (tmp_path / "b").exists()
 
 
 def test_an_equality_with_another_number_has_no_proof(
@@ -153,14 +189,14 @@ def test_an_equality_with_another_number_has_no_proof(
     one, other = recorded(base, accuracy=0.5), recorded(base, accuracy=0.6)
     third = recorded(base, coarse, accuracy=0.5)
     brought_home(base)
-    for equal, problem in (
-        (other, "is not as stated: nothing proves that it equals test_accuracy at training/"),
-        (third, f"the commitment of run {third} has 3 decimals, expected 6 as here"),
-        (one, "equality proof: both commitments are the same one"),
+    for equal, expected, problem in (
+        (other, 1, "is not as stated: nothing proves that it equals test_accuracy at training/"),
+        (third, 2, f"the commitment of run {third} has 3 decimals, expected 6 as here"),
+        (one, 2, f"--equals-run: found run {one} itself, expected another run"),
     ):
         words = ["prove", one, "--metric", "test_accuracy", "--equals-run", equal]
         code = main([*words, "-o", str(tmp_path / "p"), "--base-dir", str(base)])
-        assert (code in (1, 2), (tmp_path / "p").exists()) == (True, False)
+        assert (code, (tmp_path / "p").exists()) == (expected, False)
         assert problem in capsys.readouterr().err
 
 
