@@ -22,7 +22,8 @@ from provenance.formats.record import Phase
 from provenance.operations import words
 from provenance.operations.overview import overview
 from provenance.ports.listing import Wanted
-from provenance.ports.values import AnchorState
+from provenance.ports.store import LedgerTx
+from provenance.ports.values import AnchorRow, AnchorState
 from provenance.settings import load
 from provenance.tickets import read_ticket
 from tests.support.model_world import deployment
@@ -105,7 +106,9 @@ def test_two_persons_on_their_own_machines_and_then_it_is_anchored(
     assert f"which makes final {RUN}; for ever" in capsys.readouterr().out
     assert home.run("approvals", "add", file) == 0
     said = capsys.readouterr().out
-    assert said == f"{file}: approved by 1 of 2 (alice): it waits for more\n"
+    assert said == f"{file}: 1 of 2 (alice); waits for more\n"
+    (held,) = (n.held for n in overview(home.settings, Wanted(time.time())).networks.values())
+    assert held == "waits for approval: 1 of 2 (alice)", "while no worker looks"
     home.publish()
     assert home.state() is AnchorState.HELD
     assert home.run("approvals", "list") == 0
@@ -113,6 +116,7 @@ def test_two_persons_on_their_own_machines_and_then_it_is_anchored(
     assert home.run("approvals", "add", other, "--json") == 0
     told = json_of(capsys)
     assert (told["signed"], told["enough"]) == (["alice", "bob"], True)
+    assert home.state() is AnchorState.DUE
     home.publish()
     assert home.state() is AnchorState.FINAL
     assert home.run("approvals", "list") == 0
@@ -125,6 +129,44 @@ def test_two_persons_on_their_own_machines_and_then_it_is_anchored(
     assert main(["verify", bundle, "--base-dir", home.path("none")]) == 3
     line = "rests on: anchoring on local: approved by 2 keys that nobody pinned"
     assert line in capsys.readouterr().out
+
+
+class Owners:
+    """A condition that is never met."""
+
+    def waits_for(self, tx: LedgerTx, row: AnchorRow) -> str | None:
+        return "waits for owners: 0 of 2 signed"
+
+    def is_begun(self, tx: LedgerTx, row: AnchorRow) -> bool:
+        return False
+
+
+def test_what_is_approved_says_what_it_still_waits_for(
+    home: Home, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conditions = sending.anchor_conditions
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            sending, "anchor_conditions", lambda *known: (*conditions(*known), Owners())
+        )
+        show(home)
+        file = home.path("a.json")
+        for name, said in (
+            ("alice", "1 of 2 (alice); waits for more"),
+            ("bob", "2 of 2 (alice, bob); approved; waits for owners: 0 of 2 signed"),
+            ("carol", "3 signed, 2 needed (alice, bob, carol); approved; waits for owners: 0 of"),
+        ):
+            assert home.sign(file, name) == 0
+            capsys.readouterr()
+            assert home.run("approvals", "add", file) == 0
+            assert capsys.readouterr().out.startswith(f"{file}: {said}")
+            monkeypatch.setenv("COLUMNS", "200")
+            assert home.run("approvals", "list") == 0
+            assert said in " ".join(capsys.readouterr().out.split())
+        seen = overview(home.settings, Wanted(time.time()))
+        assert seen.networks["local"].held == "waits for owners: 0 of 2 signed"
+    home.publish()
+    assert home.state() is AnchorState.FINAL
 
 
 def findings(home: Home) -> list[str]:
@@ -169,7 +211,10 @@ def show(home: Home) -> Envelope:
 
 REFUSED: dict[str, tuple[Sequence[str], str]] = {
     "an anchor that is none": (("show", "9", "-o", "{0}"), "there is no anchor 9"),
-    "an anchor that is past": (("show", "1", "-o", "{0}"), "anchor 1 is final, expected one"),
+    "an anchor that is past": (
+        ("show", "1", "-o", "{0}"),
+        "anchor 1 is final, expected one that waits: on local anchor 2 does",
+    ),
     "a day that is past": (
         ("show", "2", "-o", "{0}", "--until", "2020-01-01"),
         "--until: found 2020-01-01, expected a day that has not passed",
@@ -186,7 +231,10 @@ REFUSED: dict[str, tuple[Sequence[str], str]] = {
     "expired": (("sign", "{old}", "--key", "{alice.key}"), "expired after 2020-01-01"),
     "expired, to be added": (("add", "{old}"), "expired after 2020-01-01"),
     "a stranger": (("add", "{eve}"), "signed by "),
-    "another head": (("add", "{head}"), "approves head of 2 entries, root 00"),
+    "another head": (
+        ("add", "{head}"),
+        "approves head of 2 entries, root 0000000000000000; expected",
+    ),
     "another ledger": (("add", "{ledger}"), "approves ledger other+"),
 }
 
