@@ -33,8 +33,8 @@ class NetworkStanding:
         eta_s: Seconds until the newest anchor is final, by the depth that is missing and the pace
             of the blocks that took the anchors before; None where it is final, not known, or
             ``stuck``.
-        held, held_s: What a head waits for that others must do, and for how many seconds; None
-            where none does.
+        held, held_s: What a head waits for that others must do, and for how many seconds the
+            oldest root under it waits to be final; None where none does.
     """
 
     tally: NetworkTally
@@ -149,7 +149,8 @@ def _standing(tx: LedgerTx, settings: Settings, name: str, now: float) -> Networ
     newest, paused = tally.newest, remembered.paused if remembered else None
     standing = NetworkStanding(tally, tx.anchor_counts(name), paused, None)
     for row in tx.anchors(name, (AnchorState.HELD,)):
-        standing = replace(standing, held=row.reason, held_s=now - row.updated_at)
+        since = row.updated_at if tally.waiting_since is None else tally.waiting_since
+        standing = replace(standing, held=row.reason, held_s=now - since)
     if (
         standing.stuck
         or standing.held

@@ -36,24 +36,27 @@ _COLUMNS = ("anchor", "network", "entries", "runs", "signed", "since")
 def waiting(arguments: argparse.Namespace) -> int:
     """The anchors that wait, one of each network at most."""
     settings, approvals = _approvals(arguments)
-    now, rows = time.time(), list[tuple[AnchorRow, Approval, str | None]]()
+    now, rows = time.time(), list[tuple[AnchorRow, Approval, str | None, float]]()
     with reading.opened_store(settings, "approvals list") as store, store.snapshot() as tx:
         for network in approvals.rule.networks:
             row = anchoring.waiting(tx, network)
             known = None if row is None else approvals.known(tx, row)
             if row is not None and known is not None:
                 conditions = sending.anchor_conditions(settings, network)
-                rows.append((row, known, waits_for(conditions, tx, row)))
+                since = tx.tally(network).waiting_since
+                waits_s = now - (row.updated_at if since is None else since)
+                rows.append((row, known, waits_for(conditions, tx, row), waits_s))
     if rows and not arguments.json:
         cells = [
             (row.id, row.network, row.size, len(known.wanted.runs),
-             _standing(approvals, known, then), age(now - row.updated_at))
-            for row, known, then in rows
+             _standing(approvals, known, then), age(waits_s))
+            for row, known, then, waits_s in rows
         ]  # fmt: skip
         print_table(_COLUMNS, cells)
     lines = [] if rows else ["nothing waits for approval"]
     document = [
-        _document(known) | _anchor(row, now) | {"waits_for": then} for row, known, then in rows
+        _document(known) | _anchor(row, waits_s) | {"waits_for": then}
+        for row, known, then, waits_s in rows
     ]
     return answer(arguments, {"waiting": document}, *lines)
 
@@ -175,5 +178,5 @@ def _document(known: Approval) -> dict[str, Any]:
     return _statement(known.wanted) | {"signed": list(known.signed.names), "problems": problems}
 
 
-def _anchor(row: AnchorRow, now: float) -> dict[str, Any]:
-    return {"anchor": row.id, "waiting_s": now - row.updated_at}
+def _anchor(row: AnchorRow, waits_s: float) -> dict[str, Any]:
+    return {"anchor": row.id, "waiting_s": waits_s}

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from provenance.anchor.confirm import confirm
 from provenance.anchor.delivery import AnchorDelivery
@@ -19,6 +21,7 @@ from provenance.bootstrap import sending
 from provenance.cli import main
 from provenance.formats.dsse import Envelope
 from provenance.formats.record import Phase
+from provenance.observe.collector import Figures
 from provenance.operations import words
 from provenance.operations.overview import overview
 from provenance.ports.listing import Wanted
@@ -202,6 +205,24 @@ def test_status_and_tickets_say_what_it_waits_for(home: Home) -> None:
     ticket = read_ticket(store, RUN, Phase.AFTER, "local")
     store.close()
     assert (ticket.status, ticket.reason) == ("held", "waits for approval: 0 of 2")
+
+
+def test_it_waits_since_the_oldest_root_was_made_not_since_the_last_head(
+    home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with closing(sending.open_store(home.settings)) as store, store.exclusive() as connection:
+        at = f"{time.time() - 90_000}"
+        connection.exec_driver_sql(f"UPDATE ledger_entries SET created_at = {at}")  # noqa: S608
+    seen = overview(home.settings, Wanted(time.time()))
+    assert 90_000 <= (seen.networks["local"].held_s or 0) < 91_000
+    capsys.readouterr()
+    assert home.run("approvals", "list", "--json") == 0
+    assert 90_000 <= json_of(capsys)["waiting"][0]["waiting_s"] < 91_000
+    registry = CollectorRegistry()
+    registry.register(Figures(home.settings))
+    labels = {"network": "local", "state": "held"}
+    age = registry.get_sample_value("provenance_anchor_age_seconds", labels)
+    assert 90_000 <= (age or 0) < 91_000
 
 
 def show(home: Home) -> Envelope:
