@@ -212,7 +212,7 @@ def test_it_waits_since_the_oldest_root_was_made_not_since_the_last_head(
 ) -> None:
     with closing(sending.open_store(home.settings)) as store, store.exclusive() as connection:
         at = f"{time.time() - 90_000}"
-        connection.exec_driver_sql(f"UPDATE ledger_entries SET created_at = {at}")  # noqa: S608
+        connection.exec_driver_sql(f"UPDATE ledger_entries SET created_at = {at}")
     seen = overview(home.settings, Wanted(time.time()))
     assert 90_000 <= (seen.networks["local"].held_s or 0) < 91_000
     capsys.readouterr()
