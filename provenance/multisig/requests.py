@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from provenance import files
-from provenance.anchor.conditions import look_again
+from provenance.anchor.conditions import look_again, waits_for
 from provenance.anchor.outbox import IN_FLIGHT, UNSIGNED
+from provenance.anchor.owners import OwnersSign
 from provenance.bootstrap import reading, sending
 from provenance.errors import BadSignatureError, ConfigError, InputError, IntegrityError
 from provenance.formats.checkpoint import open_head
@@ -112,6 +113,21 @@ def make_request(settings: Settings, network: str, *, again: bool = False) -> Si
             tx.save_signing_request(network, row.root, request.encode())
             _call_back(settings, tx, row.id)
     return request
+
+
+def approval_missing(settings: Settings, request: SigningRequest) -> str | None:
+    """What the head of a request waits for before its owners should sign; None where nothing, or
+    where the ledger's key, which says so, is not this user's to read."""
+    with closing(sending.open_store(settings)) as store, store.snapshot() as tx:
+        rows = tx.anchors(request.network, UNSIGNED)
+        row = next((row for row in rows if row.root == request.root), None)
+        if row is None:
+            return None
+        with suppress(ConfigError):
+            conditions = sending.anchor_conditions(settings, row.network)
+            before = [each for each in conditions if not isinstance(each, OwnersSign)]
+            return waits_for(before, tx, row)
+    return None
 
 
 def sign_request(settings: Settings, request: SigningRequest) -> SigningRequest:
