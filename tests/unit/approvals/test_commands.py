@@ -207,6 +207,26 @@ def test_status_and_tickets_say_what_it_waits_for(home: Home) -> None:
     assert (ticket.status, ticket.reason) == ("held", "waits for approval: 0 of 2")
 
 
+def test_doctor_says_who_is_waited_for_and_fails_on_nothing(
+    home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    home.run("doctor", "--json")
+    (row,) = (each for each in json_of(capsys)["findings"] if each["kind"] == "waits")
+    assert (row["name"], row["works"], row["mend"]) == ("local", True, "provenance approvals list")
+    assert row["detail"].startswith("waits for approval: 0 of 2, for ")
+
+
+def test_a_run_that_is_not_archived_yet_says_what_its_head_waits_for(
+    home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rule = {"at_least": 2, "by": BY, "networks": ["local"]}
+    home.configure(approvals=rule, archive={"folder": home.path("archive")})
+    assert home.run("archive", "latest") == 2
+    said = "is not final yet on every network in use; local waits for approval: 0 of 2\n"
+    assert capsys.readouterr().err.endswith(said)
+
+
 def test_it_waits_since_the_oldest_root_was_made_not_since_the_last_head(
     home: Home, capsys: pytest.CaptureFixture[str]
 ) -> None:
