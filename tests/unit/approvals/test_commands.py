@@ -230,7 +230,8 @@ def test_a_run_that_is_not_archived_yet_says_what_its_head_waits_for(
 def test_it_waits_since_the_oldest_root_was_made_not_since_the_last_head(
     home: Home, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with closing(sending.open_store(home.settings)) as store, store.exclusive() as connection:
+    store: Any = sending.open_store(home.settings)
+    with closing(store), store.exclusive() as connection:
         at = f"{time.time() - 90_000}"
         connection.exec_driver_sql(f"UPDATE ledger_entries SET created_at = {at}")
     seen = overview(home.settings, Wanted(time.time()))
