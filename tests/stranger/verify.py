@@ -25,8 +25,10 @@ from beyond.compliance import check_report
 from beyond.cross import agreement
 from beyond.host import check_hosts
 from beyond.lineage import check_parent
+from beyond.outcomes import check_outcomes
 from beyond.roll import check_roll
 from beyond.seeds import check_seeds
+from beyond.timelock import check_lock
 from budgets import check_budgets
 from cryptography.exceptions import InvalidSignature
 from files import KEYS, NAME, RECEIPT, Files, load, no_flags, seal_label
@@ -92,8 +94,8 @@ class Bundle:
                 self.check(name, partial(self._head_root, name))
             elif name.startswith("tlog/"):
                 self.check(name, partial(self._tlog_proof, name))
-            elif name == "ledger/runs.json":
-                self.check(name, partial(self._roll, name))
+            elif name in ("ledger/runs.json", "ledger/outcomes.json", "timelock.json"):
+                self.check(name, partial(self._beyond, name))
             elif name == "statement/run.intoto.json":
                 self.check(name, partial(self._statement, name))
             elif re.fullmatch(r"proofs/[^/]+\.json", name):
@@ -353,8 +355,10 @@ class Bundle:
         found = included(unhex(entry["root"], 32), entry["index"], size, path)[0]
         need(found == root and seal_label(entry) == label, "the run root is not in the ledger")
 
-    def _roll(self, name: str) -> None:
-        self.unproven.append(f"{name}: {check_roll(self.files[name], self.run, self.heads)}")
+    def _beyond(self, name: str) -> None:
+        checks = {"ledger/runs.json": check_roll, "timelock.json": check_lock}
+        check = checks.get(name, partial(check_outcomes, key=self.key))
+        self.unproven.append(f"{name}: {check(self.files[name], self.run, self.heads)}")
 
     def _proof(self, name: str) -> None:
         told = hidden.check_proof(self.files[name], self.run, self.bodies)

@@ -8,6 +8,7 @@ from typing import Final
 from provenance.errors import FormatError, ProofError
 from provenance.evidence.run_evidence import RunEvidence
 from provenance.formats.checkpoint import Head
+from provenance.formats.tlog import outcome
 from provenance.roll.roll import FILE, Roll
 from provenance.roll.statistics import RunsBefore, runs_before
 from provenance.verify.catalogue import LEDGER
@@ -36,7 +37,17 @@ def check_roll(
         own = tuple(entry.index for entry in evidence.entries if entry.index < roll.size)
         if stated != own:
             raise ProofError(f"has entries {list(stated)} of this run, run.json has {list(own)}")
+        again = next((item.outcomes for item in roll.runs if item.run == evidence.run), ())
+        if lacking := sorted(set(_outcomes(evidence, roll.size)) - set(again)):
+            raise ProofError(f"lacks entry {lacking[0]}, an outcome of this run")
     except (FormatError, ProofError) as error:
         findings.fail(LEDGER, FILE, str(error), FILE)
         return None
     return runs_before(roll, evidence.run)
+
+
+def _outcomes(evidence: RunEvidence, size: int) -> list[int]:
+    """Indexes of the outcomes that the evidence brings, below a size."""
+    data = evidence.attachments.get(outcome.FILE)
+    shown = [] if data is None else outcome.ShownOutcomes.decode(data).outcomes
+    return [item.index for item in shown if item.index < size]
