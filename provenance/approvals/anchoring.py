@@ -94,8 +94,11 @@ class AnchoringApprovals:
         """``1 of 2 (alice)``, and what does not count."""
         names = known.signed.names
         who = f" ({', '.join(names)})" if names else ""
+        signed = f"{len(names)} of {self.rule.at_least}"
+        if len(names) > self.rule.at_least:
+            signed = f"{len(names)} signed, {self.rule.at_least} needed"
         problems = "".join(f"; {text}" for text in (known.problem, *known.signed.problems) if text)
-        return f"{len(names)} of {self.rule.at_least}{who}{problems}"
+        return f"{signed}{who}{problems}"
 
     def known(self, tx: LedgerTx, row: AnchorRow) -> Approval | None:
         """How the approval of an anchor stands; None where it needs none. Raises InputError: it
@@ -183,7 +186,10 @@ def take(
     """
     known = approvals.known(tx, row) if row.state is AnchorState.HELD else None
     if known is None:
-        raise InputError(f"anchor {row.id} is {row.state.value}, expected one that waits")
+        now = waiting(tx, row.network)
+        which = "none does" if now is None else f"anchor {now.id} does"
+        problem = f"is {row.state.value}, expected one that waits: on {row.network} {which}"
+        raise InputError(f"anchor {row.id} {problem}")
     if known.envelope is not None:
         if until in (None, known.wanted.until):
             return known
@@ -197,7 +203,7 @@ def take(
 
 
 def add(approvals: AnchoringApprovals, tx: LedgerTx, brought: Envelope, file: str) -> Approval:
-    """Take signatures into the deployment; with the last that is needed the head is due at once.
+    """Take signatures into the deployment; the worker looks at the head at once.
 
     Returns:
         How it stands; ``signed.problems`` are of the signatures that were left out.

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, TypeVar
 
 from provenance import files
+from provenance.anchor.conditions import look_again, waits_for
 from provenance.anchor.outbox import IN_FLIGHT, UNSIGNED
 from provenance.anchor.owners import OwnersSign
 from provenance.bootstrap import reading, sending
@@ -115,8 +116,23 @@ def make_request(settings: Settings, network: str, *, again: bool = False) -> Si
             if now is not None and now != before:  # somebody else made one meanwhile
                 return now
             tx.save_signing_request(network, row.root, request.encode())
-            _call_back(tx, row.id)
+            _call_back(settings, tx, row.id)
     return request
+
+
+def approval_missing(settings: Settings, request: SigningRequest) -> str | None:
+    """What the head of a request waits for before its owners should sign; None where nothing, or
+    where the ledger's key, which says so, is not this user's to read."""
+    with closing(sending.open_store(settings)) as store, store.snapshot() as tx:
+        rows = tx.anchors(request.network, UNSIGNED)
+        row = next((row for row in rows if row.root == request.root), None)
+        if row is None:
+            return None
+        with suppress(ConfigError):
+            conditions = sending.anchor_conditions(settings, row.network)
+            before = [each for each in conditions if not isinstance(each, OwnersSign)]
+            return waits_for(before, tx, row)
+    return None
 
 
 def sign_request(settings: Settings, request: SigningRequest) -> SigningRequest:
@@ -185,7 +201,7 @@ def add_signatures(settings: Settings, paths: Sequence[Path]) -> list[Waiting]:
                 except IntegrityError as error:
                     raise type(error)(f"{path}: {error}") from error
                 tx.save_signing_request(request.network, request.root, joined.encode())
-                _call_back(tx, row.id)
+                _call_back(settings, tx, row.id)
     return waiting(settings)
 
 
@@ -275,8 +291,11 @@ def _require_head(request: SigningRequest, keys: Sequence[VerifierKey]) -> None:
     raise InputError(f"signing request: its head is signed by none of the ledgers {names}")
 
 
-def _call_back(tx: LedgerTx, anchor: int) -> None:
-    """The worker looks at the head at once."""
+def _call_back(settings: Settings, tx: LedgerTx, anchor: int) -> None:
+    """The worker looks at the head at once; what it waits for is stored anew."""
     row = tx.anchor(anchor)
     if row is not None and row.state in UNSIGNED:
         tx.save_anchor(replace(row, next_attempt_at=time.time()))
+        with suppress(ConfigError):  # the ledger's key is not this user's to read
+            conditions = sending.anchor_conditions(settings, row.network)
+            look_again(conditions, tx, row, time.time())

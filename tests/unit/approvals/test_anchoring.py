@@ -156,7 +156,7 @@ CHANGED: dict[str, tuple[dict[str, object], str]] = {
     "another network": ({"network": "other"}, "nothing waits for approval on other"),
     "another chain": ({"chain": {"chain_id": "1"}}, "approves chain chain_id 1; expected chain_id"),
     "another size": ({"size": 2}, "approves head of 2 entries, root "),
-    "another root": ({"root": bytes(32)}, f"approves head of 1 entries, root {bytes(32).hex()}; "),
+    "another root": ({"root": bytes(32)}, f"approves head of 1 entries, root {bytes(8).hex()}; "),
     "another start": ({"since": 1}, "approves entries since 1; expected 0"),
     "another run": ({"runs": ((run_id(9), bytes(32)),)}, "approves other runs than those that"),
     "expired": ({"until": date(1970, 1, 1)}, "expired after 1970-01-01"),
