@@ -42,7 +42,8 @@ def prove(arguments: argparse.Namespace) -> int:
 
 
 def check(arguments: argparse.Namespace) -> int:
-    """Say whether a proof shows what it claims of some items; 1 where it does not."""
+    """Say whether a proof shows what it claims of some items: 1 where it does not, else the exit
+    code of the evidence that it rests on."""
     bundle, run = arguments.bundle, arguments.run_id
     if (bundle is None) == (run is None):
         found = "neither" if run is None else "both"
@@ -55,7 +56,9 @@ def check(arguments: argparse.Namespace) -> int:
     stated = proving.proven_set(report, proof)
     checked = proving.check(stated, proof, named_items(arguments.items, stated.items.form))
     found = f": {len(report.findings)} findings, see provenance verify" if report.findings else ""
-    lines = [checked.line, f"rests on: the evidence of the run, {report.outcome}{found}"]
+    lines = [f"{checked.line}; rests on the evidence of the run, {report.outcome}{found}"]
     lines += [f"not checked: {line}" for line in checked.not_checked]
-    answer(arguments, {**checked.as_dict(), "evidence": report.outcome}, *lines)
-    return 0 if checked.holds else 1
+    code = report.exit_code if checked.holds else 1
+    document = {**checked.as_dict(), "evidence": report.outcome, "exit_code": code}
+    answer(arguments, document, *lines)
+    return code
