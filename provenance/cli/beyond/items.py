@@ -32,13 +32,14 @@ def prove(arguments: argparse.Namespace) -> int:
     items = named_items(arguments.items, stated.items.form)
     checked, proof = proving.prove(stated, folder, claim, items)
     if proof is None:
-        answer(arguments, checked.as_dict(), checked.line)
+        answer(arguments, checked.as_dict(), checked.line, *checked.asked)
         return 1
     data, output = proof.encode(), Path(arguments.output)
     with files.errors_of(output, "written"):
         files.replace(output, data)
     document = {**checked.as_dict(), "path": str(output), "bytes": len(data)}
-    return answer(arguments, document, checked.line, f"{output}: {len(data)} bytes, with the key")
+    lines = (checked.line, *checked.asked, f"{output}: {len(data)} bytes, with the key")
+    return answer(arguments, document, *lines)
 
 
 def check(arguments: argparse.Namespace) -> int:
@@ -57,6 +58,7 @@ def check(arguments: argparse.Namespace) -> int:
     checked = proving.check(stated, proof, named_items(arguments.items, stated.items.form))
     found = f": {len(report.findings)} findings, see provenance verify" if report.findings else ""
     lines = [f"{checked.line}; rests on the evidence of the run, {report.outcome}{found}"]
+    lines += checked.asked
     lines += [f"not checked: {line}" for line in checked.not_checked]
     code = report.exit_code if checked.holds else 1
     document = {**checked.as_dict(), "evidence": report.outcome, "exit_code": code}
