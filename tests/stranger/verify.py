@@ -354,7 +354,8 @@ class Bundle:
         need(found == root and seal_label(entry) == label, "the run root is not in the ledger")
 
     def _roll(self, name: str) -> None:
-        self.unproven.append(f"{name}: {check_roll(self.files[name], self.run, self.heads)}")
+        told = check_roll(self.files[name], self.run, self.bodies, self.heads)
+        self.unproven.append(f"{name}: {told}")
 
     def _proof(self, name: str) -> None:
         told = hidden.check_proof(self.files[name], self.run, self.bodies)
