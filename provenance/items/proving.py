@@ -236,8 +236,9 @@ def prove(
 
 def read_proof(path: Path) -> ItemProof:
     """A proof's file; ``InputError``, ``FormatError``."""
-    with files.errors_of(path, "read"), path.open("rb") as file:
-        return ItemProof.decode(file.read(MAX_PROOF_BYTES + 1), str(path))
+    with files.errors_of(path, "read"):
+        data = files.read_regular(path, MAX_PROOF_BYTES + 1)
+    return ItemProof.decode(data, str(path))
 
 
 def proven_set(report: VerificationReport, proof: ItemProof) -> StatedSet:

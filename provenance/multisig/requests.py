@@ -185,8 +185,8 @@ def add_signatures(settings: Settings, paths: Sequence[Path]) -> list[Waiting]:
 
 def read_request(path: Path) -> SigningRequest:
     """The request in a file. Raises InputError: it cannot be read; FormatError: it is none."""
-    with files.errors_of(path, "read"), path.open("rb") as file:
-        data = file.read(MAX_REQUEST_BYTES + 1)
+    with files.errors_of(path, "read"):
+        data = files.read_regular(path, MAX_REQUEST_BYTES + 1)
     return decode_request(data, str(path))
 
 

@@ -46,7 +46,8 @@ def seal_label(entry: dict[str, Any]) -> str:
 def load(path: Path) -> Files:
     if path.is_dir():
         found = [p for p in path.rglob("*") if not p.is_dir() or p.is_symlink()]
-        need(not any(p.is_symlink() for p in found), "a bundle has no links")
+        regular = all(p.is_file() and not p.is_symlink() for p in found)
+        need(regular, "a bundle has regular files, and no links")
         return {p.relative_to(path).as_posix(): p.read_bytes() for p in sorted(found)}
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()

@@ -21,7 +21,7 @@ from typing import Any
 import evidence as chain
 import producers as signed
 from beyond import approvals, hidden, owners
-from beyond.compliance import check_report
+from beyond.compliance import check_report, report_files
 from beyond.cross import agreement
 from beyond.host import check_hosts
 from beyond.lineage import check_parent
@@ -382,7 +382,7 @@ def main(arguments: list[str]) -> int:
             bundle.problems += [f"parent: {line}" for line in parent.problems]
             print(bundle.check("parent", partial(check_parent, bundle, parent)) or "no parent")
         if "--report" in options:
-            files, signer = load(Path(options["--report"])), options.get("--signer")
+            files, signer = report_files(Path(options["--report"])), options.get("--signer")
             told = bundle.check("report", partial(check_report, files, bundle.run, signer))
             bundle.unproven += [f"report: {told}"] if told else []
     except (*WRONG, OSError, zipfile.BadZipFile) as error:

@@ -12,9 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from provenance import files
 from provenance.errors import InputError
 from provenance.evidence.run_evidence import RunEvidence
-from provenance.files import errors_of
 
 FOLDER: Final = "proofs/"
 _MAX_BYTES: Final = 1024**2
@@ -24,8 +24,8 @@ def with_proofs(evidence: RunEvidence, paths: Iterable[Path]) -> RunEvidence:
     """The evidence with the proofs of these files too. Raises InputError: one cannot be read."""
     added: dict[str, bytes] = {}
     for path in paths:
-        with errors_of(path, "read"), path.open("rb") as file:
-            data = file.read(_MAX_BYTES + 1)
+        with files.errors_of(path, "read"):
+            data = files.read_regular(path, _MAX_BYTES + 1)
         if len(data) > _MAX_BYTES:
             raise InputError(f"{path}: found more than {_MAX_BYTES} bytes, expected a proof")
         name = re.sub("[^A-Za-z0-9_-]+", "-", path.stem)[:60]

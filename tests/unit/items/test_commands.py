@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -296,6 +297,12 @@ def test_a_withheld_record_and_a_run_without_a_set_are_told(cli: Cli, tmp_path: 
     assert cli.prove("in", IN) == 0
     code, text = cli("check", cli.proof, IN, "--bundle", bundle)
     assert (code, "data/train/0: is withheld" in text) == (1, True)
+
+
+def test_a_proof_that_is_a_pipe_is_refused(cli: Cli) -> None:
+    os.mkfifo(cli.proof)
+    code, text = cli.check(IN)
+    assert (code, text.endswith("cannot be read: it is not a regular file\n")) == (2, True), text
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -137,6 +138,9 @@ def test_what_cannot_be_asked_is_one_line(
 def test_proofs_are_of_one_run(command: Command, tmp_path: Path) -> None:
     code, told = command("verify", "--all", "--proof", tmp_path / "p")
     assert (code, told["error"]) == (2, "--proof: found --all, expected one RUN or PATH")
+    os.mkfifo(tmp_path / "pipe")
+    code, told = command("verify", "latest", "--offline", "--proof", tmp_path / "pipe")
+    assert (code, "pipe: cannot be read: it is not a regular file" in told["error"]) == (2, True)
     code, told = command("verify", "latest", "--offline", "--proof", tmp_path / "p")
     problem = "cannot be read: No such file or directory"
     assert (code, told["error"]) == (2, f"{tmp_path / 'p'}: {problem}")
