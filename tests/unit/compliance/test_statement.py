@@ -66,8 +66,10 @@ def test_an_unsigned_report_says_so(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "unsigned"
-    assert run(BUNDLE, "--framework", "iso-42001", "-o", out) == 0
-    assert "not signed" in capsys.readouterr().out
+    assert run(BUNDLE, "--framework", "iso-42001", "-o", out) == 3
+    said = capsys.readouterr().out
+    assert "not signed" in said
+    assert "; rests on ledger key example.org/ledger+211f1e13, which nobody pinned" in said
     assert "nobody signed these files" in (out / "report.html").read_text()
     assert run(BUNDLE, "--check", out) == 3
     assert "not checked: who wrote it: it is not signed" in capsys.readouterr().out
