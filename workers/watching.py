@@ -39,7 +39,9 @@ def again() -> None:
 
 def _verify() -> bool:
     """Whether there was something to do."""
-    look = verify_next(settings_of(READERS), resources.store(), time.time)
+    if settings().verification.every_s is None:
+        return False
+    look = verify_next(settings_of(READERS), resources.store(), resources.policy(), time.time)
     if look is None:
         return False
     told = {"run": str(look.run), "before": look.before, "after": look.after}

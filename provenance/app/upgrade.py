@@ -243,6 +243,8 @@ class _Deployment:
                 return entry, None
             head = tx.head_of_root(root)
             under = tx.entries(first=head.size - 1, end=head.size) if head else ()
+            if head and not under:  # its last entry is an outcome
+                under = tx.entries(end=head.size)[-1:]
             return (under[0], head.size) if head and under else None
 
     def _continuation(

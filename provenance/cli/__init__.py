@@ -296,12 +296,44 @@ multisig add  beyond.multisig:add  take signatures into the deployment
 contract  ACTION  the Ethereum contracts
 contract deploy  up:deploy  deploy the register of roots with the configured key
   | --bitcoin-view  the contract that checks Bitcoin's proofs, instead
+  | --attestations  the contract that tells whether roots are verified on time, instead
   | --owners ADDRESS...  one that stores a root only with signatures of these; repeatable
   --threshold K  how many of them must sign
 contract confirm  beyond.cross:confirm  have Ethereum check a run's Bitcoin anchors
   subject RUN|PATH|CID  run id, latest, bundle folder or .zip, or ipfs:CID
   --view ADDRESS!  the contract that checks Bitcoin's proofs
   --least-work BITS  log2 of the hashes that the headers took together (64 on main, else 0)
+contract register  beyond.attest:register  have a run's root watched on Ethereum, once and for all
+  run_id RUN  run id, its first or last 8, or latest
+  --contract ADDRESS!  of 'contract deploy --attestations'
+  --every SECONDS!  within which each attestation must follow the one before
+  --verifier ADDRESS...!  an account that may attest; repeatable
+attest  beyond.attest:attest  verify a run and say on Ethereum how it comes out
+  run_id RUN  run id, its first or last 8, or latest
+  --contract ADDRESS!  of 'contract deploy --attestations'
+  --registrar ADDRESS!  the account that registered the run's root
+attestations  beyond.attest:attestations  what Ethereum says of a run's root; 1 where overdue
+  run_id RUN  run id, its first or last 8, or latest
+  --contract ADDRESS!  of 'contract deploy --attestations'
+  --registrar ADDRESS!  the account that registered it
+timelock  ACTION  records that stay shut until a block height
+timelock key  beyond.timelock:key  print the public key that an approver states
+  file FILE  of 'provenance identity'
+timelock seal  beyond.timelock:seal  write a run's bundle with some records locked
+  run_id RUN  run id, its first or last 8, or latest
+  --lock KIND|PATH...!  which: such as metrics or training/epoch/3; repeatable
+  --after NETWORK:HEIGHT!  bitcoin or ethereum, and the block that must have come
+  --approvers FILE!  JSON: their names and keys, as 'timelock key' prints them
+  -k --threshold K!  how many of them open it
+  -o --output OUTPUT!  new folder, or file ending in .zip
+timelock release  beyond.timelock:release  an approver's share, once the height has passed
+  bundle PATH  of 'timelock seal'
+  --key FILE!  yours, as 'provenance identity' makes it
+  -o --output FILE!  where the share goes
+timelock open  beyond.timelock:unlock  write the bundle with its locked records open
+  bundle PATH  of 'timelock seal'
+  shares FILE+  of 'timelock release'
+  -o --output OUTPUT!  new folder, or file ending in .zip
 networks  ACTION  the networks heads are anchored on
 networks resume  up:resume  lift the pause of a network
   network {ethereum,bitcoin,ipfs,local}
@@ -470,6 +502,8 @@ _KEYWORDS: dict[str, dict[str, Any]] = {
     "--format": {"default": "text"},
     "--quorum": {"type": _positive},
     "--threshold": {"type": _positive},
+    "-k": {"type": _positive},
+    "--every": {"type": _positive},
     "--least-work": {"type": float},
     "--witness-quorum": {"type": _positive},
     "--settle": {"type": _seconds, "default": 0.0},

@@ -255,6 +255,9 @@ def deploy(arguments: argparse.Namespace) -> int:
     elif arguments.bitcoin_view:
         address, transaction_id = deploy_contract(ethereum, "BitcoinAnchor")
         key, use = "bitcoin_view", f"provenance contract confirm RUN --view {address}"
+    elif arguments.attestations:
+        address, transaction_id = deploy_contract(ethereum, "MLProvenanceAttestations")
+        key, use = "attestations", f"provenance contract register RUN --contract {address}"
     else:
         address, transaction_id = deploy_contract(ethereum)
         key, use = (

@@ -18,6 +18,7 @@ from provenance.approvals.statement import Anchoring, approval_file
 from provenance.errors import FormatError, IntegrityError, UnknownRunError
 from provenance.evidence.ledger_claim import claim_of
 from provenance.evidence.lineage import parent_of
+from provenance.evidence.outcomes import outcome_file
 from provenance.evidence.placement import newest_leaves, place_records
 from provenance.evidence.run_evidence import (
     AnchorFact,
@@ -165,6 +166,9 @@ class LedgerView:
             wanted.add(entries[-1].index + 1)
         if entries and self._cosigned is not None and self._cosigned > entries[-1].index:
             wanted.add(self._cosigned)
+        outcomes = tx.outcomes(run)
+        if outcomes and max(wanted, default=0) <= outcomes[-1].index:
+            wanted.add(outcomes[-1].index + 1)
         rows = {size: self._head(size) for size in sorted(wanted)}
         heads = [HeadNote(size, head.note) for size, head in rows.items() if head]
         problems = [
@@ -176,6 +180,11 @@ class LedgerView:
         if len(sizes) < len(heads):
             message = f"has {tree.size} entries, a head says {max(wanted)}"
             problems.append(EvidenceProblem("ledger", message))
+        attachments = _approvals(tx, run, entries, receipts)
+        try:
+            attachments |= outcome_file(outcomes, tree, max(sizes, default=0))
+        except FormatError as error:
+            problems.append(EvidenceProblem("ledger/outcomes.json", str(error)))
         places = _to_include([entry.index for entry in entries], sizes)
         steps = list(pairwise(sizes))
         records = _records(row.run, tx.records(run), entries)
@@ -210,7 +219,7 @@ class LedgerView:
             ),
             problems=tuple(problems),
             source=self._source,
-            attachments=_approvals(tx, run, entries, receipts),
+            attachments=attachments,
             ledger=self._claim,
             parent=parent_weights(tx, records, self._team),
         )

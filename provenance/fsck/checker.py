@@ -28,7 +28,7 @@ from provenance.formats.producers.certificate import SIGSTORE
 from provenance.fsck import database, rows
 from provenance.fsck.archive import read_records
 from provenance.fsck.findings import Finding, FindingKind, FsckReport, Notebook, event_name
-from provenance.fsck.ledger import check_ledger, check_levels
+from provenance.fsck.ledger import check_ledger, check_levels, check_outcomes
 from provenance.fsck.local_file import known_elsewhere
 from provenance.fsck.onchain import (
     ChainReader,
@@ -135,7 +135,10 @@ def fsck(
                 now=now,
                 patience_s=2 * deployment.lease_s,
             )
-            notes.add(check_levels(facts.entries, tables.all(rows.SubtreeRow)))
+            leaves = tables.all(rows.LeafRow)
+            notes.add(check_levels(leaves, tables.all(rows.SubtreeRow)))
+            outcomes = tables.all(rows.OutcomeRow)
+            notes.add(check_outcomes(facts.entries, outcomes, deployment.key))
             _check_runs(deployment, tables, facts, spool, stream, notes, now, options)
             notes.add(tables.findings)
             notes.add(tables.orphans())
@@ -144,10 +147,11 @@ def fsck(
         return notes.report()
     if deployment.key is None and facts.heads:
         notes.unchecked.append("signatures of heads: the ledger's key is not here")
-    for name in ("entries", "heads", "anchors", "receipts"):
+    notes.count("entries", len(leaves))
+    for name in ("heads", "anchors", "receipts"):
         notes.count(name, len(getattr(facts, name)))
     heads = [facts.heads[size] for size in sorted(facts.heads)]
-    notes.add(check_ledger(facts.entries, heads, deployment.key))
+    notes.add(check_ledger(leaves, heads, deployment.key))
     notes.add(check_outbox(facts))
     notes.add(check_receipts(facts, deployment.key))
     _check_networks(deployment, facts, readers, options, notes)

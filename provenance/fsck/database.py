@@ -24,7 +24,7 @@ from provenance.errors import FormatError, MissingExtraError, StoreUnavailable
 from provenance.formats import json_text
 from provenance.formats.fields import Fields
 from provenance.fsck.findings import Finding, FindingKind
-from provenance.fsck.rows import TABLES, Row
+from provenance.fsck.rows import TABLES, VIEWS, Row
 from provenance.settings.urls import psycopg_options, sqlite_path
 
 _COLUMNS: Final = {"index": "entry"}
@@ -137,7 +137,9 @@ class Tables:
         values = {f"run{at}": value for at, value in enumerate(own)}
         where = "" if runs is None else f" WHERE run IN (:{', :'.join(values)})"
         columns = ["NULL" if runs is None else "run", *(_COLUMNS.get(n, n) for n in names)]
-        statement = f"SELECT {', '.join(columns)} FROM {table}{where} ORDER BY {order}"  # noqa: S608  constants of this module
+        statement = (
+            f"SELECT {', '.join(columns)} FROM {VIEWS.get(kind, table)}{where} ORDER BY {order}"  # noqa: S608  constants of this module
+        )
         told = _TOLD_OTHERWISE.intersection(names)
         found: dict[UUID | None, list[T]] = {run: [] for run in runs or (None,)}
         numbers: Counter[UUID | None] = Counter()

@@ -61,6 +61,8 @@ class FindingKind(StrEnum):
 
     ENTRY_ROOT = auto()  # a ledger entry that is not the root of its run's records
     ENTRY_SEAL = auto()  # a ledger entry that no seal record asks for in this way
+    # an entry that is no seal and whose record of a later verification is gone, or another
+    OUTCOME = auto()
     ENTRY_MISSING = auto()  # an index of the ledger without an entry
     LEDGER_LEVEL = auto()  # a kept hash of the ledger's levels that its entries do not give
     HEAD_MISSING = auto()  # a size of the ledger without a head

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from uuid import UUID
 
-from provenance.errors import BadSignatureError, FormatError, InputError
+from provenance.errors import BadSignatureError, FormatError, InputError, ProofError
 from provenance.formats.checkpoint import open_head, parse_note
 from provenance.formats.cosignature import Cosignature
 from provenance.formats.merkle import Frontier, leaf_hash, node_hash
 from provenance.formats.note import VerifierKey
+from provenance.formats.tlog.outcome import Outcome
 from provenance.fsck.findings import Finding, FindingKind, holes
-from provenance.fsck.rows import Entry, HeadRow, SubtreeRow
+from provenance.fsck.rows import Entry, HeadRow, LeafRow, OutcomeRow, SubtreeRow
 
 
 def check_ledger(
-    entries: Sequence[Entry], heads: Sequence[HeadRow], key: VerifierKey | None
+    entries: Sequence[Entry | LeafRow], heads: Sequence[HeadRow], key: VerifierKey | None
 ) -> Iterator[Finding]:
     """Everything about entries and heads.
 
@@ -39,7 +41,9 @@ def check_ledger(
         yield from _note(head, key)
 
 
-def check_levels(entries: Sequence[Entry], rows: Sequence[SubtreeRow]) -> Iterator[Finding]:
+def check_levels(
+    entries: Sequence[Entry | LeafRow], rows: Sequence[SubtreeRow]
+) -> Iterator[Finding]:
     """The kept roots of complete subtrees are those of the entries, up to the first hole."""
     kept = {row.node: row.hash for row in rows}
     level = [leaf_hash(entry.root) for at, entry in enumerate(entries) if entry.index == at]
@@ -54,6 +58,33 @@ def check_levels(entries: Sequence[Entry], rows: Sequence[SubtreeRow]) -> Iterat
     for node in kept if whole else ():
         problem = "the ledger has no entries for it"
         yield FindingKind.LEDGER_LEVEL(f"node {node}", problem)
+
+
+def check_outcomes(
+    entries: Sequence[Entry], outcomes: Sequence[OutcomeRow], key: VerifierKey | None
+) -> Iterator[Finding]:
+    """Each entry that is no seal is the SHA-256 of an outcome's record: of its run, about one of
+    its seals, and numbered by the run's outcomes."""
+    roots: dict[UUID, set[bytes]] = {}
+    for entry in entries:
+        roots.setdefault(entry.run, set()).add(entry.root)
+    numbers: dict[UUID, int] = {}
+    for row in outcomes:
+        name, number = f"entry {row.index}", numbers.get(row.run, 0) + 1
+        numbers[row.run] = number
+        try:
+            record = Outcome.decode(row.document or b"", f"{name}: its record")
+            record.verify(row.index, row.root)
+        except (FormatError, ProofError) as error:
+            yield FindingKind.OUTCOME(name, str(error))
+            continue
+        if (record.run, record.number, record.number) != (row.run, row.epoch, number):
+            problem = f"states run {record.run} and number {record.number}"
+            yield FindingKind.OUTCOME(name, f"{problem}, expected {row.run} and {number}")
+        if record.root not in roots.get(row.run, ()):
+            yield FindingKind.OUTCOME(name, f"root {record.root.hex()} is of no seal of its run")
+        if key is not None and record.ledger != key.vkey:
+            yield FindingKind.OUTCOME(name, f"is of ledger {record.ledger}, not {key.vkey}")
 
 
 def same_head(note: str, heads: Mapping[int, HeadRow], key: VerifierKey | None) -> str | None:

@@ -134,7 +134,7 @@ class ParkedBytes(Row, frozen=True):
 
 
 class Entry(Row, frozen=True):
-    """A row of ``ledger_entries``."""
+    """A row of ``ledger_entries`` that is a seal."""
 
     index: int
     run: UUID
@@ -143,6 +143,23 @@ class Entry(Row, frozen=True):
     root: bytes
     anchor: bool
     coverage: tuple[tuple[bytes, int], ...] = ()
+
+
+class LeafRow(Row, frozen=True):
+    """Any row of ``ledger_entries``: of a seal, or of an outcome."""
+
+    index: int
+    root: bytes
+
+
+class OutcomeRow(Row, frozen=True):
+    """A row of ``ledger_entries`` that is no seal, with what ``outcomes`` has for it."""
+
+    index: int
+    run: UUID
+    epoch: int | None
+    root: bytes
+    document: bytes | None
 
 
 class SubtreeRow(Row, frozen=True):
@@ -247,6 +264,8 @@ TABLES: Final[Mapping[type[Row], tuple[str, str]]] = {
     ParkedRow: ("parked", "id"),
     ParkedBytes: ("parked", "id"),
     Entry: ("ledger_entries", "entry"),
+    LeafRow: ("ledger_entries", "entry"),
+    OutcomeRow: ("outcomes", "entry"),
     SubtreeRow: ("subtrees", "node"),
     HeadRow: ("heads", "size"),
     Anchor: ("anchors", "network, size"),
@@ -257,6 +276,12 @@ TABLES: Final[Mapping[type[Row], tuple[str, str]]] = {
     NetworkRow: ("networks", "network"),
 }
 """The table of each kind of row, and the order it is read in."""
+VIEWS: Final[Mapping[type[Row], str]] = {
+    Entry: "(SELECT * FROM ledger_entries WHERE phase <> 'outcome') AS seals",
+    OutcomeRow: "(SELECT * FROM ledger_entries LEFT JOIN outcomes USING (entry)"
+    " WHERE phase = 'outcome') AS shown",
+}
+"""Kinds of rows that are a part of a table, or of two."""
 Key = tuple[bytes, int]
 """Producer and seq."""
 

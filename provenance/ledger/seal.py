@@ -224,10 +224,22 @@ def append_root(
 ) -> LedgerEntry:
     """Append a run root to the ledger, sign the head and make its anchors due."""
     entry = tx.append_entry(run, phase, epoch, root, anchor, now, coverage)
+    size = sign_grown(tx, entry.index, root, policy, now)
+    if anchor and size is not None:
+        for network in policy.networks:
+            tx.add_anchor(network, size, now)
+        if phase is Phase.AFTER and policy.networks:
+            tx.add_work(Work.REPORT, run, now, index=entry.index)
+    return entry
+
+
+def sign_grown(tx: LedgerTx, index: int, root: bytes, policy: SealPolicy, now: float) -> int | None:
+    """Sign the head of the ledger that an entry was appended to; its size, None where it has one
+    already."""
     last = tx.head()
     frontier = Frontier.from_bytes(last.frontier) if last else Frontier.empty()
-    if entry.index < frontier.size:
-        return entry
+    if index < frontier.size:
+        return None
     frontier = frontier.append(root)
     if policy.guard is not None:
         policy.guard.admit(tx)
@@ -236,12 +248,7 @@ def append_root(
     tx.add_head(row)
     if policy.guard is not None:
         policy.guard.signed(row)
-    if anchor:
-        for network in policy.networks:
-            tx.add_anchor(network, head.size, now)
-        if phase is Phase.AFTER and policy.networks:
-            tx.add_work(Work.REPORT, run, now, index=entry.index)
-    return entry
+    return head.size
 
 
 def _seal_before(tx: LedgerTx, run: UUID, overdue: bool, made: list[_Root]) -> TreeRow | None:

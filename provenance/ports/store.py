@@ -26,6 +26,7 @@ from provenance.ports.values import (
     Inserted,
     LedgerEntry,
     NetworkRow,
+    OutcomeRow,
     Parked,
     ProducerRow,
     ReceiptRow,
@@ -224,6 +225,19 @@ class LedgerTx(Protocol):
     def entries(
         self, run: UUID | None = None, first: int = 0, end: int | None = None
     ) -> Sequence[LedgerEntry]:
+        """Seals by index, from ``first`` up to ``end``."""
+
+    def roots(self, first: int, end: int) -> Sequence[bytes]:
+        """All entries from ``first`` up to ``end``, 32 bytes each: seals and outcomes."""
+
+    def append_outcome(self, run: UUID, number: int, document: bytes, now: float) -> int:
+        """Append the SHA-256 of an outcome's record to the ledger, and keep the record; the index.
+
+        ``(run, number)`` is unique: InputError where there is one."""
+
+    def outcomes(
+        self, run: UUID | None = None, first: int = 0, end: int | None = None
+    ) -> Sequence[OutcomeRow]:
         """By index, from ``first`` up to ``end``."""
 
     def has_final(self, first: int, end: int) -> bool:

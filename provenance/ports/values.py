@@ -170,7 +170,7 @@ class Parked:
 
 @dataclass(frozen=True, slots=True)
 class LedgerEntry:
-    """Entry ``index`` of the ledger: a run root and what it stands for.
+    """Entry ``index`` of the ledger that is a seal: a run root and what it stands for.
 
     Attributes:
         coverage: What the seal states to cover: producers, in order, each with a number of its
@@ -185,6 +185,16 @@ class LedgerEntry:
     anchor: bool
     created_at: float
     coverage: tuple[tuple[bytes, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeRow:
+    """Entry ``index`` of the ledger: the SHA-256 of ``document``, how a run came out when it was
+    verified again (:mod:`provenance.formats.tlog.outcome`)."""
+
+    index: int
+    run: UUID
+    document: bytes
 
 
 @dataclass(frozen=True, slots=True)

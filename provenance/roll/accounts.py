@@ -18,15 +18,16 @@ from provenance.formats.run_tree.selection import DigestedRecord
 from provenance.formats.run_tree.tree import ROOT_CHILDREN
 from provenance.formats.run_tree.walk import RunWalk, WalkedSeal
 from provenance.formats.tlog.account import Account
+from provenance.formats.tlog.outcome import Outcome
 from provenance.ports.store import LedgerStore, LedgerTx
 from provenance.ports.values import LedgerEntry
 
 _PRODUCERS: Final = ROOT_CHILDREN.index("producers")
 
 
-def accounts(store: LedgerStore, first: int, end: int) -> list[Account | None]:
+def accounts(store: LedgerStore, first: int, end: int) -> list[Account | Outcome | None]:
     """Those of the entries from ``first`` up to ``end``, in order. Raises StoreUnavailable."""
-    made: dict[int, Account] = {}
+    made: dict[int, Account | Outcome] = {}
     with store.snapshot() as tx:
         entries = tx.entries(first=first, end=end)
         wanted: dict[UUID, set[int]] = defaultdict(set)
@@ -35,7 +36,11 @@ def accounts(store: LedgerStore, first: int, end: int) -> list[Account | None]:
         for run, indexes in wanted.items():
             with suppress(FormatError, IntegrityError):  # `provenance verify` names it
                 made |= _of_run(tx, run, indexes)
-    return [made.get(entry.index) for entry in entries]
+        for row in tx.outcomes(first=first, end=end):
+            with suppress(FormatError):
+                made[row.index] = Outcome.decode(row.document)
+        end = min(end, tx.ledger_size())
+    return [made.get(index) for index in range(first, end)]
 
 
 def _of_run(tx: LedgerTx, run: UUID, wanted: set[int]) -> dict[int, Account]:

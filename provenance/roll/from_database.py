@@ -35,24 +35,27 @@ def roll_of(
     Raises:
         StoreUnavailable
     """
-    entries = tx.entries(end=size)
+    roots = tuple(tx.roots(0, size))
     own: dict[UUID, list[int]] = defaultdict(list)
-    for entry in entries:
+    again: dict[UUID, list[int]] = defaultdict(list)
+    for entry in tx.entries(end=size):
         own[entry.run].append(entry.index)
+    for row in tx.outcomes(end=size):
+        again[row.run].append(row.index)
     _, total = tx.list_runs(Wanted(now, lost_after_s, size=1))
     rows, _ = tx.list_runs(Wanted(now, lost_after_s, size=max(total, 1)))
-    runs = [_rolled(summary, tuple(own[row.run])) for row, summary in rows]
+    runs = [_rolled(summary, tuple(own[row.run]), tuple(again[row.run])) for row, summary in rows]
     if described:
         for done, item in enumerate(runs):
             runs[done] = _described(tx, item)
             progress(done + 1, total)
     runs.sort(key=lambda item: item.order)
-    return Roll(len(entries), tuple(entry.root for entry in entries), tuple(runs))
+    return Roll(len(roots), roots, tuple(runs))
 
 
-def _rolled(summary: RunSummary, entries: tuple[int, ...]) -> RolledRun:
+def _rolled(summary: RunSummary, entries: tuple[int, ...], outcomes: tuple[int, ...]) -> RolledRun:
     name, numbers = summary.name, dict(summary.numbers)
-    return RolledRun(summary.run, entries, summary.state, name, results=numbers)
+    return RolledRun(summary.run, entries, summary.state, name, results=numbers, outcomes=outcomes)
 
 
 def _described(tx: LedgerTx, item: RolledRun) -> RolledRun:

@@ -14,6 +14,7 @@ from provenance.formats import merkle
 from provenance.formats.checkpoint import Head
 from provenance.formats.record import Phase
 from provenance.formats.tlog.account import MAX_ACCOUNT_BYTES, Account, unpack
+from provenance.formats.tlog.outcome import Outcome
 from provenance.formats.tlog.tiles import Tile, accounts_path, tiles
 from provenance.roll.roll import SILENT, Roll, RolledRun
 
@@ -32,7 +33,7 @@ def read_roll(read: Read, head: Head) -> Roll:
         ProofError: The entries are not the head's, or an account is of another entry.
     """
     roots: list[bytes] = []
-    known: list[Account | None] = []
+    known: list[Account | Outcome | None] = []
     for tile in tiles(head.size):
         if tile.level is None:
             roots += _entries(read, tile)
@@ -42,22 +43,26 @@ def read_roll(read: Read, head: Head) -> Roll:
             f"tile/entries: give root {merkle.root(roots).hex()}, not the checkpoint's"
         )
     own: dict[UUID, list[tuple[int, Account]]] = defaultdict(list)
+    again: dict[UUID, list[int]] = defaultdict(list)
     unaccounted = []
     for index, (root, account) in enumerate(zip(roots, known, strict=True)):
         if account is None:
             unaccounted.append(index)
         else:
             account.verify(index, root)
-            own[account.run].append((index, account))
-    runs = [_rolled(run, seals) for run, seals in own.items()]
+            if isinstance(account, Outcome):
+                again[account.run].append(index)
+            else:
+                own[account.run].append((index, account))
+    runs = [_rolled(run, own[run], tuple(again[run])) for run in {**own, **again}]
     runs.sort(key=lambda item: item.order)
     return Roll(head.size, tuple(roots), tuple(runs), tuple(unaccounted))
 
 
-def _rolled(run: UUID, seals: list[tuple[int, Account]]) -> RolledRun:
+def _rolled(run: UUID, seals: list[tuple[int, Account]], outcomes: tuple[int, ...]) -> RolledRun:
     after = [account for _, account in seals if account.phase is Phase.AFTER]
     state = (after[-1].end or _SEALED) if after else SILENT
-    return RolledRun(run, tuple(index for index, _ in seals), state)
+    return RolledRun(run, tuple(index for index, _ in seals), state, outcomes=outcomes)
 
 
 def _entries(read: Read, tile: Tile) -> list[bytes]:
@@ -68,7 +73,7 @@ def _entries(read: Read, tile: Tile) -> list[bytes]:
     return [part[2:] for part in parts]
 
 
-def _accounts(read: Read, tile: Tile) -> list[Account | None]:
+def _accounts(read: Read, tile: Tile) -> list[Account | Outcome | None]:
     """None of them where there is no such file, as in an export of an earlier release."""
     path = accounts_path(tile)
     try:

@@ -41,6 +41,8 @@ class RolledRun:
         config: SHA-256 of its training configuration without seeds (`config_digest`).
         seeds: What its configuration states as seeds, by path.
         results: A few numbers of its results, or of its newest metrics.
+        outcomes: Indexes of the entries that say how it came out when it was verified again,
+            ascending.
     """
 
     run: UUID
@@ -51,6 +53,7 @@ class RolledRun:
     config: bytes | None = None
     seeds: Mapping[str, Json] = field(default_factory=dict)
     results: Mapping[str, Json] = field(default_factory=dict)
+    outcomes: tuple[int, ...] = ()
 
     @property
     def order(self) -> tuple[float, int]:
@@ -84,7 +87,7 @@ class Roll:
             )
         owner: dict[int, UUID] = {}
         for item in self.runs:
-            for index in item.entries:
+            for index in (*item.entries, *item.outcomes):
                 if (other := owner.setdefault(index, item.run)) != item.run:
                     raise ProofError(f"entry {index} is of run {other} and of run {item.run}")
         for index in range(self.size):
@@ -112,19 +115,24 @@ class Roll:
 
 
 def _read(item: Fields, size: int) -> RolledRun:
-    entries = item.items("entries", lambda items, at: items.integer(at, 0, size - 1))
-    if list(entries) != sorted(set(entries)):
-        item.refuse("entries", "indexes in ascending order, each once")
     return RolledRun(
         run=item.uuid("run"),
-        entries=entries,
+        entries=_indexes(item, "entries", size),
         state=item.one_of("state", STATES),
         name=item.maybe("name", item.text),
         data=item.maybe("data", lambda key: item.hex(key, 32)),
         config=item.maybe("config", lambda key: item.hex(key, 32)),
         seeds=item.mapping("seeds", _scalar),
         results=item.mapping("results", _scalar),
+        outcomes=_indexes(item, "outcomes", size),
     )
+
+
+def _indexes(item: Fields, key: str, size: int) -> tuple[int, ...]:
+    found = item.items(key, lambda items, at: items.integer(at, 0, size - 1))
+    if list(found) != sorted(set(found)):
+        item.refuse(key, "indexes in ascending order, each once")
+    return found
 
 
 def _scalar(fields: Fields, key: str) -> Json:

@@ -80,9 +80,10 @@ CHECKS: Final[tuple[Check, ...]] = (
         "roots are in the ledger, and the ledger only grew",
         "Each run root is the entry it claims to be under each head, and each head extends the "
         "one before it; no receipt shows a head beside them. A roll that the bundle brings has "
-        "every entry of its head, each of one run.",
+        "every entry of its head, each of one run. Each outcome of a later verification is an "
+        "entry of its own, of this run, in order.",
         "That nobody was shown another ledger: compare heads with others. What a roll says of "
-        "other runs, but that they are in the ledger.",
+        "other runs, but that they are in the ledger. That an outcome is right: its owner says so.",
     ),
     Check(
         RECEIPTS,
@@ -127,7 +128,8 @@ CHECKS: Final[tuple[Check, ...]] = (
         PORTABLE,
         "files for other tools hold",
         "Each OpenTimestamps proof, tlog-proof and in-toto statement that the bundle brings "
-        "says what the rest of the evidence says.",
+        "says what the rest of the evidence says. A time lock is of this run, and of "
+        "records that are withheld here.",
         "That those tools, run by you, agree: run them.",
     ),
     Check(

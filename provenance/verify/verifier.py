@@ -53,9 +53,11 @@ from provenance.verify.catalogue import (
 from provenance.verify.checks.attachments import check_attachments
 from provenance.verify.checks.beyond.host import LIMIT as HOST_LIMIT
 from provenance.verify.checks.beyond.host import check_host
+from provenance.verify.checks.beyond.outcomes import check_outcomes
 from provenance.verify.checks.beyond.proofs import check_proofs
 from provenance.verify.checks.beyond.roll import OTHERS, check_roll
 from provenance.verify.checks.beyond.seeds import check_seeds
+from provenance.verify.checks.beyond.timelocks import check_timelock
 from provenance.verify.checks.completeness import check_completeness
 from provenance.verify.checks.content import (
     check_content,
@@ -145,6 +147,7 @@ def verify(
     heads = check_heads(evidence, key, trust.witnesses, findings)  # (5)
     check_ledger(evidence, heads, findings)  # (6)
     runs_before = check_roll(evidence, state, heads, findings)
+    again = check_outcomes(evidence, key, heads, findings)
     receipts = check_receipts(evidence, key, heads, findings)  # (7)
     anchors, roots = check_networks(evidence, receipts, nodes, headers, trust, findings)  # (8)
     cross = check_agreement(evidence, receipts, anchors, roots, findings)  # (9)
@@ -158,6 +161,7 @@ def verify(
     note_left_out(records, findings)
     continued = check_lineage(evidence, records, parent, findings)
     check_attachments(evidence, findings)  # (11)
+    locked = check_timelock(evidence, findings)
     check_privacy(records, findings)  # (12)
     check_proofs(evidence, findings)  # (14)
     hosts = check_host(evidence, records, walk, trust, findings)  # (15)
@@ -165,7 +169,7 @@ def verify(
         unsaid.append(HOST_LIMIT)
     online = nodes is not None
     pinned = trust.key_pinned_by(key) is not None
-    others = [*([] if runs_before is None else [OTHERS]), *unsaid]
+    others = [*([] if runs_before is None else [OTHERS]), *again, *locked, *unsaid]
     not_checked = _limits(
         evidence, state, online, pinned, content, anchors, others, findings
     )  # (13)

@@ -2,25 +2,32 @@
 
 Life of a verification: it is due ``verification.every`` behind the run's seal; whoever takes it
 puts it off by a lease, so that nobody else does, and one that died has it taken again; the run is
-verified on the networks; how that came out is written with the alert, in one transaction, and the
-next one is due. A network that does not answer says nothing of the run: another try is due.
+verified on the networks; how that came out is appended to the ledger and written with the alert,
+in one transaction, and the next one is due. A network that does not answer says nothing of the
+run: another try is due.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from typing import Final
 from uuid import UUID, uuid4
 
 from provenance.anchor.outbox import ceiling
 from provenance.app.report import AGAIN, claim, unreachable
 from provenance.app.verify import verify_run
-from provenance.errors import IntegrityError
-from provenance.ports.store import LedgerStore
+from provenance.errors import FormatError, IntegrityError
+from provenance.formats.tlog.outcome import Outcome
+from provenance.ledger.seal import SealPolicy, sign_grown
+from provenance.ports.store import LedgerStore, LedgerTx
 from provenance.ports.values import Work
 from provenance.settings import Settings
+from provenance.verify.catalogue import RECORDS, Status
+from provenance.verify.report import VerificationReport
 
 LEASE_S: Final = 300.0
 
@@ -48,11 +55,14 @@ class Look:
         return self.after == "failed" if self.before is None else self.after != self.before
 
 
-def verify_next(settings: Settings, store: LedgerStore, now: Callable[[], float]) -> Look | None:
+def verify_next(
+    settings: Settings, store: LedgerStore, policy: SealPolicy, now: Callable[[], float]
+) -> Look | None:
     """Verify the run that has waited longest; None where none is due.
 
     Raises:
         StoreUnavailable, ConfigError, MissingExtraError
+        LedgerForkError: The ledger's guard refuses to sign.
     """
     every = settings.verification.every_s
     if every is None:
@@ -61,30 +71,77 @@ def verify_next(settings: Settings, store: LedgerStore, now: Callable[[], float]
     row = claim(store, lambda tx: tx.due_work(Work.VERIFICATION, at, horizon), at, LEASE_S)
     if row is None:
         return None
-    after, finding = _outcome(settings, row.run)
+    report, finding = _verify(settings, row.run)
+    after = _word(report)
     look = Look(row.run, row.told, after, finding)
-    with store.transaction() as tx:
+    with policy.transaction(store, row.run) as tx:
         if after is None:
             tx.save_work(replace(row, next_attempt_at=now() + ceiling(row.attempts, AGAIN)))
             return look
         if look.changed and settings.verification.webhook is not None:
             tx.add_work(Work.ALERT, row.run, now(), told=_body(look, now()))
+        _append(tx, row.run, after, report, policy, now(), every)
         tx.save_work(replace(row, told=after, attempts=0, next_attempt_at=now() + every))
     return look
 
 
-def _outcome(settings: Settings, run: UUID) -> tuple[str | None, str | None]:
-    """How a run comes out, and the first finding; None where a network did not answer."""
+def _verify(settings: Settings, run: UUID) -> tuple[VerificationReport | None, str | None]:
+    """The report, None where the run cannot be read, and the first finding."""
     try:
         report = verify_run(settings, str(run))
     except IntegrityError as error:
-        return "failed", str(error)
+        return None, str(error)
     if report.findings:
         first = report.findings[0]
-        return report.outcome, f"({first.check}) {first.subject}: {first.problem}"
-    if unreachable(report):
-        return None, None
-    return report.outcome, None
+        return report, f"({first.check}) {first.subject}: {first.problem}"
+    return report, None
+
+
+def _word(report: VerificationReport | None) -> str | None:
+    """How a run comes out; None where a network did not answer."""
+    if report is None:
+        return "failed"
+    return None if not report.findings and unreachable(report) else report.outcome
+
+
+def _append(
+    tx: LedgerTx,
+    run: UUID,
+    word: str,
+    report: VerificationReport | None,
+    policy: SealPolicy,
+    now: float,
+    every: float,
+) -> None:
+    """Append the outcome to the ledger, unless another worker told the same within ``every``."""
+    before, seals = tx.outcomes(run), tx.entries(run)
+    if not seals:
+        return
+    if before:
+        with suppress(FormatError):  # `provenance fsck` names it
+            last = Outcome.decode(before[-1].document)
+            if last.outcome == word and now - last.at < every - LEASE_S:
+                return
+    failed = {RECORDS} if report is None else set[int]()
+    heights: dict[str, int | None] = {}
+    if report is not None:
+        failed = {r.check.number for r in report.checks if r.status is Status.FAILED}
+        for name, checks in report.networks.items():
+            heights[name] = max((c.height for c in checks.values() if c.height), default=None)
+    outcome = Outcome(
+        ledger=policy.signer.verifier.vkey,
+        run=run,
+        root=seals[-1].root,
+        number=len(before) + 1,
+        outcome=word,
+        failed=tuple(sorted(failed)),
+        networks=heights,
+        at=int(now),
+        software=f"ml-provenance {version('ml-provenance')}",
+    )
+    document = outcome.encode()
+    index = tx.append_outcome(run, outcome.number, document, now)
+    sign_grown(tx, index, outcome.digest(), policy, now)
 
 
 def _body(look: Look, now: float) -> str:

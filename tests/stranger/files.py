@@ -9,9 +9,13 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from cryptography.exceptions import InvalidSignature
 from formats import need
 
 Files = dict[str, bytes]
+TREE = ("data/", "model/", "training/")
+WRONG = (ValueError, KeyError, TypeError, IndexError, AttributeError, ArithmeticError,
+         RecursionError, InvalidSignature)  # fmt: skip
 PART = "[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}"
 NAME = re.compile(f"(?:{PART}/){{0,11}}{PART}")
 KEYS = {

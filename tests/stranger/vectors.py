@@ -15,7 +15,7 @@ import blake3
 import evidence as chain
 import msgpack
 import producers as signed
-from beyond import hidden, host, owners
+from beyond import hidden, host, outcomes, owners, timelock
 from beyond.approvals import check_approval, open_envelope
 from beyond.compliance import check_report
 from beyond.cross import check_view
@@ -359,8 +359,8 @@ def networks(look: Examples) -> None:
 
 
 CHECKS = (records, spool, signatures, contents, item_sets, trees, runs, heads, forks, rolls, seeds,
-          reports, approved, networks, hidden.examples, host.examples,
-          owners.examples)  # fmt: skip
+          reports, approved, networks, hidden.examples, host.examples, owners.examples,
+          outcomes.examples, timelock.examples)  # fmt: skip
 
 
 def check(folder: Path) -> set[str]:

@@ -25,11 +25,12 @@ from beyond.compliance import check_report, report_files
 from beyond.cross import agreement
 from beyond.host import check_hosts
 from beyond.lineage import check_parent
+from beyond.outcomes import check_outcomes
 from beyond.roll import check_roll
 from beyond.seeds import check_seeds
+from beyond.timelock import check_lock
 from budgets import check_budgets
-from cryptography.exceptions import InvalidSignature
-from files import KEYS, NAME, RECEIPT, Files, load, no_flags, seal_label
+from files import KEYS, NAME, RECEIPT, TREE, WRONG, Files, load, no_flags, seal_label
 from formats import (
     CONTROL,
     LEAVES,
@@ -51,11 +52,6 @@ from formats import (
 from items import check_set
 from shards import check_epochs, check_state
 from statement import check_statement
-
-TREE = ("data/", "model/", "training/")
-WRONG = (ValueError, KeyError, TypeError, IndexError, AttributeError, ArithmeticError,
-         RecursionError, InvalidSignature)  # fmt: skip
-
 
 # --- the bundle (section 9) --------------------------------------------------------------
 
@@ -92,8 +88,8 @@ class Bundle:
                 self.check(name, partial(self._head_root, name))
             elif name.startswith("tlog/"):
                 self.check(name, partial(self._tlog_proof, name))
-            elif name == "ledger/runs.json":
-                self.check(name, partial(self._roll, name))
+            elif name in ("ledger/runs.json", "ledger/outcomes.json", "timelock.json"):
+                self.check(name, partial(self._beyond, name))
             elif name == "statement/run.intoto.json":
                 self.check(name, partial(self._statement, name))
             elif re.fullmatch(r"proofs/[^/]+\.json", name):
@@ -320,8 +316,7 @@ class Bundle:
             self.unproven.append(f"run.json: {label} asked for an anchor and no receipt holds")
 
     def _head_root(self, name: str) -> None:
-        size = int(name.split("/")[1].removesuffix(".root"))
-        need(sha256(self.files[name]) == self.heads[size], "does not hash to the head's root")
+        need(sha256(self.files[name]) == self.heads[int(name[6:-5])], "is not the head's root")
 
     def _ots(self, name: str) -> None:
         digest, attestations = chain.ots_attestations(self.files[name])
@@ -353,9 +348,13 @@ class Bundle:
         found = included(unhex(entry["root"], 32), entry["index"], size, path)[0]
         need(found == root and seal_label(entry) == label, "the run root is not in the ledger")
 
-    def _roll(self, name: str) -> None:
-        told = check_roll(self.files[name], self.run, self.bodies, self.heads)
-        self.unproven.append(f"{name}: {told}")
+    def _beyond(self, name: str) -> None:
+        roll, others = (
+            partial(check_roll, bodies=self.bodies),
+            partial(check_outcomes, key=self.key),
+        )
+        check = {"ledger/runs.json": roll, "timelock.json": check_lock}.get(name, others)
+        self.unproven.append(f"{name}: {check(self.files[name], self.run, self.heads)}")
 
     def _proof(self, name: str) -> None:
         told = hidden.check_proof(self.files[name], self.run, self.bodies)

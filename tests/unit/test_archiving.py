@@ -295,7 +295,9 @@ def test_a_child_is_as_it_was_where_its_parents_file_is_gone(
     assert report["parent"]["line"] == f"{line}see: provenance verify {RUN}"
     assert report["parent"]["matches"] is None
     with closing(sending.open_store(settings)) as store:
-        looks = iter(lambda: verify_next(settings, store, lambda: 4e9), None)
+        looks = iter(
+            lambda: verify_next(settings, store, sending.seal_policy(settings), lambda: 4e9), None
+        )
         after = {look.run: look.after for look in looks}
     assert after == {RUN: "failed", OTHER: "verified", child: "verified"}
 

@@ -28,6 +28,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from provenance.approvals.statement import Anchoring
 from provenance.bundle.attachments.opentimestamps import from_ledger_root
 from provenance.capture.keys import RunKeys
+from provenance.chains.ethereum.attestations import ATTESTATIONS
 from provenance.chains.ethereum.bitcoin_view import BITCOIN_ANCHOR, proof_of
 from provenance.chains.ethereum.contract import store_call
 from provenance.chains.local import LocalNetwork
@@ -66,6 +67,7 @@ from provenance.formats.run_tree.tree import MLProvenanceMerkleTree
 from provenance.formats.run_tree.walk import RunWalk
 from provenance.formats.tlog.account import Account
 from provenance.formats.tlog.fork import ForkProof, ForkSide
+from provenance.formats.tlog.outcome import Outcome
 from provenance.formats.tlog.proof import TlogProof
 from provenance.items.folder import ItemFolder
 from provenance.items.proving import StatedSet, prove
@@ -75,6 +77,7 @@ from provenance.proofs.bitcoin import double_sha256
 from provenance.proofs.bulletproofs.commitment import Opening, opening_of
 from provenance.proofs.bulletproofs.curve import generator
 from provenance.proofs.ipfs.cid import raw_cid
+from provenance.proofs.timelock.lock import After, private_key, release, seal
 from provenance.roll.roll import Roll, RolledRun, config_digest, data_digest, seeds_of
 from provenance.settings import LocalSettings
 from provenance.zk.statement import Number, Statement
@@ -263,6 +266,35 @@ def roll() -> Roll:
     )  # fmt: skip
     other = RolledRun(others[1], (2,), "lost", "try 2", config=config_digest({}), seeds={"seed": 7})
     return Roll(4, tuple(ledger()[:4]), (RolledRun(others[0], (0,), "failed"), own, other))
+
+
+def outcome() -> Outcome:
+    """Of the example run, a day behind its seal."""
+    networks: dict[str, int | None] = {"bitcoin": 101, "local": None}
+    return Outcome(
+        LEDGER.verifier.vkey, RUN, ledger()[3], 1, "verified", (), networks, 1_760_086_400,
+        "ml-provenance 0.1.0",
+    )  # fmt: skip
+
+
+def time_lock() -> dict[str, tuple[str, str]]:
+    """Of the example's record of seq 5, by three approvers, and the shares of two of them."""
+    keys = {name: private_key(bytes([at]) * 32) for at, name in enumerate(("a", "b", "c"), 1)}
+    public = {name: key.public_key().public_bytes_raw() for name, key in keys.items()}
+    after = After("bitcoin", {"chain": "regtest"}, 500)
+    drawn = iter(bytes([0x10 * at]) * 32 for at in range(1, 4))
+    record = records()[5].encode()
+    lock = seal(RUN, ledger()[3], after, 2, public, [record], lambda size: next(drawn)[:size])
+    shares = {at: release(lock, keys[name]) for at, name in ((1, "a"), (3, "c"))}
+    texts = {f"timelock-share-{at}": share.encode() for at, share in shares.items()}
+    return {name: ("json", data.decode() + "\n")
+            for name, data in {"timelock": lock.encode(), **texts}.items()}  # fmt: skip
+
+
+def attest_call() -> bytes:
+    """That the example's ``after`` root is verified."""
+    registrar = "0x5fbdb2315678afecb367f032d93f642f64180aa3"
+    return ATTESTATIONS.call_of("attest", registrar, ledger()[3], 1)
 
 
 def beacon() -> Beacon:
@@ -599,6 +631,10 @@ def examples() -> dict[str, tuple[str, str]]:
         "host": ("json", _json(host_example(RUN, PUBLIC, chain(5)))),
         "account": ("json", account().encode().decode() + "\n"),
         "roll": ("json", roll().encode().decode() + "\n"),
+        **time_lock(),
+        "attest-call": ("hex", _hex(attest_call())),
+        "outcome": ("json", outcome().encode().decode() + "\n"),
+        "outcome-entry": ("hex", _hex(outcome().digest())),
         "approval": ("json", approval()),
         "trust-approval": ("json", trust_approval()),
         "bitcoin-transaction": ("hex", _hex(bytes.fromhex(told["transaction"]))),

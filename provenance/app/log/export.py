@@ -15,6 +15,7 @@ from provenance.formats.checkpoint import Head, parse_note
 from provenance.formats.merkle import HASH_SIZE, KeptTree, root_of_hashes
 from provenance.formats.note import MAX_NOTE_BYTES, VerifierKey
 from provenance.formats.tlog.account import MAX_ACCOUNT_BYTES, Account, pack, unpack
+from provenance.formats.tlog.outcome import Outcome
 from provenance.formats.tlog.tiles import (
     CHECKPOINT,
     TILE_HEIGHT,
@@ -64,7 +65,7 @@ def export(
 
     def entries(first: int, end: int) -> list[bytes]:
         with store.snapshot() as tx:
-            return [entry.root for entry in tx.entries(first=first, end=end)]
+            return list(tx.roots(first, end))
 
     with store.snapshot() as tx:
         if tx.head() is None:
@@ -101,7 +102,7 @@ def export(
 
 def _kept_accounts(
     folder: Path, tile: Tile, entries: Callable[[int, int], list[bytes]]
-) -> list[Account | None] | None:
+) -> list[Account | Outcome | None] | None:
     """The accounts that an earlier export wrote, which must be of these entries; None without."""
     path, first = folder / accounts_path(tile), tile.index * TILE_WIDTH
     try:
@@ -119,7 +120,7 @@ def _kept_accounts(
     return own
 
 
-def _write_accounts(folder: Path, tile: Tile, store: LedgerStore) -> list[Account | None]:
+def _write_accounts(folder: Path, tile: Tile, store: LedgerStore) -> list[Account | Outcome | None]:
     path, first = folder / accounts_path(tile), tile.index * TILE_WIDTH
     made = accounts(store, first, first + tile.width)
     path.parent.mkdir(parents=True, exist_ok=True)

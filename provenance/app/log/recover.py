@@ -26,9 +26,10 @@ from provenance.formats.receipt import Receipt
 from provenance.formats.record import Phase
 from provenance.formats.run_tree.selection import announced_ranks, before_mark, seal_marks
 from provenance.formats.run_tree.walk import RunWalk
+from provenance.formats.tlog.outcome import FILE, Outcome, ShownOutcomes
 from provenance.ledger.batch_writer import BatchWriter, IngestResult
 from provenance.ledger.guard import differing
-from provenance.ledger.seal import SealPolicy, append_root
+from provenance.ledger.seal import SealPolicy, append_root, sign_grown
 from provenance.ports.store import LedgerStore, LedgerTx
 from provenance.ports.values import (
     AnchorState,
@@ -74,6 +75,11 @@ def recover(
             _insert_records(tx, evidence, done, now)
         silent = replace(policy, networks=(), guard=None)
         for entry in wanted:
+            if isinstance(entry, Outcome):
+                at = entry.number, entry.encode(), float(entry.at)
+                index = tx.append_outcome(entry.run, *at)
+                sign_grown(tx, index, entry.digest(), silent, at[-1])
+                continue
             append_root(
                 tx,
                 entry.run,
@@ -118,9 +124,15 @@ def _read(path: Path) -> RunEvidence:
     return evidence
 
 
-def _entries(tx: LedgerTx, runs: Iterable[RunEvidence], lacking: range) -> list[LedgerEntry]:
+def _entries(
+    tx: LedgerTx, runs: Iterable[RunEvidence], lacking: range
+) -> list[LedgerEntry | Outcome]:
     """The entries that are missing, by index."""
-    known = {entry.index: entry for evidence in runs for entry in evidence.entries}
+    known: dict[int, LedgerEntry | Outcome] = {}
+    for evidence in runs:
+        known |= {entry.index: entry for entry in evidence.entries}
+        if data := evidence.attachments.get(FILE):
+            known |= {item.index: item.record for item in ShownOutcomes.decode(data).outcomes}
     if absent := [index for index in lacking if index not in known]:
         named = ", ".join(map(str, absent[:_SHOWN])) + (", ..." if len(absent) > _SHOWN else "")
         raise InputError(

@@ -2,8 +2,8 @@
 
 Files for other people's tools are derived from it: each kind has a module with ``files(evidence,
 ots)``, and :mod:`provenance.verify.checks.attachments` checks what the files of a bundle say.
-Proofs about hidden numbers, the roll of all runs and approvals of anchors are not: they go along
-where the evidence has them.
+Proofs about hidden numbers, the roll of all runs, outcomes of later verifications and approvals of
+anchors are not: they go along where the evidence has them.
 """
 
 from __future__ import annotations
@@ -14,16 +14,18 @@ from typing import Final
 from provenance.approvals.statement import APPROVALS
 from provenance.bundle.attachments import opentimestamps, proofs, slsa, tlog
 from provenance.evidence.run_evidence import RunEvidence
+from provenance.formats.tlog import outcome
+from provenance.proofs.timelock import lock as timelock
 from provenance.roll import roll
 
 MAX_BYTES: Final = 1024**2
 """Of one attachment."""
 _NAMES: Final = re.compile(
     r"records/.+\.json\.ots|heads/[0-9]+\.root(?:\.ots)?|tlog/.+\.tlog-proof|statement/.+\.json"
-    r"|proofs/.+\.json|ledger/runs\.json|approvals/.+\.json"
+    r"|proofs/.+\.json|ledger/(?:runs|outcomes)\.json|approvals/.+\.json|timelock\.json"
 )
 _DERIVED: Final = (opentimestamps, tlog, slsa)
-GIVEN: Final = (proofs.FOLDER, roll.FILE, APPROVALS)
+GIVEN: Final = (proofs.FOLDER, roll.FILE, outcome.FILE, timelock.FILE, APPROVALS)
 """How the names begin of what is not derived."""
 
 

@@ -47,8 +47,8 @@ def compliance(arguments: argparse.Namespace) -> int:
     document = {"folder": str(folder), "signer": signer, **dossier.as_dict()}
     document["exit_code"] = dossier.exit_code
     verdict = report.verdict
-    key = f"ledger key {verdict.key}" if verdict.key else "no ledger's key"
-    rest = "" if verdict.key_pinned_by else f"; rests on {key}, which nobody pinned"
+    by = f"ledger key {verdict.key}" if verdict.key else "no ledger's key"
+    rest = "" if verdict.key_pinned_by else f"; rests on {by}, which nobody pinned"
     answer(
         arguments,
         document,

@@ -18,8 +18,8 @@ from provenance.tracker import ProvenanceTracker
 from provenance_devnet import ServerState
 
 WALKS: Final = (
-    "approvals", "multisig", "cross", "hidden_numbers", "items", "fresh_seed", "lineage",
-    "compliance", "runs", "host",
+    "approvals", "multisig", "scheduled", "time_locks", "cross", "hidden_numbers", "items",
+    "fresh_seed", "lineage", "compliance", "runs", "host",
 )  # fmt: skip
 """Modules of this package, in the order of docs/guides."""
 

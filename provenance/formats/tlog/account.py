@@ -22,6 +22,7 @@ from provenance.formats.producers.statement import chain_on, statement_digest
 from provenance.formats.record import Kind, Phase, Record, record_digest
 from provenance.formats.run_tree.selection import end_state
 from provenance.formats.run_tree.tree import ROOT_CHILDREN
+from provenance.formats.tlog.outcome import Outcome, is_outcome
 
 ACCOUNT_VERSION: Final = 1
 MAX_ACCOUNT_BYTES: Final = 65_535
@@ -132,16 +133,16 @@ class Account:
         )
 
 
-def pack(accounts: Sequence[Account | None]) -> bytes:
-    """The file of a tile's accounts, ``u16be length || account`` each; length 0 where an entry has
-    none."""
+def pack(accounts: Sequence[Account | Outcome | None]) -> bytes:
+    """The file of a tile's accounts, ``u16be length || account`` each, for an outcome its record;
+    length 0 where an entry has none."""
     parts = [b"" if account is None else account.encode() for account in accounts]
     return b"".join(len(part).to_bytes(_LENGTH_BYTES, "big") + part for part in parts)
 
 
-def unpack(data: bytes, width: int, name: str) -> list[Account | None]:
+def unpack(data: bytes, width: int, name: str) -> list[Account | Outcome | None]:
     """Read `pack` of so many entries, or ``FormatError`` naming the file."""
-    accounts: list[Account | None] = []
+    accounts: list[Account | Outcome | None] = []
     at = 0
     for number in range(width):
         start = at + _LENGTH_BYTES
@@ -149,7 +150,8 @@ def unpack(data: bytes, width: int, name: str) -> list[Account | None]:
         if len(data) < max(start, end):
             raise TruncatedError(f"{name}: ends in account {number} of {width}")
         part = data[start:end]
-        accounts.append(Account.decode(part, f"{name}: account {number}") if part else None)
+        kind = Outcome if is_outcome(part) else Account
+        accounts.append(kind.decode(part, f"{name}: account {number}") if part else None)
         at = end
     if at != len(data):
         raise TrailingBytesError(f"{name}: {len(data) - at} bytes follow its {width} accounts")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
@@ -24,11 +25,13 @@ from provenance.formats.merkle import (
     node_number,
 )
 from provenance.formats.record import MAX_SAFE_INTEGER, Phase
-from provenance.ports.values import HeadRow, LedgerEntry, ReceiptRow
+from provenance.ports.values import HeadRow, LedgerEntry, OutcomeRow, ReceiptRow
 from provenance.stores.sql.schema import (
     NO_EPOCH,
+    OUTCOME,
     heads,
     ledger_entries,
+    outcomes,
     receipts,
     runs,
     subtrees,
@@ -36,7 +39,8 @@ from provenance.stores.sql.schema import (
 )
 from provenance.stores.sql.session import Session, fields_of, values_in
 
-_ENTRIES: Final = values_in(LedgerEntry, ledger_entries)
+_SEALS: Final = ledger_entries.c.phase != OUTCOME
+_ENTRIES: Final = values_in(LedgerEntry, ledger_entries).where(_SEALS)
 _HEADS: Final = values_in(HeadRow, heads)
 _RECEIPTS: Final = values_in(ReceiptRow, receipts)
 _UNFINISHED: Final = or_(runs.c.state != "sealed", runs.c.incomplete.is_not(None))
@@ -73,14 +77,31 @@ class LedgerPart(Session):
         entry = LedgerEntry(index, run, phase, epoch, root, anchor, now, stated)
         written = {producer.hex(): events for producer, events in stated}
         row = fields_of(entry) | {"epoch": stored_epoch, "coverage": json.dumps(written)}
+        self._insert_entry(row)
+        return entry
+
+    def append_outcome(self, run: UUID, number: int, document: bytes, now: float) -> int:
+        self._share()
+        index, root = self.ledger_size(), hashlib.sha256(document).digest()
+        entry = ledger_entries.c
+        own = (entry.run == run, entry.phase == OUTCOME, entry.epoch == number)
+        if self._read(select(entry.index).where(*own)).first() is not None:
+            raise InputError(f"run {run}: the ledger has outcome {number} of it")
+        row = {"index": index, "run": run, "phase": OUTCOME, "epoch": number, "root": root}
+        self._insert_entry(row | {"anchor": False, "created_at": now, "coverage": "{}"})
+        self._write(insert(outcomes).values({"index": index, "document": document}))
+        return index
+
+    def _insert_entry(self, row: Mapping[str, Any]) -> None:
+        """Insert an entry, and the subtrees that it completes."""
+        index: int = row["index"]
         self._write(insert(ledger_entries).values(row))
-        node, completed = leaf_hash(root), []
+        node, completed = leaf_hash(row["root"]), []
         for height, beside in enumerate(self._beside(index), 1):
             node = node_hash(beside, node)
             completed.append({"node": node_number(height, index >> height), "hash": node})
         if completed:
             self._write(insert(subtrees), completed)
-        return entry
 
     def is_sealed(self, run: UUID, phase: Phase, epoch: int | None) -> bool:
         query = select(ledger_entries.c.index).where(*_of_seal(run, phase, epoch))
@@ -113,6 +134,23 @@ class LedgerPart(Session):
         if end is not None:
             query = query.where(ledger_entries.c.index < end)
         return self._all(_entry, query)
+
+    def roots(self, first: int, end: int) -> Sequence[bytes]:
+        entry = ledger_entries.c
+        query = select(entry.root).where(entry.index >= first, entry.index < end)
+        return list(self._read(query.order_by(entry.index)).scalars())
+
+    def outcomes(
+        self, run: UUID | None = None, first: int = 0, end: int | None = None
+    ) -> Sequence[OutcomeRow]:
+        entry = ledger_entries.c
+        query = select(entry.index, entry.run, outcomes.c.document).where(entry.index >= first)
+        query = query.join(outcomes, outcomes.c.index == entry.index).order_by(entry.index)
+        if run is not None:
+            query = query.where(entry.run == run)
+        if end is not None:
+            query = query.where(entry.index < end)
+        return [OutcomeRow(*row) for row in self._read(query)]
 
     def has_final(self, first: int, end: int) -> bool:
         entry = ledger_entries.c
@@ -159,7 +197,7 @@ class LedgerPart(Session):
         ids = list(states)
         for at in range(0, len(ids), _AT_ONCE):
             mine = ledger_entries.c.run.in_(ids[at : at + _AT_ONCE])
-            query = select(ledger_entries.c.run, ledger_entries.c.index).where(mine)
+            query = select(ledger_entries.c.run, ledger_entries.c.index).where(mine, _SEALS)
             for run, index in self._read(query.order_by(ledger_entries.c.index)):
                 indexes[run].append(index)
         return [(run, states[run], tuple(indexes[run])) for run in ids]
@@ -167,7 +205,7 @@ class LedgerPart(Session):
     def seals(self, of: Collection[UUID]) -> Mapping[UUID, Sequence[Phase]]:
         phases: dict[UUID, list[Phase]] = {}
         query = select(ledger_entries.c.run, ledger_entries.c.phase)
-        query = query.where(ledger_entries.c.run.in_(list(of)))
+        query = query.where(ledger_entries.c.run.in_(list(of)), _SEALS)
         for run, phase in self._read(query.order_by(ledger_entries.c.index)):
             phases.setdefault(run, []).append(phase)
         return phases

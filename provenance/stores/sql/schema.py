@@ -48,6 +48,10 @@ REVISIONS: Final = ("0001",)
 NO_EPOCH: Final = -1
 """An absent epoch in ``ledger_entries``: NULLs would not collide in a UNIQUE constraint."""
 
+OUTCOME: Final = "outcome"
+"""Stands for the phase of an entry that is no seal but the outcome of a later verification; its
+number stands for the epoch."""
+
 metadata = MetaData(
     naming_convention={
         "pk": "pk_%(table_name)s",
@@ -297,6 +301,14 @@ ledger_entries = Table(
     _at_least("entry", 0),
     _at_least("epoch", NO_EPOCH),
 )
+
+outcomes = Table(
+    "outcomes",
+    metadata,
+    Column("entry", BigInteger, ForeignKey(ledger_entries.c.index), key="index", primary_key=True),
+    Column("document", LargeBinary, nullable=False),
+)
+"""What the entries of later verifications hash, :mod:`provenance.formats.tlog.outcome`."""
 
 subtrees = Table(
     "subtrees",

@@ -12,7 +12,7 @@ from uuid import UUID
 from formats import canonical, hashes_of, included, mth, need, parse, sha256, unhex
 
 ACCOUNT = {"v", "run", "phase", "epoch", "producer", "count", "chain", "place", "tops", "last"}
-RUN = {"run", "entries", "state", "name", "data", "config", "seeds", "results"}
+RUN = {"run", "entries", "state", "name", "data", "config", "seeds", "results", "outcomes"}
 ENDS = {"finished", "pruned", "failed", "interrupted", "closed"}
 STATES = ENDS | {"unknown", "running", "lost", "silent"}
 SEED = re.compile("(?:.*[_.-])?seeds?", re.IGNORECASE)
@@ -115,7 +115,7 @@ def check_own(item: dict[str, Any], run: dict[str, Any], bodies: dict[str, Any])
 
 
 def check_roll(
-    data: bytes, run: dict[str, Any], bodies: dict[str, Any], heads: dict[int, bytes]
+    data: bytes, run: dict[str, Any], heads: dict[int, bytes], bodies: dict[str, Any]
 ) -> str:
     """What stays the database's word."""
     need(len(data) <= 1 << 20, "more than 1 MiB")
@@ -127,17 +127,21 @@ def check_roll(
     need(type(roll["size"]) is int and roll["size"] == len(entries), "another size")
     need(mth(entries) == heads.get(roll["size"]), "its entries do not give a head's root")
     owner: dict[int, str] = {}
+    seals: list[int] = []
     for item in roll["runs"]:
         check_row(item)
         if item["run"] == run["run"]:
             check_own(item, run, bodies)
-        need(item["entries"] == sorted(set(item["entries"])), "entries in another order")
-        for index in item["entries"]:
+        for part in ("entries", "outcomes"):
+            need(item[part] == sorted(set(item[part])), f"{part} in another order")
+        seals += item["entries"]
+        for index in item["entries"] + item["outcomes"]:
             need(type(index) is int and index not in owner, "an entry of two runs")
             owner[index] = item["run"]
     need(set(owner) == set(range(roll["size"])), "an entry of no run")
     names = [item["run"] for item in roll["runs"]]
     need(len(set(names)) == len(names), "a run twice")
     own = [e["index"] for e in run["entries"] if e["index"] < roll["size"]]
-    need([index for index, name in sorted(owner.items()) if name == run["run"]] == own, "own run")
+    stated = [index for index in sorted(seals) if owner[index] == run["run"]]
+    need(stated == own, "own run")
     return "what the roll says of other runs beside their entries"

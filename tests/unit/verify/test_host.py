@@ -18,15 +18,17 @@ from provenance.capture.ship import host as collector
 from provenance.cli import main
 from provenance.errors import ConfigError
 from provenance.formats.event import Event
+from provenance.formats.producers.statement import chain_start
 from provenance.formats.record import Kind
-from provenance.proofs.host.evidence import HostEvidence
+from provenance.proofs.host.evidence import HostEvidence, qualifying_data
 from provenance.proofs.host.tpm import key_digest
 from provenance.settings import load
 from provenance.settings.beyond.host import HostSettings, TpmSettings
 from tests.support.beyond.host_world import Verified, trained
 from tests.support.beyond.paper_tpm import KEY, ROOT, certificate, der, public, quote
 from tests.support.model_world import deployment
-from tests.support.verify_world import before, ending
+from tests.support.verify_world import KEY as RUN_KEY
+from tests.support.verify_world import RUN, World, before, ending
 
 TPM = TpmSettings(ak="0x81010002")
 PCRS = {0: b"\x0a" * 32, 7: b"\x07" * 32}
@@ -136,6 +138,19 @@ def test_a_certificate_leads_to_a_pinned_root(
     root.write_text("x")
     with pytest.raises(ConfigError, match=r"trust.host_roots: .*root.pem: not certificates in PEM"):
         run.report(host_roots=(root,))
+
+
+@pytest.mark.slow
+def test_a_quote_that_came_before_the_configuration_is_said_to_have() -> None:
+    world, producer = World(names=()), b"p" * 16
+    run_key = RUN_KEY.public_key().public_bytes_raw()
+    wanted = qualifying_data("start", RUN, run_key, chain_start(RUN, producer))
+    early = (Kind.HOST, None, paper("start", wanted).as_json())
+    world.ingest(world.batch(ending([early, *before()])))
+    report = world.verify()
+    assert report.findings == ()
+    [line] = [each for each in report.verdict.rests_on if each.startswith("host of ")]
+    assert line.endswith("at the end: no record; the first quote came before the configuration")
 
 
 @pytest.mark.slow

@@ -24,6 +24,7 @@ from structlog.testing import capture_logs
 from provenance.app.report import claim
 from provenance.bootstrap import sending
 from provenance.errors import ConfigError
+from provenance.ledger.seal import SealPolicy
 from provenance.ports.store import LedgerStore
 from provenance.ports.values import DueWork, Work
 from provenance.settings import Settings, load
@@ -95,6 +96,11 @@ def store(settings: Settings) -> Iterator[LedgerStore]:
     opened.close()
 
 
+@pytest.fixture
+def policy(settings: Settings) -> SealPolicy:
+    return sending.seal_policy(settings)
+
+
 def tamper(settings: Settings, old: str = "loss", new: str = "lo55") -> None:
     with sqlite3.connect(settings.base_dir / "ledger.db") as database:
         change = "update records set data = cast(replace(cast(data as text), ?, ?) as blob)"
@@ -103,30 +109,30 @@ def tamper(settings: Settings, old: str = "loss", new: str = "lo55") -> None:
 
 
 def test_a_run_is_due_a_day_behind_its_seal_and_a_day_later_again(
-    settings: Settings, store: LedgerStore
+    settings: Settings, store: LedgerStore, policy: SealPolicy
 ) -> None:
-    assert verify_next(settings, store, lambda: NOW + 1) is None
-    look = verify_next(settings, store, lambda: LATER)
+    assert verify_next(settings, store, policy, lambda: NOW + 1) is None
+    look = verify_next(settings, store, policy, lambda: LATER)
     assert look is not None
     assert (look.run, look.before, look.after, look.changed) == (RUN, None, "verified", False)
-    assert verify_next(settings, store, lambda: LATER + EVERY - 1) is None
-    again = verify_next(settings, store, lambda: LATER + EVERY)
+    assert verify_next(settings, store, policy, lambda: LATER + EVERY - 1) is None
+    again = verify_next(settings, store, policy, lambda: LATER + EVERY)
     assert again is not None
     assert (again.before, again.after, again.changed) == ("verified", "verified", False)
     with store.transaction() as tx:
         tx.add_work_of_sealed(Work.VERIFICATION, EVERY, LATER)
-    assert verify_next(settings, store, lambda: LATER + EVERY + 1) is None
+    assert verify_next(settings, store, policy, lambda: LATER + EVERY + 1) is None
 
 
 def test_a_change_is_told_once_with_a_signature_until_it_is_taken(
-    settings: Settings, store: LedgerStore, receiver: Receiver
+    settings: Settings, store: LedgerStore, policy: SealPolicy, receiver: Receiver
 ) -> None:
     webhook = settings.verification.webhook
     assert webhook is not None
-    verify_next(settings, store, lambda: LATER)
+    verify_next(settings, store, policy, lambda: LATER)
     assert send_next(webhook, store, lambda: LATER) is None
     tamper(settings)
-    look = verify_next(settings, store, lambda: LATER + EVERY)
+    look = verify_next(settings, store, policy, lambda: LATER + EVERY)
     assert look is not None
     assert (look.before, look.after, look.changed) == ("verified", "failed", True)
     receiver.status = 302  # it is not followed, and is no receipt
@@ -153,10 +159,10 @@ def test_a_change_is_told_once_with_a_signature_until_it_is_taken(
     assert (event["run"], event["before"], event["after"]) == (str(RUN), "verified", "failed")
     assert event["finding"].startswith("(1) training/epoch/1/metrics/0: SHA-256")
     # It stays failed, and nobody is told again; mended, somebody is.
-    verify_next(settings, store, lambda: LATER + 2 * EVERY)
+    verify_next(settings, store, policy, lambda: LATER + 2 * EVERY)
     assert send_next(webhook, store, lambda: LATER + 2 * EVERY) is None
     tamper(settings, "lo55", "loss")
-    verify_next(settings, store, lambda: LATER + 3 * EVERY)
+    verify_next(settings, store, policy, lambda: LATER + 3 * EVERY)
     third = send_next(webhook, store, lambda: LATER + 3 * EVERY)
     assert third is not None
     assert third.id != first.id
@@ -178,26 +184,26 @@ def test_a_receipt_is_its_status_whatever_follows_and_the_url_is_asked_whole(
 
 
 def test_a_first_look_that_fails_is_told(
-    settings: Settings, store: LedgerStore, receiver: Receiver
+    settings: Settings, store: LedgerStore, policy: SealPolicy, receiver: Receiver
 ) -> None:
     tamper(settings)
-    look = verify_next(settings, store, lambda: LATER)
+    look = verify_next(settings, store, policy, lambda: LATER)
     assert look is not None
     assert (look.before, look.after, look.changed) == (None, "failed", True)
 
 
 def test_a_network_that_does_not_answer_changes_nothing(
-    settings: Settings, store: LedgerStore
+    settings: Settings, store: LedgerStore, policy: SealPolicy
 ) -> None:
-    verify_next(settings, store, lambda: LATER)
+    verify_next(settings, store, policy, lambda: LATER)
     key = settings.base_dir / "ledger.key"
     key.rename(key.with_suffix(".away"))
-    look = verify_next(settings, store, lambda: LATER + EVERY)
+    look = verify_next(settings, store, policy, lambda: LATER + EVERY)
     assert look is not None
     assert (look.after, look.changed) == (None, False)
-    assert verify_next(settings, store, lambda: LATER + EVERY + 59) is None
+    assert verify_next(settings, store, policy, lambda: LATER + EVERY + 59) is None
     key.with_suffix(".away").rename(key)
-    look = verify_next(settings, store, lambda: LATER + EVERY + 60)
+    look = verify_next(settings, store, policy, lambda: LATER + EVERY + 60)
     assert look is not None
     assert (look.before, look.after, look.changed) == ("verified", "verified", False)
 
@@ -250,7 +256,11 @@ def test_the_section_is_read_strictly(tmp_path: Path) -> None:
 
 
 def test_the_task_says_what_changed(
-    settings: Settings, store: LedgerStore, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    settings: Settings,
+    store: LedgerStore,
+    policy: SealPolicy,
+    receiver: Receiver,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from workers import resources, watching
     from workers.app import app
@@ -258,6 +268,7 @@ def test_the_task_says_what_changed(
     monkeypatch.setattr(watching, "settings", lambda: settings)
     monkeypatch.setattr(watching, "settings_of", lambda names: settings)
     monkeypatch.setattr(resources, "store", lambda: store)
+    monkeypatch.setattr(resources, "policy", lambda: policy)
     tamper(settings)
     with capture_logs() as logs:
         watching.again()

@@ -58,6 +58,7 @@ def check_host(
     if not paths:
         findings.skip(HOST, "no record of a host is here")
         return []
+    configured = {r.producer: r.seq for r in records.values() if r.kind is Kind.CONFIG}
     quotes, lines, roots = 0, [], _roots(trust)
     for producer, own in sorted(paths.items()):
         at_ends: dict[str, _Quoted | str] = {}
@@ -76,8 +77,10 @@ def check_host(
             for name, data in host.reports:
                 size = f"{len(data)} bytes, not verified by this release"
                 findings.notice(HOST, path, f"a report of {name}: {size}", path)
-        rank = records[own[0]].rank
+        rank, first = records[own[0]].rank, min(records[path].seq for path in own)
         line = f"host of producer {producer.hex()[:8]} (rank {rank}): {_told(at_ends)}"
+        if first < configured.get(producer, 0):
+            line += "; the first quote came before the configuration"
         findings.notice(HOST, "hosts", line)
         lines.append(line)
     findings.count(HOST, counted(quotes, "quote"))

@@ -12,6 +12,7 @@ from provenance.evidence.story import RunState
 from provenance.formats.checkpoint import Head
 from provenance.formats.json_text import canonical_json
 from provenance.formats.record import END_STATES, Kind, Record
+from provenance.formats.tlog import outcome
 from provenance.ports.listing import RunSummary
 from provenance.roll.roll import FILE, Roll, RolledRun, data_digest, with_records
 from provenance.roll.statistics import RunsBefore, runs_before
@@ -47,12 +48,22 @@ def check_roll(
         own = tuple(entry.index for entry in evidence.entries if entry.index < roll.size)
         if stated != own:
             raise ProofError(f"has entries {list(stated)} of this run, run.json has {list(own)}")
+        again = () if row is None else row.outcomes
+        if lacking := sorted(set(_outcomes(evidence, roll.size)) - set(again)):
+            raise ProofError(f"lacks entry {lacking[0]}, an outcome of this run")
         if row is not None and (other := _differs(row, evidence, state)) is not None:
             raise ProofError(f"says of this run another {other} than its records give")
     except (FormatError, ProofError) as error:
         findings.fail(LEDGER, FILE, str(error), FILE)
         return None
     return runs_before(roll, evidence.run)
+
+
+def _outcomes(evidence: RunEvidence, size: int) -> list[int]:
+    """Indexes of the outcomes that the evidence brings, below a size."""
+    data = evidence.attachments.get(outcome.FILE)
+    shown = [] if data is None else outcome.ShownOutcomes.decode(data).outcomes
+    return [item.index for item in shown if item.index < size]
 
 
 def _differs(row: RolledRun, evidence: RunEvidence, state: RunState) -> str | None:

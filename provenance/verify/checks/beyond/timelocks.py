@@ -1,0 +1,41 @@
+"""Check (11), of a time lock that a bundle brings: of this run, and of records withheld here."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from provenance.errors import FormatError, ProofError
+from provenance.evidence.run_evidence import RunEvidence
+from provenance.proofs.timelock.lock import FILE, TimeLock
+from provenance.verify.catalogue import PORTABLE
+from provenance.verify.findings import Findings, counted
+
+LOCKED: Final = (
+    "That the time lock holds these records and its shares open it: nobody sees that before it "
+    "opens. That it stays shut until then: that rests on its approvers alone."
+)
+
+
+def check_timelock(evidence: RunEvidence, findings: Findings) -> list[str]:
+    """Check the lock and say in a line when it opens; what nobody can check of it."""
+    data = evidence.attachments.get(FILE)
+    if data is None:
+        return []
+    try:
+        lock = TimeLock.decode(data)
+        if lock.run != evidence.run:
+            raise ProofError(f"is of run {lock.run}")
+        if not evidence.entries or lock.root != evidence.entries[-1].root:
+            raise ProofError(f"is of the run root {lock.root.hex()}, not the newest seal's")
+        places = {record.digest for record in evidence.records if record.withheld}
+        if foreign := next((each for each in lock.records if each not in places), None):
+            raise ProofError(f"record {foreign.hex()} is none that is withheld here")
+    except (FormatError, ProofError) as error:
+        findings.fail(PORTABLE, FILE, str(error), FILE)
+        return []
+    names = ", ".join(each.name for each in lock.approvers)
+    chain = ", ".join(map(str, lock.after.chain.values()))
+    after = f"{lock.after.network} ({chain}) block {lock.after.height}"
+    told = f"{counted(len(lock.records), 'record')} locked until {after}"
+    findings.notice(PORTABLE, FILE, f"{told}; {lock.threshold} of these open it: {names}")
+    return [LOCKED]
