@@ -144,6 +144,16 @@ def read_lines(path: Path) -> list[bytes]:
     return [line for line in data.split(b"\n") if line]
 
 
+def read_regular(path: Path, most: int) -> bytes:
+    """The first bytes of a regular file, so many at most; OSError where it is none: of a pipe, a
+    reader would wait."""
+    with opened(path, os.O_RDONLY | os.O_NONBLOCK) as descriptor:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read(most)
+
+
 def read_private(path: Path, max_bytes: int, *, follow_symlinks: bool = True) -> bytes:
     """Read a regular file that only its owner may read or write.
 

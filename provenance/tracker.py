@@ -769,7 +769,13 @@ class ProvenanceTracker(Handle):
         from provenance.fingerprint.datasets import dataset_digest
 
         if self.rank == 0:
-            fields = dataset_digest(data, self._factory).as_fields()
+            try:
+                fields = dataset_digest(data, self._factory).as_fields()
+            except InputError as error:
+                split = kind.value.rpartition(".")[2]
+                told = str(error) if str(error).startswith("data") else f"data: {error}"
+                none = "; without any, give None" if split == "test" and "empty" in told else ""
+                raise InputError(f"{split} {told}{none}") from error
             if items:
                 fields["items"] = self._item_set(kind, data, fields)
             self._state_before("track_data", {kind: fields})

@@ -138,8 +138,8 @@ class Dossier:
 
     @property
     def exit_code(self) -> int:
-        """1 where the run does not verify; 0 otherwise: how far it does, the page says."""
-        return 1 if self.report.outcome == "failed" else 0
+        """As of the run's verification."""
+        return self.report.exit_code
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""

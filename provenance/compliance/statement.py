@@ -17,7 +17,7 @@ from uuid import UUID
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from provenance import files
-from provenance.errors import BadSignatureError, FormatError, InputError, ProvenanceError
+from provenance.errors import BadSignatureError, FormatError, ProvenanceError
 from provenance.formats.dsse import Envelope, Statement, Subject, pae
 from provenance.formats.ed25519 import verify_signature
 from provenance.formats.fields import Fields
@@ -217,12 +217,12 @@ def _run_problems(
 
 
 def _read(path: Path, limit: int) -> bytes:
-    """A regular file, no link; ``InputError``."""
+    """A regular file, no link. ``InputError``: it cannot be read; ``FormatError``: it is none, or
+    too long."""
     with files.errors_of(path, "read"):
         if path.is_symlink() or (path.exists() and not path.is_file()):
-            raise InputError(f"{path}: is not a regular file, expected a file of a report")
-        with path.open("rb") as file:
-            data = file.read(limit + 1)
+            raise FormatError(f"{path}: is not a regular file, expected a file of a report")
+        data = files.read_regular(path, limit + 1)
     if len(data) > limit:
-        raise InputError(f"{path}: more than {limit} bytes, expected a file of a report")
+        raise FormatError(f"{path}: more than {limit} bytes, expected a file of a report")
     return data

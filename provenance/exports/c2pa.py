@@ -119,8 +119,8 @@ def c2pa_manifest(
 
 def _certificates(path: Path, public_pem: bytes) -> bytes:
     """The chain as PEM, whose first certificate is the key's."""
-    with files.errors_of(path, "read"), path.open("rb") as file:
-        data = file.read(_MAX_CERTIFICATE_BYTES)
+    with files.errors_of(path, "read"):
+        data = files.read_regular(path, _MAX_CERTIFICATE_BYTES)
     try:
         chain = x509.load_pem_x509_certificates(data)
     except ValueError as error:

@@ -70,12 +70,15 @@ class StatedSet:
     items: ItemSet
     is_table: bool
 
-    def digests(self, key: bytes, items: Items) -> list[tuple[str, bytes]]:
-        """What a message calls each item, and its keyed digest; ``InputError``."""
+    def digests(
+        self, key: bytes, items: Items, nearest: list[str] | None = None
+    ) -> list[tuple[str, bytes]]:
+        """What a message calls each item, and its keyed digest; ``InputError``. ``nearest`` as
+        :func:`item_bytes`."""
         hasher, found = blake3(key=key), list[tuple[str, bytes]]()
         for where, value in items:
             hasher.reset()
-            hasher.update(item_bytes(where, value, self.items.form, self.is_table))
+            hasher.update(item_bytes(where, value, self.items.form, self.is_table, nearest))
             found.append((where, hasher.digest()))
         if not found:
             raise InputError("ITEM: found none, expected one at least")
@@ -90,6 +93,7 @@ class ItemCheck:
         record: Path of the record that states the set.
         items: How many were asked for; ``size``: distinct ones of the set.
         others: Those of which the claim does not hold, or is not shown.
+        nearest: Of items with a number that its type has not: which was asked instead.
     """
 
     run: UUID
@@ -99,15 +103,24 @@ class ItemCheck:
     items: int
     size: int
     others: tuple[str, ...]
+    nearest: tuple[str, ...]
     not_checked: tuple[str, ...]
 
     @classmethod
-    def of(cls, stated: StatedSet, claim: Claim, items: int, others: Sequence[str]) -> ItemCheck:
+    def of(
+        cls,
+        stated: StatedSet,
+        claim: Claim,
+        items: int,
+        others: Sequence[str],
+        nearest: Sequence[str],
+    ) -> ItemCheck:
         """Of items that were looked for in a set."""
         not_checked = NOT_CHECKED if stated.items.form else (*NOT_CHECKED, _NO_FORM)
         size = stated.items.size
         run, split, path = stated.run, stated.split, stated.path
-        return cls(run, split, claim, path, items, size, tuple(others), not_checked)
+        told = tuple(others), tuple(nearest)
+        return cls(run, split, claim, path, items, size, *told, not_checked)
 
     @property
     def holds(self) -> bool:
@@ -126,6 +139,13 @@ class ItemCheck:
         number = f"{count} of {self.items} items {'is' if count == 1 else 'are'}"
         return f"FOUND: {number} not shown to be {_WORDS[self.claim]} {where}: {some}"
 
+    @property
+    def asked(self) -> list[str]:
+        """Which numbers were asked in the place of others, for people."""
+        more = len(self.nearest) - _SHOWN
+        rest = [f"asked: ... of {more} more items"] if more > 0 else []
+        return [f"asked: {line}" for line in self.nearest[:_SHOWN]] + rest
+
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {
@@ -138,6 +158,7 @@ class ItemCheck:
             "items": self.items,
             "set_size": self.size,
             "others": list(self.others),
+            "nearest": list(self.nearest),
             "not_checked": list(self.not_checked),
         }
 
@@ -179,7 +200,8 @@ def prove(
         InputError: The digests or the key are lost, or an item has another form.
     """
     split, key = stated.split, folder.key(stated.split)
-    digests = stated.digests(key, items)
+    nearest = list[str]()
+    digests = stated.digests(key, items, nearest)
     with folder.opened(split) as kept:
         leaves, others = set[int](), []
         for name, digest in digests:
@@ -208,13 +230,14 @@ def prove(
     except ProofError as error:
         path = folder.path(split, "digests")
         raise InputError(f"{path}: has other digests than {stated.path} states") from error
-    return ItemCheck.of(stated, claim, len(digests), others), None if others else proof
+    checked = ItemCheck.of(stated, claim, len(digests), others, nearest)
+    return checked, None if others else proof
 
 
 def read_proof(path: Path) -> ItemProof:
     """A proof's file; ``InputError``."""
-    with files.errors_of(path, "read"), path.open("rb") as file:
-        data = file.read(MAX_PROOF_BYTES + 1)
+    with files.errors_of(path, "read"):
+        data = files.read_regular(path, MAX_PROOF_BYTES + 1)
     with files.read_as(path, "a proof of 'provenance data prove'"):
         return ItemProof.decode(data, str(path))
 
@@ -249,6 +272,7 @@ def check(stated: StatedSet, proof: ItemProof, items: Items) -> ItemCheck:
     """Hold items against a proof. ``ProofError``: it does not hold; ``InputError``: an item has
     another form."""
     shown = proof.shown(stated.items)
-    digests = stated.digests(proof.key, items)
+    nearest = list[str]()
+    digests = stated.digests(proof.key, items, nearest)
     others = [name for name, digest in digests if shown.claim(digest) != proof.claim]
-    return ItemCheck.of(stated, proof.claim, len(digests), others)
+    return ItemCheck.of(stated, proof.claim, len(digests), others, nearest)

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from uuid import UUID
 
 from provenance.errors import FormatError, IntegrityError
 from provenance.formats.record import Kind, Record
 from provenance.ports.listing import RunSummary, Wanted
 from provenance.ports.store import LedgerTx
-from provenance.roll.roll import Roll, RolledRun, config_digest, data_digest, seeds_of
+from provenance.roll.roll import Roll, RolledRun, with_records
 
 Progress = Callable[[int, int], None]
 
@@ -65,7 +64,4 @@ def _described(tx: LedgerTx, item: RolledRun) -> RolledRun:
         for row in tx.records(item.run, (Kind.CONFIG, Kind.DATA_TRAIN)):
             with suppress(FormatError):
                 records.append(Record.decode(row.data))
-    training = next((r.body.get("training") for r in records if r.kind is Kind.CONFIG), None)
-    if training is not None:
-        item = replace(item, config=config_digest(training), seeds=seeds_of(training))
-    return replace(item, data=data_digest(records))
+    return with_records(item, records)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from uuid import UUID
 
@@ -153,6 +153,14 @@ def data_digest(records: Iterable[Record]) -> bytes | None:
     where there is none."""
     roots = sorted(str(r.body.get("root")) for r in records if r.kind is Kind.DATA_TRAIN)
     return hashlib.sha256(canonical_json(roots)).digest() if roots else None
+
+
+def with_records(item: RolledRun, records: Sequence[Record]) -> RolledRun:
+    """A run with what its ``config`` and ``data.train`` records say: data, configuration, seeds."""
+    training = next((r.body.get("training") for r in records if r.kind is Kind.CONFIG), None)
+    if training is not None:
+        item = replace(item, config=config_digest(training), seeds=seeds_of(training))
+    return replace(item, data=data_digest(records))
 
 
 def seeds_of(training: Json, path: str = "") -> dict[str, Json]:

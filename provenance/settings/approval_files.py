@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import stat
 import time
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
@@ -25,10 +24,7 @@ from provenance.settings.approvals import ApprovalSettings
 def read_approval(path: Path) -> Envelope:
     """An approval's file; ``InputError``."""
     with files.errors_of(path, "read"):
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise InputError(f"{path}: not a regular file, expected an approval")
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+        data = files.read_regular(path, MAX_BYTES + 1)
     with files.read_as(path, "an approval"):
         if len(data) > MAX_BYTES:
             raise FormatError(f"{path}: more than {MAX_BYTES} bytes")

@@ -146,7 +146,7 @@ def verify(
     key = ledger_key(evidence, verifier_key, trust, findings)
     heads = check_heads(evidence, key, trust.witnesses, findings)  # (5)
     check_ledger(evidence, heads, findings)  # (6)
-    runs_before = check_roll(evidence, heads, findings)
+    runs_before = check_roll(evidence, state, heads, findings)
     again = check_outcomes(evidence, key, heads, findings)
     receipts = check_receipts(evidence, key, heads, findings)  # (7)
     anchors, roots = check_networks(evidence, receipts, nodes, headers, trust, findings)  # (8)

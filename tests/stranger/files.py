@@ -9,9 +9,13 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from cryptography.exceptions import InvalidSignature
 from formats import need
 
 Files = dict[str, bytes]
+TREE = ("data/", "model/", "training/")
+WRONG = (ValueError, KeyError, TypeError, IndexError, AttributeError, ArithmeticError,
+         RecursionError, InvalidSignature)  # fmt: skip
 PART = "[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}"
 NAME = re.compile(f"(?:{PART}/){{0,11}}{PART}")
 KEYS = {
@@ -76,7 +80,8 @@ def check_index(run: dict[str, Any]) -> None:
 def load(path: Path) -> Files:
     if path.is_dir():
         found = [p for p in path.rglob("*") if not p.is_dir() or p.is_symlink()]
-        need(not any(p.is_symlink() for p in found), "a bundle has no links")
+        regular = all(p.is_file() and not p.is_symlink() for p in found)
+        need(regular, "a bundle has regular files, and no links")
         return {p.relative_to(path).as_posix(): p.read_bytes() for p in sorted(found)}
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()

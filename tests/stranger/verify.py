@@ -21,7 +21,7 @@ from typing import Any
 import evidence as chain
 import producers as signed
 from beyond import approvals, hidden, owners
-from beyond.compliance import check_report
+from beyond.compliance import check_report, report_files
 from beyond.cross import agreement
 from beyond.host import check_hosts
 from beyond.lineage import check_parent
@@ -30,8 +30,7 @@ from beyond.roll import check_roll
 from beyond.seeds import check_seeds
 from beyond.timelock import check_lock
 from budgets import check_budgets
-from cryptography.exceptions import InvalidSignature
-from files import KEYS, NAME, RECEIPT, Files, check_index, load, no_flags, seal_label
+from files import KEYS, NAME, RECEIPT, TREE, WRONG, Files, check_index, load, no_flags, seal_label
 from formats import (
     CONTROL,
     LEAVES,
@@ -53,11 +52,6 @@ from formats import (
 from items import check_set
 from shards import check_epochs, check_state
 from statement import check_statement
-
-TREE = ("data/", "model/", "training/")
-WRONG = (ValueError, KeyError, TypeError, IndexError, AttributeError, ArithmeticError,
-         RecursionError, InvalidSignature)  # fmt: skip
-
 
 # --- the bundle (section 9) --------------------------------------------------------------
 
@@ -321,8 +315,7 @@ class Bundle:
             self.unproven.append(f"run.json: {label} asked for an anchor and no receipt holds")
 
     def _head_root(self, name: str) -> None:
-        size = int(name.split("/")[1].removesuffix(".root"))
-        need(sha256(self.files[name]) == self.heads[size], "does not hash to the head's root")
+        need(sha256(self.files[name]) == self.heads[int(name[6:-5])], "is not the head's root")
 
     def _ots(self, name: str) -> None:
         digest, attestations = chain.ots_attestations(self.files[name])
@@ -355,8 +348,11 @@ class Bundle:
         need(found == root and seal_label(entry) == label, "the run root is not in the ledger")
 
     def _beyond(self, name: str) -> None:
-        checks = {"ledger/runs.json": check_roll, "timelock.json": check_lock}
-        check = checks.get(name, partial(check_outcomes, key=self.key))
+        roll, others = (
+            partial(check_roll, bodies=self.bodies),
+            partial(check_outcomes, key=self.key),
+        )
+        check = {"ledger/runs.json": roll, "timelock.json": check_lock}.get(name, others)
         self.unproven.append(f"{name}: {check(self.files[name], self.run, self.heads)}")
 
     def _proof(self, name: str) -> None:
@@ -384,7 +380,7 @@ def main(arguments: list[str]) -> int:
             bundle.problems += [f"parent: {line}" for line in parent.problems]
             print(bundle.check("parent", partial(check_parent, bundle, parent)) or "no parent")
         if "--report" in options:
-            files, signer = load(Path(options["--report"])), options.get("--signer")
+            files, signer = report_files(Path(options["--report"])), options.get("--signer")
             told = bundle.check("report", partial(check_report, files, bundle.run, signer))
             bundle.unproven += [f"report: {told}"] if told else []
     except (*WRONG, OSError, zipfile.BadZipFile) as error:

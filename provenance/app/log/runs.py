@@ -35,6 +35,10 @@ from provenance.settings import Settings
 
 MAX_TOLD: Final = 300
 """Runs of a database whose reports say how many began before: each is read for each report."""
+_WORD: Final = (
+    "rests on: the head's root, for the entries and whose they are; states, names and results are"
+    " the database's word, and the bundle itself is checked by: provenance verify {}"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,8 @@ class ToldRoll:
     Attributes:
         head: The signed head that its entries give; None of a database.
         key: That signed the head; None where none is known.
+        word: What of it is said by somebody and shown by nothing, a line for people; None where
+            the list is the reader's own.
         anchored: Of ledger indexes, the network and block time of the first anchor that covers
             them: the entry was made before. Of a database alone.
     """
@@ -52,6 +58,7 @@ class ToldRoll:
     roll: Roll
     head: Head | None = None
     key: VerifierKey | None = None
+    word: str | None = None
     anchored: Mapping[int, tuple[str, float]] | None = None
 
     def run(self, text: str) -> UUID:
@@ -85,7 +92,7 @@ def from_database(settings: Settings, *, described: bool, progress: Progress) ->
         except DAMAGED as error:
             raise IntegrityError(f"the list of runs cannot be read: {error}") from error
         key = reading.ledger_key(settings)
-        return ToldRoll("database", roll, None, key, _anchored(tx, roll))
+        return ToldRoll("database", roll, key=key, anchored=_anchored(tx, roll))
 
 
 def from_source(text: str, key: VerifierKey | None) -> ToldRoll:
@@ -123,7 +130,7 @@ def from_source(text: str, key: VerifierKey | None) -> ToldRoll:
         roll.check(head.root)
     except ProofError as error:
         raise ProofError(f"{text}: {FILE}: {error}") from error
-    return ToldRoll(text, roll, head, key)
+    return ToldRoll(text, roll, head, key, _WORD.format(text))
 
 
 def told_before(settings: Settings, run: UUID) -> RunsBefore | None:

@@ -16,7 +16,7 @@ from provenance.chains.http import Endpoint
 from provenance.errors import FormatError, InputError, NetworkUnavailable, ProofError, TooLargeError
 from provenance.evidence.ledger_claim import LedgerClaim, claim_of
 from provenance.evidence.run_evidence import RunEvidence
-from provenance.files import errors_of
+from provenance.files import errors_of, read_regular
 from provenance.formats.checkpoint import Head, parse_note
 from provenance.formats.merkle import KeptTree, ReadSubtrees, Subtree, root_of_hashes
 from provenance.formats.note import MAX_NOTE_BYTES, VerifierKey
@@ -306,8 +306,8 @@ def tiles_at(text: str) -> Read | None:
 
 def _folder(folder: Path) -> Read:
     def read(path: str, limit: int) -> bytes:
-        with errors_of(folder / path, "read"), (folder / path).open("rb") as file:
-            return file.read(limit + 1)
+        with errors_of(folder / path, "read"):
+            return read_regular(folder / path, limit + 1)
 
     return read
 

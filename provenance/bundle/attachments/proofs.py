@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from provenance.evidence.run_evidence import RunEvidence
-from provenance.files import errors_of, read_as
+from provenance.files import errors_of, read_as, read_regular
 from provenance.formats.fields import Fields
 
 FOLDER: Final = "proofs/"
@@ -26,8 +26,8 @@ def with_proofs(evidence: RunEvidence, paths: Iterable[Path]) -> RunEvidence:
     is no such proof; whether it holds is for the verifier."""
     added: dict[str, bytes] = {}
     for path in paths:
-        with errors_of(path, "read"), path.open("rb") as file:
-            data = file.read(_MAX_BYTES + 1)
+        with errors_of(path, "read"):
+            data = read_regular(path, _MAX_BYTES + 1)
         with read_as(path, "a proof of 'provenance prove'"):
             fields = Fields.parse_canonical(data, str(path), _VERSION, limit=_MAX_BYTES)
             fields.only("v", "statement", "proof")

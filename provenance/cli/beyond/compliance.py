@@ -45,11 +45,15 @@ def compliance(arguments: argparse.Namespace) -> int:
     counts = ", ".join(f"{word} for {number}" for word, number in dossier.counts.items())
     signer = None if key is None else key.public_key().public_bytes_raw().hex()
     document = {"folder": str(folder), "signer": signer, **dossier.as_dict()}
+    document["exit_code"] = dossier.exit_code
+    verdict = report.verdict
+    by = f"ledger key {verdict.key}" if verdict.key else "no ledger's key"
+    rest = "" if verdict.key_pinned_by else f"; rests on {by}, which nobody pinned"
     answer(
         arguments,
         document,
         f"{folder / 'report.html'}: run {report.run}: {report.outcome}",
-        f"  {len(dossier.rows)} requirements of {dossier.framework.title}: evidence {counts}",
+        f"  {len(dossier.rows)} requirements of {dossier.framework.title}: evidence {counts}{rest}",
         *(f"  {each.article}: keep until {each.until or each.basis}" for each in dossier.retention),
         f"  signed by {signer}" if signer else "  not signed (--key)",
         *(f"FOUND {finding.subject}: {finding.problem}" for finding in report.findings),

@@ -32,17 +32,19 @@ def prove(arguments: argparse.Namespace) -> int:
     items = named_items(arguments.items, stated.items.form)
     checked, proof = proving.prove(stated, folder, claim, items)
     if proof is None:
-        answer(arguments, checked.as_dict(), checked.line)
+        answer(arguments, checked.as_dict(), checked.line, *checked.asked)
         return 1
     data, output = proof.encode(), Path(arguments.output)
     with files.errors_of(output, "written"):
         files.replace(output, data)
     document = {**checked.as_dict(), "path": str(output), "bytes": len(data)}
-    return answer(arguments, document, checked.line, f"{output}: {len(data)} bytes, with the key")
+    lines = (checked.line, *checked.asked, f"{output}: {len(data)} bytes, with the key")
+    return answer(arguments, document, *lines)
 
 
 def check(arguments: argparse.Namespace) -> int:
-    """Say whether a proof shows what it claims of some items; 1 where it does not."""
+    """Say whether a proof shows what it claims of some items: 1 where it does not, else the exit
+    code of the evidence that it rests on."""
     bundle, run = arguments.bundle, arguments.run_id
     if (bundle is None) == (run is None):
         found = "neither" if run is None else "both"
@@ -55,7 +57,10 @@ def check(arguments: argparse.Namespace) -> int:
     stated = proving.proven_set(report, proof)
     checked = proving.check(stated, proof, named_items(arguments.items, stated.items.form))
     found = f": {len(report.findings)} findings, see provenance verify" if report.findings else ""
-    lines = [checked.line, f"rests on: the evidence of the run, {report.outcome}{found}"]
+    lines = [f"{checked.line}; rests on the evidence of the run, {report.outcome}{found}"]
+    lines += checked.asked
     lines += [f"not checked: {line}" for line in checked.not_checked]
-    answer(arguments, {**checked.as_dict(), "evidence": report.outcome}, *lines)
-    return 0 if checked.holds else 1
+    code = report.exit_code if checked.holds else 1
+    document = {**checked.as_dict(), "evidence": report.outcome, "exit_code": code}
+    answer(arguments, document, *lines)
+    return code

@@ -12,7 +12,7 @@ from provenance import files
 from provenance.app.bundle import bundle_at
 from provenance.app.runs import evidence_of
 from provenance.cli.output import answer, out, print_json, print_text, progress, settings_of
-from provenance.errors import InputError
+from provenance.errors import FormatError, InputError
 from provenance.lineage import export
 from provenance.lineage.at_hand import AtHand, hold
 from provenance.lineage.claim import is_bundle
@@ -47,7 +47,10 @@ def lineage(arguments: argparse.Namespace) -> int:
         held = None
         if arguments.model is not None:
             bars.update(task, description="comparing weights")
-            held = hold(reports, graph.subject, Path(arguments.model), models)
+            try:
+                held = hold(reports, graph.subject, Path(arguments.model), models)
+            except FormatError as error:
+                raise InputError(str(error)) from error
     code = 1 if held is not None and held.problems else graph.exit_code
     if arguments.format == "text":
         document = {**graph.as_dict(), "models": held and held.as_dict(), "exit_code": code}

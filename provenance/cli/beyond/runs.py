@@ -61,6 +61,7 @@ def runs(arguments: argparse.Namespace) -> int:
             "page": arguments.page,
             "limit": limit,
             "before": None if before is None else before.as_json(),
+            "word": told.word,
         }
         print_json(document)
         return 1 if roll.unaccounted else 0
@@ -70,6 +71,8 @@ def runs(arguments: argparse.Namespace) -> int:
         print_table(_COLUMNS, [_row(told, item) for item in page], least=3)
         pages = -(-len(roll.runs) // limit)
         out.print(f"page {arguments.page} of {pages}, {len(roll.runs)} runs in {roll.size} entries")
+    if told.word is not None:
+        out.print(told.word)
     for index in roll.unaccounted[:limit]:
         out.print(f"entry {index}: unaccounted for: nothing says which run it is of")
     if told.key is None or told.key != key:

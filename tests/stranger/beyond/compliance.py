@@ -6,6 +6,7 @@ Imports nothing of the program that it checks. It raises where something does no
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -16,6 +17,14 @@ TYPE = "application/vnd.in-toto+json"
 NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,63}")
 WORD = re.compile(r"[a-z0-9.-]{1,64}")
 OUTCOMES = ("verified", "anchored", "consistent", "failed")
+
+
+def report_files(folder: Path) -> dict[str, bytes]:
+    """The files of a report's folder, which holds nothing else."""
+    found = sorted(folder.iterdir())
+    regular = all(path.is_file() and not path.is_symlink() for path in found)
+    need(regular, "the folder has what is no regular file")
+    return {path.name: path.read_bytes() for path in found}
 
 
 def check_report(files: dict[str, bytes], run: dict[str, Any], signer: str | None) -> str | None:

@@ -5,6 +5,7 @@ Imports nothing of the program that it checks.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 from uuid import UUID
 
@@ -12,8 +13,10 @@ from formats import canonical, hashes_of, included, mth, need, parse, sha256, un
 
 ACCOUNT = {"v", "run", "phase", "epoch", "producer", "count", "chain", "place", "tops", "last"}
 RUN = {"run", "entries", "state", "name", "data", "config", "seeds", "results", "outcomes"}
-STATES = {"finished", "pruned", "failed", "interrupted", "closed", "unknown", "running", "lost",
-          "silent"}  # fmt: skip
+ENDS = {"finished", "pruned", "failed", "interrupted", "closed"}
+STATES = ENDS | {"unknown", "running", "lost", "silent"}
+SEED = re.compile("(?:.*[_.-])?seeds?", re.IGNORECASE)
+SAID = ("config", "data.train", "run.end")
 
 
 def account_root(account: dict[str, Any]) -> bytes:
@@ -56,7 +59,64 @@ def accounts(data: bytes, width: int) -> list[dict[str, Any] | None]:
     return found
 
 
-def check_roll(data: bytes, run: dict[str, Any], heads: dict[int, bytes]) -> str:
+def scalar(value: Any) -> bool:
+    return not isinstance(value, dict | list) and not (isinstance(value, str) and len(value) > 200)
+
+
+def check_row(item: dict[str, Any]) -> None:
+    """The types of what a roll says of a run."""
+    need(set(item) == RUN and item["state"] in STATES, "other keys of a run")
+    need(str(UUID(item["run"])) == item["run"], "the id of a run")
+    need(item["name"] is None or isinstance(item["name"], str), "the name of a run")
+    for key in ("data", "config"):
+        need(item[key] is None or unhex(item[key], 32), f"the {key} of a run")
+    for key in ("seeds", "results"):
+        need(isinstance(item[key], dict) and all(map(scalar, item[key].values())),
+             f"the {key} of a run")  # fmt: skip
+
+
+def without_seeds(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {key: without_seeds(own) for key, own in value.items() if not SEED.fullmatch(key)}
+
+
+def seeds_of(value: Any, path: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, own in value.items() if isinstance(value, dict) else ():
+        where = f"{path}.{key}" if path else key
+        if SEED.fullmatch(key):
+            told = canonical(own).decode() if isinstance(own, dict | list) else own
+            found[where] = told[:200] if isinstance(told, str) else told
+        else:
+            found |= seeds_of(own, where)
+    return found
+
+
+def check_own(item: dict[str, Any], run: dict[str, Any], bodies: dict[str, Any]) -> None:
+    """What a roll says of the bundle's own run; withheld records leave it open."""
+    own = {kind: [r for r in run["records"] if r["kind"] == kind] for kind in SAID}
+    told: dict[str, list[Any]] = {
+        kind: [bodies.get(r["path"]) for r in records] for kind, records in own.items()
+    }
+    if None not in told["config"]:
+        training = [body["training"] for body in told["config"] if "training" in body]
+        given = [(sha256(canonical(without_seeds(each))).hex(), canonical(seeds_of(each)))
+                 for each in training] or [(None, b"{}")]  # fmt: skip
+        need((item["config"], canonical(item["seeds"])) in given, "own config or seeds")
+    if None not in told["data.train"]:
+        roots = sorted(str(body.get("root")) for body in told["data.train"])
+        need(item["data"] == (sha256(canonical(roots)).hex() if roots else None), "own data")
+    ends = [body.get("state") for body in told["run.end"] if body]
+    alone = [body.get("world_size", 1) for body in told["config"] if body] == [1]
+    if alone and len(run["producers"]) == len(ends) == 1:
+        state = ends[0] if isinstance(ends[0], str) and ends[0] else "finished"
+        need(item["state"] == (state if state in ENDS else "unknown"), "own state")
+
+
+def check_roll(
+    data: bytes, run: dict[str, Any], heads: dict[int, bytes], bodies: dict[str, Any]
+) -> str:
     """What stays the database's word."""
     need(len(data) <= 1 << 20, "more than 1 MiB")
     roll = parse(data)
@@ -69,7 +129,9 @@ def check_roll(data: bytes, run: dict[str, Any], heads: dict[int, bytes]) -> str
     owner: dict[int, str] = {}
     seals: list[int] = []
     for item in roll["runs"]:
-        need(set(item) == RUN and item["state"] in STATES, "other keys of a run")
+        check_row(item)
+        if item["run"] == run["run"]:
+            check_own(item, run, bodies)
         for part in ("entries", "outcomes"):
             need(item[part] == sorted(set(item[part])), f"{part} in another order")
         seals += item["entries"]

@@ -166,11 +166,13 @@ def test_bad_input_is_named_and_nothing_is_written(tmp_path: Path) -> None:
         tracker.store_merkle_on_blockchain_before_training([1, 2])
     with pytest.raises(InputError, match="empty"):
         tracker.track_data(np.zeros((0, 3)), None)
+    with pytest.raises(InputError, match=r"^test data part '0': empty, .*; without any, give None"):
+        tracker.track_data(np.zeros((1, 3)), np.zeros((0, 3)))
     with pytest.raises(InputError, match="tensor"):
         tracker.track_model({})
     with pytest.raises(InputError):
         tracker.track_data(tmp_path / "absent", None)
-    assert kinds(tmp_path) == []
+    assert kinds(tmp_path) == ["data.train"]
 
 
 class Unreadable:

@@ -266,7 +266,7 @@ def test_who_is_not_named_is_told_beside_who_is(
     assert home.run("approvals", "add", file) == 0
     eve = KEYS["eve"].public_key().public_bytes_raw().hex()[:16]
     left_out = f"left out: signed by {eve}, expected 2 of alice, bob, carol"
-    said = f"{file}: approved by 1 of 2 (bob); {left_out}: it waits for more\n"
+    said = f"{file}: 1 of 2 (bob); {left_out}; waits for more\n"
     assert capsys.readouterr().out == said
 
 

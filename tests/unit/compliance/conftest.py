@@ -43,7 +43,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = tmp_path_factory.mktemp("compliance")
     words = ["--framework", "eu-ai-act", "-o", str(base / "report"), "--placed-on", "2027-01-31"]
     words += ["--key", str(key_file(base)), "--base-dir", str(base / "artifacts")]
-    assert main(["compliance", str(BUNDLE), *words]) == 0
+    assert main(["compliance", str(BUNDLE), *words]) == 3
     return base / "report"
 
 

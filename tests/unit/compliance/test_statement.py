@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from base64 import b64decode, b64encode
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,6 +18,7 @@ from provenance.compliance import statement as module
 from provenance.compliance.statement import FILE, ComplianceStatement, check, sign
 from provenance.errors import FormatError
 from provenance.formats.dsse import Envelope
+from tests.support import stranger
 from tests.support.paths import ROOT
 from tests.unit.compliance.conftest import BUNDLE, SEED, Run
 
@@ -64,8 +66,10 @@ def test_an_unsigned_report_says_so(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "unsigned"
-    assert run(BUNDLE, "--framework", "iso-42001", "-o", out) == 0
-    assert "not signed" in capsys.readouterr().out
+    assert run(BUNDLE, "--framework", "iso-42001", "-o", out) == 3
+    said = capsys.readouterr().out
+    assert "not signed" in said
+    assert "; rests on ledger key example.org/ledger+211f1e13, which nobody pinned" in said
     assert "nobody signed these files" in (out / "report.html").read_text()
     assert run(BUNDLE, "--check", out) == 3
     assert "not checked: who wrote it: it is not signed" in capsys.readouterr().out
@@ -76,6 +80,14 @@ def test_an_unsigned_report_says_so(
 def linked(folder: Path) -> None:
     (folder / "report.json").unlink()
     (folder / "report.json").symlink_to("report.html")
+
+
+MODULE = stranger.load()
+
+
+def piped(folder: Path) -> None:
+    (folder / "report.json").unlink()
+    os.mkfifo(folder / "report.json")
 
 
 FORGERIES: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -92,6 +104,8 @@ FORGERIES: dict[str, tuple[Callable[[Path], object], str]] = {
         linked,
         "report.json: is not a regular file",
     ),
+    "a pipe": (piped, "report.json: is not a regular file"),
+    "a folder": (lambda f: (f / "more").mkdir(), "more: is not in the statement"),
     "another key": (signed_by_another, "expected a signature of"),
     "no signature": (
         lambda f: (f / FILE).write_bytes(
@@ -116,6 +130,20 @@ def test_a_forgery_is_refused_with_one_line(
     assert run(BUNDLE, "--check", folder, "--signer", KEY) == 1
     found = [line for line in capsys.readouterr().out.splitlines() if line.startswith("FOUND ")]
     assert any(expected in line for line in found), found
+
+
+@pytest.mark.parametrize("size", [None, 64 * 1024 + 1])
+def test_a_statement_that_is_none_is_a_finding(
+    run: Run, folder: Path, size: int | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / FILE).unlink()
+    os.mkfifo(folder / FILE) if size is None else (folder / FILE).write_bytes(bytes(size))
+    capsys.readouterr()
+    assert run(BUNDLE, "--check", folder, "--signer", KEY) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert f"{FILE}: {'is not a regular file' if size is None else 'more than 65536'}" in line
+    with pytest.raises(ValueError, match="regular file|no statement"):
+        MODULE.check_report(MODULE.report_files(folder), {}, KEY)
 
 
 def test_a_report_of_another_run_is_refused(

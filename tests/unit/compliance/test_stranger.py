@@ -28,7 +28,7 @@ def run_json(bundle: Path) -> dict[str, Any]:
 
 def refused(folder: Path, signer: str | None = KEY, bundle: Path = BUNDLE) -> bool:
     try:
-        MODULE.check_report(MODULE.load(folder), run_json(bundle), signer)
+        MODULE.check_report(MODULE.report_files(folder), run_json(bundle), signer)
     except MODULE.WRONG:
         return True
     return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -99,14 +100,15 @@ def test_an_item_is_proven_in_and_another_absent_offline_and_by_the_deployment(c
     assert cli.prove("in", IN) == 0
     code, text = cli.check(IN)
     assert (code, text.splitlines()[0]) == (
-        0,
-        f"1 item is in the train data of run {cli.world.runs[0]} (data/train/0: 48 items)",
+        3,
+        f"1 item is in the train data of run {cli.world.runs[0]} (data/train/0: 48 items); rests on"
+        " the evidence of the run, consistent",
     )
     assert "not checked: that these are the items that the run trained on" in text
-    assert cli("check", cli.proof, IN, "--run", cli.world.runs[0])[0] == 0
+    assert cli("check", cli.proof, IN, "--run", cli.world.runs[0])[0] == 3
     assert cli.check(OUT)[0] == 1
     assert cli.prove("not-in", OUT) == 0
-    assert cli.check(OUT)[0] == 0
+    assert cli.check(OUT)[0] == 3
     assert cli.check(IN)[0] == 1
     assert cli.proof.stat().st_mode & 0o777 == 0o600
 
@@ -115,14 +117,26 @@ def test_one_proof_is_of_a_whole_test_set(cli: Cli, tmp_path: Path) -> None:
     np.savez(tmp_path / "test.npz", ROWS[TRAIN:], LABELS[TRAIN:])
     assert cli.prove("not-in", tmp_path / "test.npz") == 0
     code, text = cli.check(tmp_path / "test.npz")
-    assert (code, text.startswith("all 12 items are absent from the train data")) == (0, True)
+    assert (code, text.startswith("all 12 items are absent from the train data")) == (3, True)
     assert cli.check(f"{tmp_path}/test.npz:3")[1].startswith("1 item is absent")
     assert cli.check(tmp_path / "test.npz", run=1)[0] == 1
 
 
 def test_the_run_may_be_named_by_its_bundle(cli: Cli) -> None:
     assert cli("prove", IN, "--in", cli.world.bundles[0], "-o", cli.proof)[0] == 0
-    assert cli.check(IN)[0] == 0
+    assert cli.check(IN)[0] == 3
+
+
+def test_it_holds_no_further_than_the_evidence(cli: Cli, tmp_path: Path) -> None:
+    """What is wrong elsewhere in the bundle is in the exit code and the line."""
+    folder = tmp_path / "bundle"
+    with zipfile.ZipFile(cli.world.bundles[0]) as archive:
+        archive.extractall(folder)
+    (path,) = folder.rglob("records/training/epoch/1/metrics/*.json")
+    path.write_bytes(path.read_bytes().replace(b"0.5", b"0.4"))
+    assert cli.prove("in", IN) == 0
+    code, text = cli("check", cli.proof, IN, "--bundle", folder)
+    assert (code, "rests on the evidence of the run, failed: " in text.splitlines()[0]) == (1, True)
 
 
 def test_a_batch_that_is_partly_in_says_which(cli: Cli, tmp_path: Path) -> None:
@@ -298,6 +312,12 @@ def test_a_withheld_record_and_a_run_without_a_set_are_told(cli: Cli, tmp_path: 
     assert cli.prove("in", IN) == 0
     code, text = cli("check", cli.proof, IN, "--bundle", bundle)
     assert (code, "data/train/0: is withheld" in text) == (1, True)
+
+
+def test_a_proof_that_is_a_pipe_is_refused(cli: Cli) -> None:
+    os.mkfifo(cli.proof)
+    code, text = cli.check(IN)
+    assert (code, text.endswith("cannot be read: it is not a regular file\n")) == (2, True), text
 
 
 @pytest.mark.parametrize(

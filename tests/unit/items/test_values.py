@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,13 @@ def test_texts_and_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         (np.eye(2, dtype="u1"), "bad.csv", "bad.csv: cannot be read as .csv"),
         (np.eye(2, dtype="u1"), "bad.npy", "bad.npy: cannot be read as .npy"),
         (np.eye(2, dtype="u1"), "bad.npz", "bad.npz: cannot be read as .npz"),
+        (np.eye(2, dtype="<f4"), "[16777217, 1]", "[16777217, 1], the set's items have F32[2]"),
+        (np.eye(2, dtype="<f4"), "[1e39, 2]", "found [1e+39, 2], the set's items have F32[2]"),
+        (np.eye(2, dtype="<f4"), '["1.5", 2]', "found ['1.5', 2], the set's items have F32[2]"),
+        (np.eye(2), f"[{2**53 + 1}, 0.5]", "0.5], the set's items have F64[2]"),
+        (np.eye(2), "[1e999, 2]", "'[1e999, 2]': found neither"),
+        (np.eye(2), "i64.npy", "i64.npy:0: found int64(2,), the set's items have F64[2]"),
+        ([{"a": 0.5}], "huge.csv", "huge.csv:0: found '1e999', the set's items have F64[] at"),
         (np.ones(1, "u8"), "-1", "-1: found -1, the set's items have U64[] at []"),
         (["text"], "bad.npz", "bad.npz: cannot be read as .npz"),
         (["text"], "cut.npz", "cut.npz: cannot be read as .npz"),
@@ -115,6 +123,8 @@ def test_what_is_no_such_item_is_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     np.save("x64.npy", np.array([[0.1, 0.2], [1, 2]]))
+    np.save("i64.npy", np.array([[2**53 + 1, 1]]))
+    Path("huge.csv").write_text("a\n1e999\n")
     for name in ("bad.npy", "bad.npz", "bad.bin"):
         Path(name).write_bytes(b"\xff\x00")
     np.savez("cut.npz", np.eye(2))
@@ -126,6 +136,37 @@ def test_what_is_no_such_item_is_refused(
     with pytest.raises(InputError) as caught:
         digests([word], form_of(data)[0])
     assert told in str(caught.value)
+
+
+@pytest.mark.parametrize("shape", [(10**12, 4), (2**62, 4), (10**12, 0)])
+def test_a_header_of_more_than_the_file_has_is_refused(tmp_path: Path, shape: Any) -> None:
+    path, archive = tmp_path / "h.npy", tmp_path / "h.npz"
+    with path.open("wb") as file:
+        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_2_0(file, header)
+        file.write(bytes(12))
+    with zipfile.ZipFile(archive, "w") as packed:
+        packed.write(path, "x.npy")
+    form, _ = form_of(np.eye(4, dtype="<f4"))
+    for named in (path, archive):
+        with pytest.raises(InputError, match=rf"{named.name}: .*its header states .*has 12"):
+            digests([str(named)], form)
+
+
+def test_a_zip_of_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.savez_compressed(tmp_path / "z.npz", np.zeros((100, 4), "<f4"))
+    monkeypatch.setattr("provenance.items.values.MAX_UNPACKED", 1000)
+    with pytest.raises(InputError, match=r"z.npz: .*unpacks to \d+ bytes, at most 1000 are read"):
+        digests([str(tmp_path / "z.npz")], form_of(np.eye(4, dtype="<f4"))[0])
+
+
+def test_the_nearest_number_is_taken_and_told() -> None:
+    form, expected = form_of(np.array([[0.1, np.inf], [1, np.nan]], "<f4"))
+    nearest = list[str]()
+    named = named_items(["[0.1, Infinity]", "[1, NaN]"], form)
+    items = [item_bytes(*item, form, False, nearest) for item in named]
+    assert ItemReader(KEY, Progress()).of_items(items) == b"".join(expected)
+    assert nearest == ["[0.1, Infinity]: 0.1 is no F32, asked is 0.10000000149011612"]
 
 
 def test_whole_numbers_of_64_bits_stay_whole(tmp_path: Path) -> None:

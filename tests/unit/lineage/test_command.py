@@ -232,13 +232,19 @@ def test_a_claim_in_a_record_that_was_edited_is_none(told: Told, tmp_path: Path)
         (["--parent", "{base}.safetensors"], "found a model, expected --model FILE beside it"),
         (["--parent", "nowhere"], "nowhere: there is no such file, nor a run of that name"),
         (["--model", "nowhere.npz"], "nowhere.npz"),
+        (["--model", "{broken}"], "broken.safetensors': "),
         (["-o", "x"], "-o: found no --format, expected html, prov or openlineage with it"),
     ],
 )
 def test_a_mistake_is_one_line(
     family: Family, told: Told, words: list[str], line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    named = [word.replace("{base}", str(family.place / "base")) for word in words]
+    (family.place / "broken.safetensors").write_bytes(bytes(3))
+    places = {"{base}": "base", "{broken}": "broken.safetensors"}
+    named = [
+        next((word.replace(n, str(family.place / p)) for n, p in places.items() if n in word), word)
+        for word in words
+    ]
     code, text = told(family["tuned"], *named, "--json")
     assert code == 2
     assert line in json.loads(text)["error"]

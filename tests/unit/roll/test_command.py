@@ -64,6 +64,12 @@ def test_one_list_from_database_tiles_and_bundle(
     assert brought["before"]["own_seeds"] == {"model.seed": 2}
     for found in (own, served, brought):
         assert (found["size"], found["key_pinned"], found["unaccounted"]) == (4, True, [])
+    assert (own["word"], served["word"]) == (None, None)
+    main(["log", "runs", str(bundle), "--base-dir", str(settings.base_dir)])
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "rests on: the head's root, for the entries and whose they are; states, names and results"
+        f" are the database's word, and the bundle itself is checked by: provenance verify {bundle}"
+    )
     verified = answer(settings, capsys, "verify", str(bundle), "--offline", code=3)
     assert verified["runs_before"] == brought["before"]
 

@@ -18,6 +18,7 @@ from provenance.bundle.reader import read_bundle
 from provenance.bundle.sources import MemorySource
 from provenance.bundle.writer import bundle_files
 from provenance.errors import FormatError, UnknownRunError
+from provenance.evidence.disclosure import withhold
 from provenance.formats.json_text import canonical_json
 from provenance.roll.from_database import roll_of
 from provenance.roll.roll import FILE, Roll, RolledRun, config_digest, seeds_of
@@ -99,6 +100,25 @@ FORGED: dict[str, tuple[Callable[[Document], object], str]] = {
         r"has entries \[2, 3\] of this run, run.json has \[1, 2, 3\]",
     ),
     "an unknown state": (lambda d: d["runs"][0].update(state="fine"), "state: found 'fine'"),
+    "no name": (lambda d: d["runs"][0].update(name=5), "name: found 5"),
+    "no digest of data": (lambda d: d["runs"][0].update(data=[]), "data: found"),
+    "no digest of a configuration": (lambda d: d["runs"][0].update(config="0"), "config: found"),
+    "seeds in a list": (lambda d: d["runs"][0].update(seeds=[]), "seeds: found"),
+    "results in an object": (lambda d: d["runs"][0].update(results={"a": {}}), "results.a: found"),
+    "a number that is long text": (
+        lambda d: d["runs"][0].update(results={"a": "x" * 201}),
+        "results.a: found",
+    ),
+    "own seeds": (
+        lambda d: d["runs"][1].update(seeds={"model.seed": 9}),
+        "says of this run another config or seeds than its records give",
+    ),
+    "own configuration": (
+        lambda d: d["runs"][1].update(config="00" * 32),
+        "another config or seeds than",
+    ),
+    "own data": (lambda d: d["runs"][1].update(data=None), "another data than"),
+    "own state": (lambda d: d["runs"][1].update(state="failed"), "another state than"),
     "another key": (lambda d: d.update(more=1), "more: unknown key"),
     "another version": (lambda d: d.update(v=2), "v: found version 2, expected 1"),
 }
@@ -116,6 +136,27 @@ def test_a_forged_roll_is_refused_with_one_line(
     assert re.search(line, finding.problem), finding.problem
     [problem] = stranger.load().Bundle(files).problems
     assert problem.startswith(FILE)
+
+
+@pytest.mark.parametrize("own", [{"name": "other"}, {"results": {"accuracy": 0.99}}])
+def test_a_summary_of_this_run_is_held_against_its_records(
+    world: World, roll: Roll, own: Document
+) -> None:
+    document = json.loads(roll.encode())
+    document["runs"][1].update(own)
+    files = files_of(world, canonical_json(document))
+    [finding] = world.verify(read_bundle(MemorySource(files, "bundle")), online=False).findings
+    assert finding.problem == f"says of this run another {next(iter(own))} than its records give"
+
+
+def test_withheld_records_leave_what_they_say_open(world: World, roll: Roll) -> None:
+    document = json.loads(roll.encode())
+    own: Document = {"seeds": {"seed": 9}, "config": None, "name": "x", "data": None, "results": {}}
+    document["runs"][1].update(own)
+    evidence = replace(world.evidence(), attachments={FILE: canonical_json(document)})
+    files = bundle_files(withhold(evidence, ["model"]))
+    assert not world.verify(read_bundle(MemorySource(files, "bundle")), online=False).findings
+    assert stranger.load().Bundle(files).problems == []
 
 
 def test_seeds_do_not_make_another_configuration() -> None:
