@@ -28,7 +28,7 @@ from provenance.errors import (
 )
 from provenance.evidence.from_database import from_store
 from provenance.ports.store import LedgerStore, LedgerTx
-from provenance.ports.values import ArchivedRun, Work
+from provenance.ports.values import AnchorState, ArchivedRun, Work
 from provenance.settings import Settings
 from provenance.settings.values import ArchiveSettings
 
@@ -134,4 +134,6 @@ def _require_done(settings: Settings, tx: LedgerTx, run: UUID) -> None:
     networks = settings.blockchain.active
     final = final_everywhere(tx, networks) if networks else tx.ledger_size()
     if any(entry.anchor and entry.index >= final for entry in tx.entries(run)):
-        raise InputError(f"run {run}: is not final yet on every network in use")
+        found = [row for name in networks for row in tx.anchors(name, (AnchorState.HELD,))]
+        held = "".join(f"; {row.network} {row.reason}" for row in found)
+        raise InputError(f"run {run}: is not final yet on every network in use{held}")

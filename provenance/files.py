@@ -69,9 +69,10 @@ def create(path: Path, data: bytes, mode: int = PRIVATE) -> bool:
     """Make a file where there is none; of several processes that try, one succeeds.
 
     Returns:
-        False where the name is taken: what has it stays untouched, and is durable too.
+        False where the name is taken, but not by a folder: what has it stays untouched, and is
+        durable too.
     """
-    temporary = temporary_path(path)
+    temporary = _beside(path)
     try:
         with open(os.open(temporary, _NEW, mode), "wb") as file:
             file.write(data)
@@ -98,7 +99,7 @@ def replacing(path: Path, mode: int = PRIVATE) -> Iterator[IO[bytes]]:
 
     Where the block raises, or the disk does not take all of it, the name keeps what it had.
     """
-    temporary = temporary_path(path)
+    temporary = _beside(path)
     try:
         with open(os.open(temporary, _NEW, mode), "w+b") as file:
             yield file
@@ -298,6 +299,14 @@ def require_room(folder: Path) -> None:
 def temporary_path(path: Path) -> Path:
     """A new hidden name beside a path, so on its file system: for a folder to be renamed."""
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+
+
+def _beside(path: Path) -> Path:
+    """A temporary name for a file; IsADirectoryError where the path is a folder's."""
+    if path.is_dir():
+        problem = "is a folder, expected a file's name"
+        raise IsADirectoryError(errno.EISDIR, problem, str(path))
+    return temporary_path(path)
 
 
 def _sync(file: IO[bytes]) -> None:

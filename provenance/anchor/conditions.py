@@ -9,6 +9,7 @@ past it; once a head that covers it is on its way, it is REPLACED like any other
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final, Protocol
 
 from provenance.anchor.outbox import IN_FLIGHT, ON_CHAIN, UNSIGNED, Trigger, advance
@@ -72,6 +73,21 @@ def sort_unsigned(
             moved.append(advance(row, Trigger.RETRY, **again))
     tx.save_anchor(*moved)
     return tuple(replaced)
+
+
+def look_again(
+    conditions: Sequence[Condition], tx: LedgerTx, row: AnchorRow, now: float
+) -> str | None:
+    """What an unsigned head still waits for, after somebody brought some of it: stored with one
+    that is HELD, which is DUE where nothing is missing. The worker looks at it at once."""
+    reason = waits_for(conditions, tx, row)
+    if row.state is not AnchorState.HELD:
+        tx.save_anchor(replace(row, next_attempt_at=now))
+    elif reason is None:
+        tx.save_anchor(_advanced(row, Trigger.APPROVE, now, reason=None, next_attempt_at=now))
+    else:
+        tx.save_anchor(replace(row, reason=reason, next_attempt_at=now))
+    return reason
 
 
 def held(row: AnchorRow, reason: str | None, now: float) -> AnchorRow:

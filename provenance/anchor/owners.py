@@ -18,6 +18,8 @@ from provenance.proofs.multisig.request import (
     script_of,
 )
 
+WAITS: Final = "waits for owners"
+"""How what a head lacks begins here."""
 MARGIN_S: Final = 3600.0
 """Signatures that expire sooner do not count: a block may take that long."""
 
@@ -43,16 +45,16 @@ class OwnersSign:
             request = self._request(tx, row)
             signers = () if request is None else request.signers(self.quorum)
         except (FormatError, IntegrityError) as error:
-            return f"waits for owners: what was signed does not hold: {error}"
+            return f"{WAITS}: what was signed does not hold: {error}"
         command = f"provenance multisig request {network}"
         if request is None:
-            return f"waits for owners: 0 of {needed} signed: {command}"
+            return f"{WAITS}: 0 of {needed} signed: {command}"
         if self._expired(request):
-            return f"waits for owners: what they signed expires: {command} --again"
+            return f"{WAITS}: what they signed expires: {command} --again"
         if len(signers) >= needed:
             return None
         names = f" ({', '.join(signers)})" if signers else ""
-        return f"waits for owners: {len(signers)} of {needed} signed{names}"
+        return f"{WAITS}: {len(signers)} of {needed} signed{names}"
 
     def is_begun(self, tx: LedgerTx, row: AnchorRow) -> bool:
         """Whether one of them signed, and it has not expired."""

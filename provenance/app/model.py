@@ -245,6 +245,4 @@ def _write(target: Path, data: bytes) -> None:
 
 def write_statement(target: Path, data: bytes) -> None:
     """Write a statement, whole or not at all. Raises InputError: it cannot be written."""
-    if target.is_dir():
-        raise InputError(f"{target}: is a folder, expected a file's name")
     _write(target, data)

@@ -17,7 +17,7 @@ from typing import Final
 
 from provenance import files
 from provenance.approvals.statement import MAX_RUNS, Anchoring
-from provenance.errors import FormatError, InputError
+from provenance.errors import BadSignatureError, FormatError, InputError
 from provenance.formats.approval import Count, count, has_expired, term
 from provenance.formats.dsse import Envelope, pae
 from provenance.formats.ed25519 import verify_signature
@@ -94,8 +94,11 @@ class AnchoringApprovals:
         """``1 of 2 (alice)``, and what does not count."""
         names = known.signed.names
         who = f" ({', '.join(names)})" if names else ""
+        signed = f"{len(names)} of {self.rule.at_least}"
+        if len(names) > self.rule.at_least:
+            signed = f"{len(names)} signed, {self.rule.at_least} needed"
         problems = "".join(f"; {text}" for text in (known.problem, *known.signed.problems) if text)
-        return f"{len(names)} of {self.rule.at_least}{who}{problems}"
+        return f"{signed}{who}{problems}"
 
     def known(self, tx: LedgerTx, row: AnchorRow) -> Approval | None:
         """How the approval of an anchor stands; None where it needs none. Raises InputError: it
@@ -176,19 +179,23 @@ def take(
     """The statement of an anchor that waits, to be signed; from now on it keeps its place.
 
     Args:
-        until: The last day that it holds for, where nobody chose another before.
+        until: The last day that it holds for; None: that of who took it before, or for ever.
 
     Raises:
-        InputError: It does not wait for approval, or is signed for another day.
+        InputError: It does not wait for approval, or has a signature for another day.
     """
     known = approvals.known(tx, row) if row.state is AnchorState.HELD else None
     if known is None:
-        raise InputError(f"anchor {row.id} is {row.state.value}, expected one that waits")
+        now = waiting(tx, row.network)
+        which = "none does" if now is None else f"anchor {now.id} does"
+        problem = f"is {row.state.value}, expected one that waits: on {row.network} {which}"
+        raise InputError(f"anchor {row.id} {problem}")
     if known.envelope is not None:
-        if until not in (None, known.wanted.until):
+        if until in (None, known.wanted.until):
+            return known
+        if known.signed.names:
             found = f"the statement of anchor {row.id} holds {term(known.wanted.until)}"
             raise InputError(f"--until: {found}, expected that day or no --until")
-        return known
     wanted = replace(known.wanted, until=until)
     envelope = Envelope(wanted.encode(), {})
     tx.save_approval(row.id, envelope.encode())
@@ -196,12 +203,15 @@ def take(
 
 
 def add(approvals: AnchoringApprovals, tx: LedgerTx, brought: Envelope, file: str) -> Approval:
-    """Take signatures into the deployment; with the last that is needed the head is due at once.
+    """Take signatures into the deployment; the worker looks at the head at once.
+
+    Returns:
+        How it stands; ``signed.problems`` are of the signatures that were left out.
 
     Raises:
-        InputError: Nothing waits for this, a signature is nobody's or there already, or the file
+        InputError: Nothing waits for this, no signature is one of the persons' and new, or the file
             is no approval.
-        BadSignatureError
+        BadSignatureError: The first that could count does not verify, and none does.
     """
     with files.read_as(file, "an approval of 'provenance approvals show'"):
         stated = Anchoring.decode(brought.payload, file)
@@ -216,16 +226,24 @@ def add(approvals: AnchoringApprovals, tx: LedgerTx, brought: Envelope, file: st
         raise InputError(f"{file}: approves {found}; expected {wanted}, as others sign")
     rule = approvals.rule
     names = {key: name for name, key in rule.by.items()}
+    valid, left_out = dict[str, bytes](), list[InputError | BadSignatureError]()
     for key, signature in brought.signatures.items():
-        if key not in names:
-            raise InputError(f"{file}: signed by {key[:16]}, expected {rule.wanted}")
-        verify_signature(bytes.fromhex(key), signature, pae(brought.payload), file)
-    new = [names[key] for key in brought.signatures if names[key] not in known.signed.names]
-    if not new:
-        who = ", ".join(sorted(names[key] for key in brought.signatures)) or "nobody"
+        try:
+            if key not in names:
+                raise InputError(f"{file}: signed by {key[:16]}, expected {rule.wanted}")
+            verify_signature(bytes.fromhex(key), signature, pae(brought.payload), file)
+            valid[key] = signature
+        except (InputError, BadSignatureError) as error:
+            left_out.append(error)
+    if not any(names[key] not in known.signed.names for key in valid):
+        if left_out:
+            raise left_out[0]
+        who = ", ".join(sorted(names[key] for key in valid)) or "nobody"
         raise InputError(f"{file}: signed by {who}; expected a new signature, {rule.wanted}")
     there = {} if known.envelope is None else known.envelope.signatures
-    envelope = Envelope(brought.payload, {**there, **brought.signatures})
+    envelope = Envelope(brought.payload, {**there, **valid})
     tx.save_approval(row.id, envelope.encode())
     tx.save_anchor(replace(row, next_attempt_at=approvals.clock()))
-    return Approval(stated, envelope, count(rule.by, envelope, file))
+    counted = count(rule.by, envelope, file)
+    problems = tuple(f"left out: {str(error).removeprefix(f'{file}: ')}" for error in left_out)
+    return Approval(stated, envelope, Count(counted.names, (*counted.problems, *problems)))

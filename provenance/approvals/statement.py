@@ -108,15 +108,16 @@ class Anchoring:
 
     @property
     def head(self) -> str:
-        """In words."""
-        return f"of {self.size} entries, root {self.root.hex()}"
+        """In words, with the first 16 digits of the root."""
+        return f"of {self.size} entries, root {self.root.hex()[:16]}"
 
     @property
     def line(self) -> str:
         """What is signed, in words."""
         runs = ", ".join(str(run) for run, _ in self.runs[:3])
         more = f", and {len(self.runs) - 3} more" if len(self.runs) > 3 else ""
-        head = f"head {self.head} of {self.ledger} on {self.network} ({_shown(self.chain)})"
+        own = f"of {self.size} entries, root {self.root.hex()}"
+        head = f"head {own} of {self.ledger} on {self.network} ({_shown(self.chain)})"
         return f"{head}, which makes final {runs}{more}; {term(self.until)}"
 
 

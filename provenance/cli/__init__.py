@@ -147,6 +147,7 @@ prove  beyond.zk:prove  prove a statement about a hidden number, without showing
   run_id RUN  run id, its first or last 8, or latest
   --metric NAME!  as 'commitments' in the run's configuration names it
   --epoch EPOCH  a number, final or results (final)
+  --record PATH  where several records of the epoch have the name
   | --at-least X  the number is at least X
   | --at-most X  the number is at most X
   | --between LOW HIGH  the number is one of these, or between them

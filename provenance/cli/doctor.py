@@ -8,6 +8,7 @@ import base64
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, replace
@@ -34,6 +35,8 @@ from provenance.errors import (
     UnavailableError,
 )
 from provenance.observe import readiness
+from provenance.operations import words
+from provenance.operations.overview import waits
 from provenance.ports.values import ArchivedRun
 from provenance.settings import Settings, stream_address
 
@@ -175,13 +178,17 @@ def _queues(settings: Settings) -> Iterator[Finding]:
 
 
 def _work(settings: Settings, known: Sequence[Finding]) -> Iterator[Finding]:
-    """What else ``provenance health`` fails on. That nothing swept yet is no fault: a fleet that
-    has just started has not, and one that never does has a stale queue."""
+    """What else ``provenance health`` fails on, and, as no fault, what waits for persons. That
+    nothing swept yet is no fault: a fleet that has just started has not, and one that never does
+    has a stale queue."""
     told = " ".join(finding.detail for finding in known if not finding.works)
     for problem in readiness.of_servers(settings) + readiness.of_networks(settings):
         if problem not in told:
             needed = problem != readiness.NO_SWEEP
             yield Finding("work", "gets on", False, problem, _mend(problem), needed)
+    with suppress(ProvenanceError):  # the database has its own line
+        for name, reason, waits_s, command in waits(settings, time.time()):
+            yield Finding("waits", name, True, f"{reason}, for {words.age(waits_s)}", command)
 
 
 def _pages(settings: Settings) -> Iterator[Finding]:

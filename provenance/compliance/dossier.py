@@ -13,24 +13,21 @@ from dataclasses import dataclass, field
 from datetime import date
 from enum import StrEnum
 from functools import cache
-from itertools import islice
 from typing import Any, Final
 
 from provenance.compliance.framework import Framework, Requirement, load_framework
 from provenance.compliance.retention import Retention, ai_act, record_times
+from provenance.compliance.says import says
 from provenance.compliance.topics import TOPICS, Topic
 from provenance.errors import InputError
-from provenance.evidence.run_evidence import RecordFile, receipt_name
-from provenance.evidence.run_summary import leaves
+from provenance.evidence.run_evidence import receipt_name
 from provenance.formats.fields import as_json
-from provenance.formats.record import Json, Kind, Record
-from provenance.report.summary import shown
+from provenance.formats.record import Kind
 from provenance.verify.catalogue import NETWORK_LIMITS, Status
 from provenance.verify.report import NetworkCheck, Seal, VerificationReport
 
 MAX_ITEMS: Final = 4
 """Of one topic: the last ones; the bundle has all."""
-MAX_VALUES: Final = 12
 
 
 class Support(StrEnum):
@@ -215,46 +212,23 @@ def _gather(name: str, report: VerificationReport) -> TopicEvidence:
     support = _support(report, topic)
     if name in around:
         return TopicEvidence(topic, tuple(around[name](report, support)))
+    parent = report.lineage
     bad = {finding.path or finding.subject for finding in report.findings}
     records = [r for r in report.evidence.records if r.kind in topic.kinds]
     records.sort(key=lambda r: (r.epoch or 0, r.rank, r.path))
+    said = [(r, line) for r in records if (line := says(r, topic, parent)) is not None]
     items = []
-    for record in records[-MAX_ITEMS:]:
-        says = _says(record, topic)
-        if says is not None:
-            fixed = record.place == "tree" and not record.withheld and record.path not in bad
-            mine = support if fixed else Support.RECORDED
-            items.append(Item(record.file, record.digest.hex(), says, mine))
-    return TopicEvidence(topic, tuple(items), len(records[:-MAX_ITEMS]))
+    for record, line in said[-MAX_ITEMS:]:
+        fixed = record.place == "tree" and not record.withheld and record.path not in bad
+        mine = support if fixed else Support.RECORDED
+        items.append(Item(record.file, record.digest.hex(), line, mine))
+    return TopicEvidence(topic, tuple(items), len(said[:-MAX_ITEMS]))
 
 
 def _support(report: VerificationReport, topic: Topic) -> Support:
     statuses = {result.check.number: result.status for result in report.checks}
     passed = all(statuses[number] is Status.PASSED for number in topic.checks)
     return Support.VERIFIED if passed else Support.RECORDED
-
-
-def _says(record: RecordFile, topic: Topic) -> str | None:
-    """The values of a record that a topic is about; None where it states none of them."""
-    if record.withheld:
-        return "withheld: its digest alone is here"
-    decoded = record.decoded
-    if not isinstance(decoded, Record):
-        return "does not decode"
-    chosen: dict[str, Json] = {key: _value(decoded.body, key) for key in topic.keys}
-    values = [(name, leaf) for name, leaf in leaves(chosen) if leaf not in (None, "", [])]
-    if not values:
-        return None
-    said = [f"{name}: {shown(leaf)}" for name, leaf in islice(values, MAX_VALUES)]
-    more = [f"and {len(values) - MAX_VALUES} more"] if len(values) > MAX_VALUES else []
-    epoch = [] if decoded.epoch is None else [f"epoch {decoded.epoch}, rank {decoded.rank}"]
-    return "; ".join([*epoch, *said, *more])
-
-
-def _value(body: Json, key: str) -> Json:
-    for part in key.split("."):
-        body = body.get(part) if isinstance(body, dict) else None
-    return None if body in ({}, [], "") else body
 
 
 def _log(report: VerificationReport, support: Support) -> Iterator[Item]:

@@ -23,7 +23,9 @@ class Topic:
 
     Attributes:
         kinds: Of records; none where the evidence around them speaks.
-        keys: Dotted parts of the records' bodies; none: all of it.
+        keys: Dotted parts of the records' bodies that are shown.
+        needs: Those of which one must be stated: a record without says nothing to it, but why,
+            or what belongs to it. None: any of ``keys``.
         checks: Numbers of those that must have passed for it to be verified.
         proves: If verified.
         limits: What it never proves.
@@ -35,6 +37,7 @@ class Topic:
     kinds: tuple[Kind, ...] = ()
     keys: tuple[str, ...] = ()
     checks: tuple[int, ...] = (RECORDS, TREES)
+    needs: tuple[str, ...] = ()
 
 
 _SEALED = "The trainer stated it before the seal, and nobody changed it since"
@@ -61,7 +64,8 @@ TOPICS: Final[dict[str, Topic]] = {
         f"{_SEALED}: the commit that was checked out, and whether files differed from it.",
         "That the commit is published, reviewed, or all of the code that ran.",
         (Kind.CONFIG,),
-        ("code",),
+        ("code.commit", "code.dirty"),
+        needs=("code.commit",),
     ),
     "software": Topic(
         "Software",
@@ -97,8 +101,9 @@ TOPICS: Final[dict[str, Topic]] = {
         "happened after them.",
         "That the training used the seed, or drew no other.",
         (Kind.SEED,),
-        ("seed", "draw", "problem"),
+        ("seed", "draw"),
         (RECORDS, TREES, NETWORKS),
+        ("blocks",),
     ),
     "architecture": Topic(
         "Architecture",
@@ -136,6 +141,15 @@ TOPICS: Final[dict[str, Topic]] = {
         (Kind.DATA_TEST,),
         _DATA,
     ),
+    "item-sets": Topic(
+        "Item sets of the data",
+        f"{_SEALED}: a commitment to every item, by which whoever has the item key shows of an "
+        "item that it was in the data, or was not ('provenance data prove').",
+        "Which items are in it, to a reader without such a proof.",
+        (Kind.DATA_TRAIN, Kind.DATA_TEST),
+        ("items.count", "items.root"),
+        needs=("items.root",),
+    ),
     "metrics": Topic(
         "Metrics by epoch",
         f"{_SEALED}: the numbers that the training reported, epoch by epoch, or commitments to "
@@ -151,6 +165,7 @@ TOPICS: Final[dict[str, Topic]] = {
         "That they were measured rightly, hold for groups of persons, or outside of the test data.",
         (Kind.RESULTS,),
         ("results", "epochs", "commitments"),
+        needs=("results", "commitments"),
     ),
     "privacy": Topic(
         "Privacy budget",
@@ -159,6 +174,7 @@ TOPICS: Final[dict[str, Topic]] = {
         (Kind.PRIVACY,),
         ("privacy.epsilon", "privacy.delta", "privacy.accountant", "commitments"),
         (RECORDS, TREES, PRIVACY),
+        ("privacy.epsilon", "commitments"),
     ),
     "artifacts": Topic(
         "Files that the run made or took",

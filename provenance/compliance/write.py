@@ -23,7 +23,7 @@ from provenance.compliance.pdf import pdf
 from provenance.compliance.spdx import spdx3
 from provenance.compliance.statement import FILE, ComplianceStatement, read_statement, sign
 from provenance.errors import FormatError, InputError
-from provenance.report.html import time_of, version
+from provenance.report.html import OUTCOMES, time_of, version
 from provenance.report.summary import summary_of
 from provenance.report.template import fill
 from provenance.verify.report import VerificationReport
@@ -100,6 +100,7 @@ def _page(dossier: Dossier, signer: str | None) -> bytes:
         dossier=dossier,
         framework=dossier.framework,
         report=report,
+        outcomes=OUTCOMES,
         run_name=summary_of(report.evidence).name,
         signer=signer,
         statement_file=FILE,

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
@@ -47,6 +47,8 @@ SEGMENT_MAGIC = b"MLPS"
 SEGMENT_VERSION = 1
 FRAME_HEADER = struct.Struct("<II")
 MAX_FRAME_BYTES = 8 * 1024 * 1024
+_NO_SECRET = {"delta", "accountant"}
+"""Of a budget whose epsilon is hidden."""
 SURELY_FITS = 800_000
 """Bytes of an event whose record is not too large: a byte of msgpack is six of JSON at most, and
 begins one list or mapping."""
@@ -220,17 +222,17 @@ def places_of(numbers: Any, name: str) -> Iterator[tuple[dict[str, Any], str]]:
                 yield from places_of(inner, name[len(key) + 1 :])
 
 
-def without_numbers(fields: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    """A copy of fields that shows no number of these names, nor, with a budget's epsilon, the
-    history of steps that gives it away."""
+def without_numbers(fields: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """A copy of fields that shows no number of these names, and with an epsilon, no more of a
+    budget than delta and accountant: its steps, noise and rates give epsilon away."""
     copy = deepcopy(dict(fields))
     numbers = numbers_of(copy)
     for name in names:
         for owner, key in list(places_of(numbers, name)):
             del owner[key]
     budget = copy.get("privacy")
-    if isinstance(budget, dict) and "epsilon" not in budget:
-        budget.pop("history", None)
+    if isinstance(budget, dict) and any(f".{name}".endswith(".epsilon") for name in names):
+        copy["privacy"] = {key: budget[key] for key in budget.keys() & _NO_SECRET}
     return copy
 
 

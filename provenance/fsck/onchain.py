@@ -142,14 +142,18 @@ def check_network(
     known_ids = {version.transaction_id for version in versions}
     yield from _orphans(network, view, carriers, names, known_ids, elsewhere, since)
     yield from check_nonces(
-        [row for row in facts.nonces if row.network == network], view, elsewhere
+        [row for row in facts.nonces if row.network == network], view, elsewhere, since
     )
 
 
 def check_nonces(
-    nonces: Sequence[NonceRow], view: ChainView | None, elsewhere: Collection[str] = ()
+    nonces: Sequence[NonceRow],
+    view: ChainView | None,
+    elsewhere: Collection[str] = (),
+    since: int | None = None,
 ) -> Iterator[Finding]:
-    """Nonces that no row holds, below ones that rows hold; ``view`` None: nobody was asked."""
+    """Nonces that no row holds, below ones that rows hold; ``view`` None: nobody was asked. Those
+    that were spent before the height ``since`` are not ours to explain."""
     for network, key, nonce in unused_nonces(nonces):
         spent = None if view is None else view.next_nonce.get(key.lower())
         if spent is None or view is None:
@@ -160,8 +164,11 @@ def check_nonces(
             by = [t for t in view.transactions if t.nonce == nonce and t.key.lower() == key.lower()]
             if any(t.creates or t.id in elsewhere for t in by):
                 continue
+            if since is not None and not by:
+                continue
             what = by[0].id if by else "a transaction before those that were searched"
-            problem = f"no row holds it, and it was spent by {what}: the key is used elsewhere"
+            problem = f"no row holds it, and it was spent by {what}: the key is used elsewhere, "
+            problem += "or was by this deployment before a restore"
         yield FindingKind.NONCE_GAP(f"{network} {key} nonce {nonce}", problem)
 
 

@@ -121,16 +121,18 @@ def _unapproved(facts: OutboxFacts, rule: ApprovalSettings) -> Iterator[Finding]
     envelopes = {row.anchor_id: row.envelope for row in facts.approvals}
     for network in rule.networks:
         anchors = [anchor for anchor in facts.anchors if anchor.network == network]
-        upto = max((a.size for a in anchors if a.state in WITH_BYTES), default=0)
-        approved = {
-            (subject.name, subject.digest.get("mth_sha256"))
-            for anchor in anchors
-            if anchor.id in envelopes
-            for subject in _approved(anchor, envelopes[anchor.id], rule)
-        }
+        sent = sorted(a.size for a in anchors if a.state in WITH_BYTES)
+        approved: dict[tuple[str, str | None], int] = {}  # from which size on
+        for anchor in sorted(anchors, key=lambda each: each.size):
+            data = envelopes.get(anchor.id)
+            for subject in () if data is None else _approved(anchor, data, rule):
+                approved.setdefault((subject.name, subject.digest.get("mth_sha256")), anchor.size)
         for entry in facts.entries:
-            own, sent = (str(entry.run), entry.root.hex()), rule.since <= entry.index < upto
-            if sent and entry.phase is Phase.AFTER and own not in approved:
+            first = next((size for size in sent if size > entry.index), None)
+            if first is None or entry.index < rule.since or entry.phase is not Phase.AFTER:
+                continue
+            size = approved.get((str(entry.run), entry.root.hex()))
+            if size is None or size > first:  # what was approved later had gone out
                 problem = f"the final root of run {entry.run} was signed without the approval of "
                 yield FindingKind.ANCHOR_UNAPPROVED(
                     f"{network} entry {entry.index}", problem + rule.wanted

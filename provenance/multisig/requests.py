@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, TypeVar
 
 from provenance import files
+from provenance.anchor.conditions import look_again, waits_for
 from provenance.anchor.outbox import IN_FLIGHT, UNSIGNED
+from provenance.anchor.owners import OwnersSign
 from provenance.bootstrap import reading, sending
 from provenance.errors import BadSignatureError, ConfigError, InputError, IntegrityError
 from provenance.formats.checkpoint import open_head
@@ -93,7 +95,8 @@ def make_request(settings: Settings, network: str, *, again: bool = False) -> Si
             for Bitcoin spends the same coins, so that no two can both be mined.
 
     Raises:
-        InputError: No head waits.
+        InputError: No head waits, or ``again`` is asked of one that is complete: enough signed,
+            nothing expired, and for Bitcoin it is not sent yet.
         NetworkError, NetworkUnavailable: The node refuses, or does not answer.
     """
     quorum = quorum_of(settings, network)
@@ -101,16 +104,35 @@ def make_request(settings: Settings, network: str, *, again: bool = False) -> Si
         with store.snapshot() as tx:
             row, head = _collecting(tx, network, again)
             before = _stored(tx, row)
+            complete = again and _is_complete(settings, tx, row, quorum)
         if before is not None and not again:
             return before
+        if complete:
+            found = f"{quorum.threshold} of {quorum.threshold} signed the head of {row.size}"
+            raise InputError(f"{network}: {found} entries: it is complete; the worker sends it")
         request = _made(settings, row, head, quorum, before)
         with store.transaction() as tx:
             now = _stored(tx, row)
             if now is not None and now != before:  # somebody else made one meanwhile
                 return now
             tx.save_signing_request(network, row.root, request.encode())
-            _call_back(tx, row.id)
+            _call_back(settings, tx, row.id)
     return request
+
+
+def approval_missing(settings: Settings, request: SigningRequest) -> str | None:
+    """What the head of a request waits for before its owners should sign; None where nothing, or
+    where the ledger's key, which says so, is not this user's to read."""
+    with closing(sending.open_store(settings)) as store, store.snapshot() as tx:
+        rows = tx.anchors(request.network, UNSIGNED)
+        row = next((row for row in rows if row.root == request.root), None)
+        if row is None:
+            return None
+        with suppress(ConfigError):
+            conditions = sending.anchor_conditions(settings, row.network)
+            before = [each for each in conditions if not isinstance(each, OwnersSign)]
+            return waits_for(before, tx, row)
+    return None
 
 
 def sign_request(settings: Settings, request: SigningRequest) -> SigningRequest:
@@ -179,7 +201,7 @@ def add_signatures(settings: Settings, paths: Sequence[Path]) -> list[Waiting]:
                 except IntegrityError as error:
                     raise type(error)(f"{path}: {error}") from error
                 tx.save_signing_request(request.network, request.root, joined.encode())
-                _call_back(tx, row.id)
+                _call_back(settings, tx, row.id)
     return waiting(settings)
 
 
@@ -205,6 +227,14 @@ def _collecting(tx: LedgerTx, network: str, again: bool) -> tuple[AnchorRow, str
     if row is None or head is None:
         raise InputError(f"{network}: no head waits for its owners")
     return row, head.note
+
+
+def _is_complete(settings: Settings, tx: LedgerTx, row: AnchorRow, quorum: Quorum) -> bool:
+    if row.network == "bitcoin" and row.state in IN_FLIGHT:  # whose fee may be too low
+        return False
+    section = getattr(settings.blockchain, row.network, None)
+    owners = OwnersSign(quorum, getattr(section, "max_fee_rate", 0.0), time.time)
+    return owners.waits_for(tx, row) is None
 
 
 def _made(
@@ -261,8 +291,11 @@ def _require_head(request: SigningRequest, keys: Sequence[VerifierKey]) -> None:
     raise InputError(f"signing request: its head is signed by none of the ledgers {names}")
 
 
-def _call_back(tx: LedgerTx, anchor: int) -> None:
-    """The worker looks at the head at once."""
+def _call_back(settings: Settings, tx: LedgerTx, anchor: int) -> None:
+    """The worker looks at the head at once; what it waits for is stored anew."""
     row = tx.anchor(anchor)
     if row is not None and row.state in UNSIGNED:
         tx.save_anchor(replace(row, next_attempt_at=time.time()))
+        with suppress(ConfigError):  # the ledger's key is not this user's to read
+            conditions = sending.anchor_conditions(settings, row.network)
+            look_again(conditions, tx, row, time.time())

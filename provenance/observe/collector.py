@@ -128,16 +128,23 @@ class Figures(Collector):
             if AnchorState.CONFIRMED in oldest:
                 depths[name,] = oldest[AnchorState.CONFIRMED][2]
             tally = tx.tally(name)
+            since = tally.waiting_since
             if name in chain.networks:
-                since = tally.waiting_since
                 unanchored[name,] = 0.0 if since is None else now - since
+            if AnchorState.HELD in oldest and since is not None:  # rows replace one another
+                ages[name, AnchorState.HELD.value] = now - since
             if tally.paid is not None:
                 costs[name, UNITS.get(name, "unit")] = tally.paid
             known = tx.network(name)
             paused[name,] = float(known is not None and known.paused is not None)
         by_state, by_network = ("network", "state"), ("network",)
         yield _gauge("anchors", "anchors", by_state, counts)
-        yield _gauge("anchor_age_seconds", "since the oldest anchor got there", by_state, ages)
+        yield _gauge(
+            "anchor_age_seconds",
+            "since the oldest anchor got there, or began to wait",
+            by_state,
+            ages,
+        )
         yield _gauge("anchor_attempts", "most failures in a row", by_network, attempts)
         yield _gauge("anchor_confirmations", "least depth of one not final", by_network, depths)
         text = "since the oldest root that no final anchor covers was made"

@@ -7,9 +7,11 @@ that file has every anchor that the copy of the database names.
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Final
 
 from provenance import files
 from provenance.bootstrap.guarding import RESTORED
@@ -17,14 +19,17 @@ from provenance.errors import InputError, StoreUnavailable, UnknownRunError
 from provenance.settings import Settings
 from provenance.settings.urls import sqlite_path
 
+_SECRETS: Final = ("openings/", "items/")
+"""What proofs about hidden numbers and about items are made of."""
+
 
 def backup(settings: Settings, folder: Path) -> list[str]:
-    """Copy database (where it is an SQLite file), ledger key, anchors file, journal and
-    configuration into a new folder of mode 0700, and a file that keeps workers from signing on the
-    copy (:mod:`provenance.ledger.guard`).
+    """Copy database (where it is an SQLite file), ledger key, anchors file, journal,
+    configuration, openings and item sets into a new folder of mode 0700, and a file that keeps
+    workers from signing on the copy (:mod:`provenance.ledger.guard`).
 
     Returns:
-        The names of the files there, in order.
+        The names of the files and folders there, in order.
 
     Raises:
         InputError: The folder has something in it.
@@ -51,9 +56,22 @@ def backup(settings: Settings, folder: Path) -> list[str]:
         if source is not None and source.exists():
             files.replace(folder / name, source.read_bytes())
             made.append(name)
+    made += [name for name in _SECRETS if _copy_folder(settings.base_dir / name, folder / name)]
     note = "A copy: workers sign here once somebody says that nothing is missing in it.\n"
     files.replace(folder / RESTORED, note.encode())
     return [*made, RESTORED]
+
+
+def _copy_folder(source: Path, target: Path) -> bool:
+    """Copy the files of a folder, each of mode 0600; whether there are any."""
+    there = sorted(path for path in source.rglob("*") if path.is_file())
+    found = [path for path in there if not path.name.startswith(".")]  # not whole yet
+    for path in found:
+        copy = target / path.relative_to(source)
+        files.make_folders(copy.parent, files.PRIVATE)
+        with path.open("rb") as read, files.replacing(copy) as written:
+            shutil.copyfileobj(read, written)
+    return bool(found)
 
 
 def _copy_database(source: Path, target: Path) -> None:

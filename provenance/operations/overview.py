@@ -33,8 +33,8 @@ class NetworkStanding:
         eta_s: Seconds until the newest anchor is final, by the depth that is missing and the pace
             of the blocks that took the anchors before; None where it is final, not known, or
             ``stuck``.
-        held, held_s: What a head waits for that others must do, and for how many seconds; None
-            where none does.
+        held, held_s: What a head waits for that others must do, and for how many seconds the
+            oldest root under it waits to be final; None where none does.
     """
 
     tally: NetworkTally
@@ -143,13 +143,37 @@ def overview(settings: Settings, wanted: Wanted, problems: Sequence[str] = ()) -
     return made
 
 
+def held_head(tx: LedgerTx, network: str) -> tuple[str | None, float] | None:
+    """What a network's head waits for that persons must do, and since when its oldest root does;
+    None where no head is HELD."""
+    for row in tx.anchors(network, (AnchorState.HELD,)):
+        since = tx.tally(network).waiting_since
+        return row.reason, row.updated_at if since is None else since
+    return None
+
+
+def waits(settings: Settings, now: float) -> list[tuple[str, str, float, str]]:
+    """Of each network whose head persons must sign first: its name, for what it waits and how many
+    seconds, and the command that shows who has signed."""
+    store, found = reading.open_store(settings), list[tuple[str, str, float, str]]()
+    if store is None:
+        return found
+    with closing(store), store.snapshot() as tx:
+        for name in settings.blockchain.active:
+            if (held := held_head(tx, name)) is not None:
+                reason = held[0] or "waits for persons"
+                of = "multisig" if "waits for owners" in reason else "approvals"
+                found.append((name, reason, now - held[1], f"provenance {of} list"))
+    return found
+
+
 def _standing(tx: LedgerTx, settings: Settings, name: str, now: float) -> NetworkStanding:
     tally, remembered = tx.tally(name), tx.network(name)
     needed = getattr(getattr(settings.blockchain, name, None), "confirmations", 1)
     newest, paused = tally.newest, remembered.paused if remembered else None
     standing = NetworkStanding(tally, tx.anchor_counts(name), paused, None)
-    for row in tx.anchors(name, (AnchorState.HELD,)):
-        standing = replace(standing, held=row.reason, held_s=now - row.updated_at)
+    if (held := held_head(tx, name)) is not None:
+        standing = replace(standing, held=held[0], held_s=now - held[1])
     if (
         standing.stuck
         or standing.held

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
+from provenance.anchor.owners import WAITS
 from provenance.ledger.teams import TeamStanding
 from provenance.operations.overview import NetworkStanding, Overview, cost
 from provenance.ports.values import AnchorState
@@ -63,7 +64,9 @@ def notes(seen: Overview) -> Iterator[str]:
         elif network.tally.problem:
             yield f"{name} does not get on: {network.tally.problem}"
         if network.held_s is not None:
-            yield f"{name} {network.held}, for {age(network.held_s)} (provenance approvals list)"
+            owners = (network.held or "").startswith(WAITS)
+            command = f"provenance {'multisig' if owners else 'approvals'} list"
+            yield f"{name} {network.held}, for {age(network.held_s)} ({command})"
     spool = f"{size_of(seen.spool_bytes)} on this host, kept until the database confirms them"
     empty = "empty" if seen.problems else "empty: the database has all of this host"
     yield f"spool: {spool if seen.spool_bytes else empty}"

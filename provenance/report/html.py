@@ -29,7 +29,7 @@ from provenance.report.summary import label_of, shown, summary_of
 from provenance.report.template import HERE, fill
 from provenance.report.tree_picture import tree_picture
 from provenance.verify.checks.privacy import budgets
-from provenance.verify.report import EpochMetrics, VerificationReport, number
+from provenance.verify.report import EpochMetrics, Outcome, VerificationReport, number
 
 MAX_PLOTS: Final = 24
 MAX_ROWS: Final = 400
@@ -37,6 +37,15 @@ MAX_COLUMNS: Final = 12
 MAX_SHOWN_CHARS: Final = 6000
 MAX_LISTED: Final = 60
 """Nodes below one node of the tree, and records outside of it: the first and the last of them."""
+OUTCOMES: Final[Mapping[Outcome, str]] = {
+    "verified": "Everything that was checked holds, and rests on what was pinned.",
+    "anchored": "All of it agrees, the ledger's key is pinned and a pinned chain has an anchor; "
+    "more was required.",
+    "consistent": "All of it agrees with itself. What it rests on was not pinned, or something "
+    "could not be checked.",
+    "failed": "Something does not hold: see the findings.",
+}
+"""What the badge at the top means."""
 _DRAWN: Final = (Kind.METRICS, Kind.STEPS, Kind.PRIVACY)
 _OUTSIDE_TREE: Final = {
     "late": "Late: came after their seal and are under no root",
@@ -70,6 +79,7 @@ def render(report: VerificationReport, folder: Path = HERE, name: str = "page.ht
         name,
         folder,
         report=report,
+        outcomes=OUTCOMES,
         evidence=report.evidence,
         records={record.path: record for record in records},
         summary=summary_of(report.evidence),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
@@ -104,7 +105,7 @@ class _Axis:
 
     def _round_values(self) -> list[float]:
         span = self.high - self.low
-        if not math.isfinite(span) or span <= abs(self.high) * 1e-12:
+        if not math.isfinite(span) or span <= max(abs(self.high) * 1e-12, sys.float_info.min):
             return [self.low, self.high]
         raw = span / 5
         power = 10.0 ** math.floor(math.log10(raw))

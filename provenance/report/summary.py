@@ -69,6 +69,7 @@ def summary_of(evidence: RunEvidence) -> Summary:
     times = sorted(r.decoded.ts for r in evidence.records if isinstance(r.decoded, Record))
     last = next((r for r in reversed(records) if r.kind is Kind.RESULTS), None)
     results = {} if last is None else last.body.get("results")
+    numbers = [line for line in lines(results or _newest_metrics(records)) if line[1] != "{}"]
     return Summary(
         name=_text(config.get("name")),
         team=_text(config.get("team")),
@@ -80,7 +81,7 @@ def summary_of(evidence: RunEvidence) -> Summary:
         ),
         begun=times[0][:19].replace("T", " ") + " UTC" if times else None,
         seconds=seconds_of(times[-1]) - seconds_of(times[0]) if times else None,
-        results=lines(results or _newest_metrics(records)),
+        results=numbers + ([] if last is None else hidden_numbers(last.body)),
         config=lines(config.get("training")),
         data=[line for kind in (Kind.DATA_TRAIN, Kind.DATA_TEST) for line in _data(first, kind)],
         model=list(_model(first)),
@@ -92,6 +93,15 @@ def summary_of(evidence: RunEvidence) -> Summary:
 def lines(value: Json) -> Lines:
     """A JSON value as names, joined by dots, and texts; at most `MAX_LINES`."""
     return [(_cut(name), shown(leaf)) for name, leaf in islice(leaves(value), MAX_LINES)]
+
+
+def hidden_numbers(body: Mapping[str, Json]) -> Lines:
+    """The numbers that a record does not have but a commitment to (docs/FORMAT.md, 13)."""
+    stated, made = body.get("commitments"), Lines()
+    for name, each in stated.items() if isinstance(stated, dict) else ():
+        point = each.get("point") if isinstance(each, dict) else None
+        made.append((_cut(name), f"hidden, {'committed to' if point else 'without a commitment'}"))
+    return made[:MAX_LINES]
 
 
 def size_of(nbytes: float) -> str:

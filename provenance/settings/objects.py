@@ -88,7 +88,8 @@ class JsonObject:
                 raise self.fail(written, f"found beside {names[name]!r}, expected one of the two")
             if not written.isprintable():
                 raise self.fail(ascii(written), "unknown key, with characters that do not print")
-            if isinstance(value, str) and not value.isprintable():
+            texts = value if isinstance(value, list | tuple) else [value]
+            if any(isinstance(text, str) and not text.isprintable() for text in texts):
                 raise self.fail(written, "found characters that do not print, expected none")
             if isinstance(value, str) and _PLACEHOLDER.match(value.strip()):
                 secret = name in infos and infos[name].name in SECRET_FIELDS

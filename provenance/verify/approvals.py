@@ -94,7 +94,9 @@ def _opened(
         raise ProofError(f"{found}, and this run's is {final.index}")
     head = evidence.signed_heads().get(stated.size)
     if head is not None and head.head.root != stated.root:
-        raise ProofError(f"is of a head {stated.head}, the ledger's has {head.head.root.hex()}")
+        raise ProofError(
+            f"is of a head {stated.head}, the ledger's has {head.head.root.hex()[:16]}"
+        )
     for receipt in _receipts(evidence, stated):
         differs = _other_chain(stated.chain, receipt)
         if differs is not None:

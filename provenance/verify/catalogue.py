@@ -153,9 +153,11 @@ CHECKS: Final[tuple[Check, ...]] = (
         PROVED,
         "zero-knowledge proofs hold",
         "What each proof states of a number holds for the value to which a record under the run's "
-        "newest root commits, and the trainer cannot open that commitment to another value.",
+        "newest root commits, and the trainer cannot open that commitment to another value. "
+        "What the record shows under the name does not contradict it.",
         "That the number is true, or was measured as its name says: the trainer committed to it. "
-        "What one proof says nothing of, such as the number itself.",
+        "What one proof says nothing of, such as the number itself, or other records of that epoch "
+        "with the name. That a number which a record shows is the one that it commits to.",
     ),
     Check(
         HOST,

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 
-from provenance.errors import ProofError
+from provenance.errors import FormatError, ProofError
 from provenance.evidence.run_evidence import RecordFile, RunEvidence, seal_label
-from provenance.zk.numbers import final_epoch, is_shown, number_at
+from provenance.proofs.bulletproofs.commitment import decimal
+from provenance.zk.numbers import (
+    commitment_of,
+    final_epoch,
+    number_at,
+    records_of,
+    shown_units,
+)
 from provenance.zk.statement import Number, ProvedStatement, Statement
 
 
@@ -15,21 +23,27 @@ def check_proof(evidence: RunEvidence, data: bytes) -> tuple[str, str]:
 
     Raises:
         FormatError: It does not decode.
-        ProofError: It does not hold, is of another run, of another seal, or of a number that the
-            record does not commit to.
+        ProofError: It does not hold, is of another run, of another seal, of a number that the
+            record does not commit to, or contradicts what the record shows.
         UnavailableError: The record is withheld.
     """
     told = ProvedStatement.decode(data)
     statement = _seen_from(told.statement, evidence)
     told.verify()
     record, other = _record(evidence, statement.number), statement.equals
-    where = _place(evidence, record)
-    is_seen = is_shown(record, statement.number.metric)
-    shown = "the record shows the value" if is_seen else "value not shown"
-    line = f"{statement.number.metric} of {where} {statement.words()} (proved; {shown})"
+    shown = shown_units(record, statement.number)
     if other is not None and other.run == evidence.run:
-        _record(evidence, other)
-    elif other is not None:
+        shown |= shown_units(_record(evidence, other), other)
+    _check_shown(statement, shown)
+    seen = (
+        "the record also shows a number, which fits: nothing more ties the two"
+        if shown
+        else "value not shown"
+    )
+    notes = "; ".join(["proved", seen, *_others(evidence, record, statement.number)])
+    where = f"{record.path}, {_place(evidence, record)},"
+    line = f"{statement.number.metric} at {where} {statement.words()} ({notes})"
+    if other is not None and other.run != evidence.run:
         line += "; whether that is its number, verifying that run with this proof tells"
     return record.path, line
 
@@ -57,6 +71,32 @@ def _record(evidence: RunEvidence, number: Number) -> RecordFile:
     if number_at(evidence, record, number.metric) != number:
         raise ProofError(f"is of another commitment than {number.path[:80]} states")
     return record
+
+
+def _check_shown(statement: Statement, shown: set[int]) -> None:
+    """Refuse numbers, in units, that a record shows and that cannot be the committed one."""
+    low, high, number = statement.at_least, statement.at_most, statement.number
+    for value in shown:
+        if (low is not None and value < low) or (high is not None and value > high):
+            told = f"shows {number.metric[:80]} {decimal(value, number.scale)}"
+            problem = f"and commits to another number: one that {statement.words()}"
+            raise ProofError(f"{number.path} {told} {problem}")
+    if statement.equals is not None and len(shown) > 1:
+        raise ProofError(f"{number.path} shows another {number.metric[:80]} than the equal number")
+
+
+def _others(evidence: RunEvidence, record: RecordFile, number: Number) -> list[str]:
+    """How many other records of that place have the name too, or are withheld."""
+    same, withheld = 0, 0
+    for other in records_of(evidence, record.epoch):
+        if other is not record and other.withheld:
+            withheld += 1
+        elif other is not record:
+            with suppress(FormatError):  # a finding of its own
+                same += commitment_of(other, number.metric) is not None
+    told = [f"{same} commit to this name"] if same else []
+    told += [f"{withheld} are withheld"] if withheld else []
+    return [f"of this record alone: of the others there {', '.join(told)}"] if told else []
 
 
 def _place(evidence: RunEvidence, record: RecordFile) -> str:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final, NamedTuple
 
 from provenance.errors import FormatError, ProofError, UnavailableError
 from provenance.evidence.run_evidence import RecordFile, RunEvidence, seal_label
-from provenance.evidence.run_summary import leaves
+from provenance.formats.event import places_of
 from provenance.formats.fields import Fields
 from provenance.formats.record import EPOCH_KINDS, Kind, Phase, Record
+from provenance.proofs.bulletproofs.commitment import in_units
 from provenance.proofs.bulletproofs.curve import POINT_BYTES
 from provenance.zk.statement import MAX_SCALE, Number
 
 KINDS: Final = (Kind.METRICS, Kind.PRIVACY, Kind.RESULTS)
 """Kinds of records that commit to numbers."""
+_DIGITS: Final = re.compile("-?[1-9][0-9]{15,30}")
+"""How a record has a whole number beyond 2^53."""
 
 
 class Commitment(NamedTuple):
@@ -74,8 +78,27 @@ def final_epoch(evidence: RunEvidence) -> int | None:
     return max((record.epoch for record in tree if record.epoch is not None), default=None)
 
 
-def is_shown(record: RecordFile, metric: str) -> bool:
-    """Whether the record has the number itself too."""
+def records_of(evidence: RunEvidence, epoch: int | None) -> list[RecordFile]:
+    """The records under a root that may commit to numbers of an epoch, or of the results."""
+    tree = (r for r in evidence.records if r.place == "tree" and r.kind in KINDS)
+    return sorted((r for r in tree if r.epoch == epoch), key=lambda r: (r.rank, r.path))
+
+
+def shown_units(record: RecordFile, number: Number) -> set[int]:
+    """What the record shows beside its commitment under this name, in its units.
+
+    Raises:
+        ProofError: What it shows is no number, so that there is nothing to commit to.
+    """
     assert isinstance(record.decoded, Record)
-    stated = record.decoded.body.get(record.kind.value)
-    return isinstance(stated, dict) and metric in dict(leaves(stated))
+    found: set[int] = set()
+    parts = [record.decoded.body.get(kind.value) for kind in KINDS]
+    for owner, key in places_of(parts, number.metric):
+        shown = owner[key]
+        is_whole = isinstance(shown, str) and _DIGITS.fullmatch(shown)
+        units = in_units(int(shown) if is_whole else shown, number.scale)
+        if units is None:
+            problem = "no number that the commitment could be to"
+            raise ProofError(f"{record.path} shows as {number.metric[:80]} {problem}")
+        found.add(units)
+    return found

@@ -7,38 +7,49 @@ from pathlib import Path
 from provenance.capture.ship.openings import find_opening
 from provenance.errors import InputError, IntegrityError
 from provenance.evidence.run_evidence import RecordFile, RunEvidence
-from provenance.formats.record import Kind
 from provenance.proofs.bulletproofs.commitment import exact_units
-from provenance.zk.numbers import KINDS, commitment_of, final_epoch, number_at
+from provenance.zk.numbers import KINDS, commitment_of, final_epoch, number_at, records_of
 from provenance.zk.statement import Number, ProvedStatement, Statement
 
 FINAL, RESULTS = "final", "results"
+_NAMED = 8
 
 
-def find_number(evidence: RunEvidence, metric: str, epoch: str = FINAL) -> Number:
+def find_number(
+    evidence: RunEvidence, metric: str, epoch: str = FINAL, path: str | None = None
+) -> Number:
     """The commitment to a number.
 
     Args:
         epoch: A number, ``final`` for the last epoch of a run that ended, or ``results``.
+        path: That of the record; needed where several of the epoch commit to the name.
 
     Raises:
-        InputError: There is no such commitment.
+        InputError: There is no such commitment, or there are several.
         FormatError, UnavailableError: A record that does not decode, or is withheld.
     """
     chosen = _records(evidence, epoch)
-    for record in chosen:
-        stated = commitment_of(record, metric)
-        if stated is not None and stated.point is None:
+    asked = [record for record in chosen if path in (None, record.path)]
+    found = [(r, stated) for r in asked if (stated := commitment_of(r, metric)) is not None]
+    if len(found) > 1:
+        paths = ", ".join(record.path for record, _ in found[:_NAMED])
+        more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+        problem = f"found {len(found)} records that commit to it, expected --record with one of"
+        raise InputError(f"{metric}: {problem} {paths}{more}")
+    for record, stated in found:
+        if stated.point is None:
             problem = f"{record.path}: the value had no form with {stated.scale} decimals"
             raise InputError(f"{metric}: {problem}, so there is no commitment to it")
-        if stated is not None:
-            return number_at(evidence, record, metric)
+        return number_at(evidence, record, metric)
+    if path is not None:
+        has = ", ".join(r.path for r in chosen if metric in _names(r)) or "none of that epoch"
+        raise InputError(f"--record: found {path[:80]!r}, but {metric} is committed to by {has}")
     if not chosen and epoch not in (FINAL, RESULTS):
         raise InputError(_no_such_epoch(evidence, int(epoch)))
     named = sorted({name for record in chosen for name in _names(record)})
     where = {FINAL: "the final epoch", RESULTS: "the results"}.get(epoch, f"epoch {epoch}")
-    found = f"{where} of run {evidence.run} commits to {', '.join(named) or 'nothing'}"
-    raise InputError(f"{metric}: {found}, expected a name of `commitments` in its configuration")
+    problem = f"{where} of run {evidence.run} commits to {', '.join(named) or 'nothing'}"
+    raise InputError(f"{metric}: {problem}, expected a name of `commitments` in its configuration")
 
 
 def _records(evidence: RunEvidence, epoch: str) -> list[RecordFile]:
@@ -51,9 +62,7 @@ def _records(evidence: RunEvidence, epoch: str) -> list[RecordFile]:
         if not epoch.isdecimal():
             raise InputError(f"--epoch: found {epoch[:40]!r}, expected a number, final or results")
         number = int(epoch)
-    kinds = (Kind.RESULTS,) if epoch == RESULTS else KINDS
-    tree = [r for r in evidence.records if r.place == "tree" and r.kind in kinds]
-    return sorted((r for r in tree if r.epoch == number), key=lambda r: (r.rank, r.path))
+    return records_of(evidence, number)
 
 
 def _no_such_epoch(evidence: RunEvidence, epoch: int) -> str:

@@ -26,9 +26,10 @@ from provenance.proofs.bulletproofs.transcript import Transcript
 VERSION: Final = 1
 MAX_BYTES: Final = 64 * 1024
 MAX_SCALE: Final = 12
+MAX_NAME: Final = 200
+"""Characters of a number's name."""
 _SEAL: Final = re.compile(r"before|after|checkpoint-(?:0|[1-9][0-9]{0,15})")
 _PATH: Final = re.compile(r"training/(?:epoch/[0-9]{1,16}/)?[a-z]+(?:/[0-9]{1,9})?")
-_METRIC: Final = re.compile(r"[^\x00-\x1f\x7f-\x9f]{1,200}")
 _UNITS: Final = re.compile(r"0|-?[1-9][0-9]{0,18}")
 _PROOF: Final = re.compile(r"(?:[0-9a-f]{2}){65,754}")
 
@@ -176,10 +177,16 @@ def _number(fields: Fields, key: str | int) -> Number:
         root=told.hex("root", 32),
         path=told.matching("path", _PATH, "a path of the run tree"),
         record=told.hex("record", 32),
-        metric=told.matching("metric", _METRIC, "a name of up to 200 characters"),
+        metric=_metric(told, "metric"),
         scale=told.integer("scale", most=MAX_SCALE),
         point=told.hex("point", POINT_BYTES),
     )
+
+
+def _metric(fields: Fields, key: str) -> str:
+    name = fields.text(key)
+    fits = 1 <= len(name) <= MAX_NAME and name.isprintable()
+    return name if fits else fields.refuse(key, f"a printable name of up to {MAX_NAME} characters")
 
 
 def _units(fields: Fields, key: str | int) -> int:

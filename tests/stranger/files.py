@@ -43,6 +43,36 @@ def seal_label(entry: dict[str, Any]) -> str:
     return str(entry["phase"]) + ("" if entry["epoch"] is None else f"-{entry['epoch']}")
 
 
+def check_index(run: dict[str, Any]) -> None:
+    """The flags and texts of ``run.json``, and what it claims of its ledger (9.2)."""
+    no_flags(run, ("anchor", "withheld", "incomplete", "anchors"))
+    texts = [run["state"], run["incomplete"], *(each["ts"] for each in run["records"])]
+    for key, names in (("anchors", ("transaction_id", "reason")), ("parked", ("id", "reason"))):
+        texts += [each[name] for each in run[key] for name in names]
+    for text in texts:
+        need(text is None or (text.isprintable() and len(text) <= 2000), "a text that prints not")
+    told = run["ledger"]
+    need(set(told) - {"team"} == {"size", "runs", "complete", "unfinished"}, "other keys in ledger")
+    size, runs, complete = (told[key] for key in ("size", "runs", "complete"))
+    need({type(size), type(runs), type(complete)} == {int}, "ledger: no whole numbers")
+    need(size >= 0 and 0 <= complete <= runs and runs >= 1, "ledger: counts that cannot be")
+    listed = {each["run"]: each["entries"] for each in told["unfinished"]}
+    need(len(listed) == len(told["unfinished"]), "ledger: a run twice")
+    need(len(listed) == min(runs - complete, 1000), "ledger: other runs are unfinished")
+    for each in told["unfinished"]:
+        need(set(each) == {"run", "state", "entries"}, "ledger: other keys in unfinished")
+        need(each["state"] in ("open", "incomplete"), "ledger: a state that is none")
+    indexes = [index for entries in listed.values() for index in entries]
+    need(all(type(index) is int and 0 <= index < size for index in indexes), "ledger: an entry")
+    need(len(set(indexes)) == len(indexes), "ledger: an entry twice")
+    own, mine = [entry["index"] for entry in run["entries"]], listed.get(run["run"])
+    need(all(index < size for index in own), "ledger: is smaller than this run")
+    if run["state"] == "sealed" and run["incomplete"] is None:
+        need(mine is None, "ledger: this run is unfinished, and complete")
+    else:
+        need(mine == own or (mine is None and len(listed) == 1000), "ledger: not this run")
+
+
 def load(path: Path) -> Files:
     if path.is_dir():
         found = [p for p in path.rglob("*") if not p.is_dir() or p.is_symlink()]

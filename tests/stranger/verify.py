@@ -31,7 +31,7 @@ from beyond.seeds import check_seeds
 from beyond.timelock import check_lock
 from budgets import check_budgets
 from cryptography.exceptions import InvalidSignature
-from files import KEYS, NAME, RECEIPT, Files, load, no_flags, seal_label
+from files import KEYS, NAME, RECEIPT, Files, check_index, load, no_flags, seal_label
 from formats import (
     CONTROL,
     LEAVES,
@@ -106,8 +106,7 @@ class Bundle:
                 self.problems.append(f"{name}: run.json does not know it")
 
     def _evidence(self) -> None:
-        flags = ("anchor", "withheld", "incomplete", "anchors")
-        self.check("run.json", partial(no_flags, self.run, flags))
+        self.check("run.json", partial(check_index, self.run))
         self.check("run.json", self._signatures)
         self.check("run.json", self._equivocations)
         for record in self.run["records"]:

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from provenance import files
+from provenance.errors import InputError
 
 OLD, NEW = b"old\n", b"new and longer\n"
 
@@ -60,6 +61,20 @@ def test_create_does_not_write_through_a_dangling_link(tmp_path: Path) -> None:
     path.symlink_to(tmp_path / "elsewhere")
     assert not files.create(path, NEW)
     assert names(tmp_path) == {"key"}
+
+
+@pytest.mark.parametrize("path", [".", "/", "folder", "folder/..", "link"])
+@pytest.mark.parametrize("writer", WRITERS)
+def test_a_folder_is_no_place_for_a_file(
+    writer: str, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir()
+    Path("link").symlink_to("folder")
+    expected = f"^{path}: cannot be written: is a folder, expected a file's name$"
+    with pytest.raises(InputError, match=expected), files.errors_of(path, "written"):
+        WRITERS[writer](Path(path))
+    assert names(tmp_path) == {"folder", "link"}
 
 
 def test_of_many_creators_one_succeeds(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ MAX_BYTES: Final = 1024**2
 """Of one attachment."""
 _NAMES: Final = re.compile(
     r"records/.+\.json\.ots|heads/[0-9]+\.root(?:\.ots)?|tlog/.+\.tlog-proof|statement/.+\.json"
-    r"|proofs/.+\.json|ledger/(?:runs|outcomes)\.json|approvals/.+\.json|timelock\.json"
+    r"|proofs/[^/]+\.json|ledger/(?:runs|outcomes)\.json|approvals/[^/]+\.json|timelock\.json"
 )
 _DERIVED: Final = (opentimestamps, tlog, slsa)
 GIVEN: Final = (proofs.FOLDER, roll.FILE, outcome.FILE, timelock.FILE, APPROVALS)

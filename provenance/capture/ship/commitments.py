@@ -4,7 +4,7 @@ The trainer writes the number into the spool, as always. The record has ``commit
 ``metrics``, ``privacy`` or ``results``: by name ``{"point": 66 hex, "scale": int}``, with a null
 where the value is no number that fits, or several have the name. With ``hide`` the numbers
 themselves are left out. So they are of steps, which are not committed to and say what is
-``hidden``, and with an epsilon its history.
+``hidden``, and with an epsilon all of its budget but delta and accountant.
 
 Their openings (:mod:`provenance.capture.ship.openings`) are on the disk before the record leaves
 this host.
@@ -20,8 +20,10 @@ from provenance.capture.keys import RunKeys
 from provenance.capture.ship.openings import keep_openings, openings_path
 from provenance.formats.event import Event, numbers_of, places_of, without_numbers
 from provenance.formats.record import Json, Kind
+from provenance.log import get_logger
 from provenance.proofs.bulletproofs.commitment import Opening, in_units, opening_of
 
+_log = get_logger("provenance.shipper")
 _KINDS: Final = (Kind.METRICS, Kind.PRIVACY, Kind.RESULTS, Kind.STEPS)
 
 
@@ -39,6 +41,7 @@ class Committer:
         self._settings, self._key, self._producer = keys.commitments, keys.blinding, producer
         self._path = openings_path(run_dir.parent.parent, keys.run)
         self._new: list[Opening] = []
+        self._warned: set[str] = set()
 
     def committed(self, event: Event) -> Event:
         """The event as it leaves this host."""
@@ -52,7 +55,7 @@ class Committer:
         fields = without_numbers(event.fields, found) if hidden else dict(event.fields)
         if event.kind is not Kind.STEPS:
             fields["commitments"] = {
-                name: self._commit(event.seq, name, places) for name, places in found.items()
+                name: self._commit(event, name, places) for name, places in found.items()
             }
         elif hidden:
             fields["hidden"] = list(found)
@@ -64,11 +67,15 @@ class Committer:
             keep_openings(self._path, self._new)
             self._new.clear()
 
-    def _commit(self, seq: int, name: str, places: list[tuple[dict[str, Any], str]]) -> Json:
+    def _commit(self, event: Event, name: str, places: list[tuple[dict[str, Any], str]]) -> Json:
         (owner, key), scale = places[0], self._settings.scale
         value = in_units(owner[key], scale) if len(places) == 1 else None
         if value is None:
+            if name not in self._warned:
+                self._warned.add(name)
+                problem = "nothing can be proved of it: no single number, or one out of range"
+                _log.warning(problem, name=name, kind=event.kind.value, epoch=event.epoch)
             return {"point": None, "scale": scale}
-        opening = opening_of(self._key, self._producer, seq, name, value)
+        opening = opening_of(self._key, self._producer, event.seq, name, value)
         self._new.append(opening)
         return {"point": opening.commitment.format().hex(), "scale": scale}

@@ -12,6 +12,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from provenance import files
+from provenance.anchor.conditions import look_again, waits_for
 from provenance.app.base_directory import known_base
 from provenance.approvals import anchoring
 from provenance.approvals.anchoring import AnchoringApprovals, Approval
@@ -35,22 +36,28 @@ _COLUMNS = ("anchor", "network", "entries", "runs", "signed", "since")
 def waiting(arguments: argparse.Namespace) -> int:
     """The anchors that wait, one of each network at most."""
     settings, approvals = _approvals(arguments)
-    now, rows = time.time(), list[tuple[AnchorRow, Approval]]()
+    now, rows = time.time(), list[tuple[AnchorRow, Approval, str | None, float]]()
     with reading.opened_store(settings, "approvals list") as store, store.snapshot() as tx:
         for network in approvals.rule.networks:
             row = anchoring.waiting(tx, network)
             known = None if row is None else approvals.known(tx, row)
             if row is not None and known is not None:
-                rows.append((row, known))
+                conditions = sending.anchor_conditions(settings, network)
+                since = tx.tally(network).waiting_since
+                waits_s = now - (row.updated_at if since is None else since)
+                rows.append((row, known, waits_for(conditions, tx, row), waits_s))
     if rows and not arguments.json:
         cells = [
-            (row.id, row.network, row.size, len(known.wanted.runs), approvals.standing(known),
-             age(now - row.updated_at))
-            for row, known in rows
+            (row.id, row.network, row.size, len(known.wanted.runs),
+             _standing(approvals, known, then), age(waits_s))
+            for row, known, then, waits_s in rows
         ]  # fmt: skip
         print_table(_COLUMNS, cells)
     lines = [] if rows else ["nothing waits for approval"]
-    document = [_document(known) | _anchor(row, now) for row, known in rows]
+    document = [
+        _document(known) | _anchor(row, waits_s) | {"waits_for": then}
+        for row, known, then, waits_s in rows
+    ]
     return answer(arguments, {"waiting": document}, *lines)
 
 
@@ -62,7 +69,7 @@ def show(arguments: argparse.Namespace) -> int:
             raise InputError("approvals show: found no --config, expected the file with trust")
         stated = TrustApproval.of(trust_section(arguments.config), until)
         made = Envelope(stated.encode(), {})
-        files.replace(Path(arguments.output), made.encode(), files.PUBLIC)
+        _write(Path(arguments.output), made)
         return _answer(arguments, Path(arguments.output), stated, made)
     if not re.fullmatch("[0-9]{1,18}", arguments.anchor):
         problem = f"found {arguments.anchor!r}, expected a number, or trust"
@@ -75,8 +82,8 @@ def show(arguments: argparse.Namespace) -> int:
         if row is None:
             raise InputError(f"approvals show: there is no anchor {arguments.anchor}")
         known = anchoring.take(approvals, tx, row, until)
-    assert known.envelope is not None
-    files.replace(Path(arguments.output), known.envelope.encode(), files.PUBLIC)
+        assert known.envelope is not None
+        _write(Path(arguments.output), known.envelope)  # or else nothing was taken
     return _answer(arguments, Path(arguments.output), known.wanted, known.envelope)
 
 
@@ -92,7 +99,7 @@ def sign(arguments: argparse.Namespace) -> int:
     if key.public_key().public_bytes_raw().hex() in read.signatures:
         raise InputError(f"{path}: signed with this key before")
     signed = approval.sign(read, key)
-    files.replace(path, signed.encode(), files.PUBLIC)
+    _write(path, signed)
     return _answer(arguments, path, stated, signed)
 
 
@@ -105,11 +112,21 @@ def add(arguments: argparse.Namespace) -> int:
         pass
     with closing(sending.open_store(settings)) as store, store.transaction() as tx:
         known = anchoring.add(approvals, tx, brought, str(path))
+        row = anchoring.waiting(tx, known.wanted.network)
+        assert row is not None  # the one that they are for
+        conditions = sending.anchor_conditions(settings, row.network)
+        then = look_again(conditions, tx, row, time.time())
     enough = len(known.signed.names) >= approvals.rule.at_least
-    then = "it is anchored now" if enough else "it waits for more"
+    document = _document(known) | {"file": str(path), "enough": enough, "waits_for": then}
+    return answer(arguments, document, f"{path}: {_standing(approvals, known, then)}")
+
+
+def _standing(approvals: AnchoringApprovals, known: Approval, then: str | None) -> str:
+    """Who has signed, and what comes then."""
     standing = approvals.standing(known)
-    document = _document(known) | {"file": str(path), "enough": enough}
-    return answer(arguments, document, f"{path}: approved by {standing}: {then}")
+    if len(known.signed.names) < approvals.rule.at_least:
+        return f"{standing}; waits for more"
+    return f"{standing}; approved; {then or 'the worker sends it'}"
 
 
 def _approvals(arguments: argparse.Namespace) -> tuple[Settings, AnchoringApprovals]:
@@ -128,6 +145,11 @@ def _decoded(payload: bytes, file: str) -> Anchoring | TrustApproval:
     if Statement.decode(payload).predicate.get("for") == TRUST:
         return TrustApproval.decode(payload, file)
     return Anchoring.decode(payload, file)
+
+
+def _write(path: Path, signed: Envelope) -> None:
+    with files.errors_of(path, "written"):
+        files.replace(path, signed.encode(), files.PUBLIC)
 
 
 def _answer(
@@ -162,5 +184,5 @@ def _document(known: Approval) -> dict[str, Any]:
     return _statement(known.wanted) | {"signed": list(known.signed.names), "problems": problems}
 
 
-def _anchor(row: AnchorRow, now: float) -> dict[str, Any]:
-    return {"anchor": row.id, "waiting_s": now - row.updated_at}
+def _anchor(row: AnchorRow, waits_s: float) -> dict[str, Any]:
+    return {"anchor": row.id, "waiting_s": waits_s}

@@ -46,7 +46,8 @@ def request(arguments: argparse.Namespace) -> int:
     """Write what the owners are to sign, with the signatures that it has."""
     settings = known_base(_settings(arguments))
     made = requests.make_request(settings, arguments.network, again=arguments.again)
-    return _written(arguments, settings, made, Path(arguments.output))
+    first = requests.approval_missing(settings, made)
+    return _written(arguments, settings, made, Path(arguments.output), first)
 
 
 def sign(arguments: argparse.Namespace) -> int:
@@ -67,7 +68,11 @@ def _settings(arguments: argparse.Namespace) -> Settings:
 
 
 def _written(
-    arguments: argparse.Namespace, settings: Settings, made: SigningRequest, path: Path
+    arguments: argparse.Namespace,
+    settings: Settings,
+    made: SigningRequest,
+    path: Path,
+    first: str | None = None,
 ) -> int:
     with files.errors_of(path, "written"):
         files.replace(path, made.encode(), files.PUBLIC)
@@ -84,7 +89,11 @@ def _written(
     }
     signed = f"{len(signers)} of {quorum.threshold} signed"
     line = f"{path}: {signed}; {made.network}, {head.origin} at size {head.size}"
-    return answer(arguments, document, f"{line}, root {head.root.hex()[:16]}")
+    lines = [f"{line}, root {head.root.hex()[:16]}"]
+    if first is not None:
+        document["waits_for"] = first
+        lines.append(f"the head still {first}: let the owners sign after it")
+    return answer(arguments, document, *lines)
 
 
 def _show(arguments: argparse.Namespace, rows: Sequence[Waiting]) -> int:

@@ -22,7 +22,7 @@ def prove(arguments: argparse.Namespace) -> int:
         options = "--at-least, --at-most, --between or --equals-run"
         raise InputError(f"prove: found no statement, expected one of {options}")
     settings = settings_of(arguments, secrets=False)
-    asked = arguments.metric, arguments.epoch
+    asked = arguments.metric, arguments.epoch, arguments.record
     number, other = find_number(evidence_of(settings, arguments.run_id), *asked), None
     if arguments.equals_run is not None:
         other = find_number(evidence_of(settings, arguments.equals_run), *asked)

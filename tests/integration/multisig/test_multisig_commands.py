@@ -11,7 +11,7 @@ import pytest
 from provenance.anchor.delivery import Outcome
 from provenance.cli import main
 from provenance.ports.values import AnchorState
-from provenance.settings import BitcoinSettings
+from provenance.settings import BitcoinSettings, load
 from tests.integration.multisig.owned import Owned
 from tests.support.nodes.ethereum_chain import KEYS, Anvil
 from tests.support.nodes.owners import ADDRESSES
@@ -52,7 +52,11 @@ def test_from_the_request_to_the_block(
     assert row["signers"] == sorted(address.lower() for address in ADDRESSES[:2])
     assert main(["multisig", "list", *base]) == 0
     assert "2 of 2" in capsys.readouterr().out
+    again = ("multisig", "request", "ethereum", "--again", "-o", str(tmp_path / "b.json"), *base)
+    expected = "ethereum: 2 of 2 signed the head of 2 entries: it is complete; the worker sends it"
+    assert told(capsys, 2, *again)["error"] == expected
     assert list(owned.publish("ethereum").outcomes.values()) == [Outcome.SENT]
+    assert told(capsys, 2, *again)["error"] == expected
     owned.confirm("ethereum")
     assert owned.row("ethereum").state is AnchorState.FINAL
     assert main(["multisig", "list", *base]) == 0
@@ -94,3 +98,25 @@ def test_the_contract_is_deployed_with_its_owners(
     assert main([*words, "--base-dir", str(tmp_path)]) == 0
     line = capsys.readouterr().out.splitlines()[1]
     assert f'"multisig": {json.dumps({"owners": list(ADDRESSES), "threshold": 2})}' in line
+
+
+def test_a_request_says_that_the_head_waits_for_approval_first(
+    chain: Anvil,
+    bitcoin_settings: BitcoinSettings,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    owned = Owned(tmp_path, chain, Regtest(bitcoin_settings), ("ethereum",))
+    config = Path(str(owned.settings.source))
+    rule = {"at_least": 1, "by": {"alice": "8a" * 32}, "networks": ["ethereum"]}
+    document = json.loads(config.read_text()) | {"approvals": rule}
+    config.write_text(json.dumps(document))
+    owned.settings = load(config, owned.settings.base_dir)
+    owned.publish("ethereum")
+    base = ("--base-dir", str(owned.settings.base_dir), "--config", str(config))
+    path = str(tmp_path / "head.json")
+    asked = told(capsys, 0, "multisig", "request", "ethereum", "-o", path, *base)
+    assert asked["waits_for"] == "waits for approval: 0 of 1"
+    assert main(["multisig", "request", "ethereum", "-o", path, *base]) == 0
+    line = "the head still waits for approval: 0 of 1: let the owners sign after it\n"
+    assert capsys.readouterr().out.endswith(line)

@@ -59,12 +59,18 @@ def test_what_was_backed_up_while_all_ran_is_there_after_the_restore(
         monkeypatch.setenv("PROVENANCE_DATABASE_URL", url)
     monkeypatch.chdir(tmp_path)
     base = tmp_path / "artifacts"
+    secrets = ("openings/run.jsonl", "items/run/train.key", "items/run/train.digests")
+    for name in secrets:
+        (base / name).parent.mkdir(parents=True, exist_ok=True)
+        (base / name).write_text("before\n")
     first = train(base)
     with up(base):
         assert until(lambda: is_final(base, first))
         later = train(base)
         run(blocks(engine)[0], tmp_path, **variables)
         assert until(lambda: is_final(base, later))
+    (base / "openings" / "run.jsonl").write_text("since\n")  # kept, as the spool is
+    shutil.rmtree(base / "items")
     assert cli.main(["report", later]) == cli.main(["report", first]) == 0
     if engine == "PostgreSQL":
         name = restored.rpartition("/")[2]
@@ -74,6 +80,8 @@ def test_what_was_backed_up_while_all_ran_is_there_after_the_restore(
     if engine == "PostgreSQL":
         variables["PROVENANCE_DATABASE_URL"] = restored
     assert (base / "ledger.key").stat().st_mode & 0o777 == 0o600
+    assert [(base / name).read_text() for name in secrets] == ["since\n", *["before\n"] * 2]
+    assert {p.stat().st_mode & 0o77 for p in (tmp_path / "kept").rglob("items/**/*")} == {0}
     assert cli.main(["ledger", "head"]) == 1
     run(blocks("After a restore")[0], tmp_path, **variables)
     assert cli.main(["ledger", "head"]) == 0

@@ -12,6 +12,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,6 +23,7 @@ from provenance.bundle.index import dump
 from provenance.bundle.reader import read_bundle
 from provenance.bundle.sources import MemorySource
 from provenance.bundle.writer import bundle_files, write_files
+from provenance.errors import FormatError
 from provenance.evidence.disclosure import withhold
 from provenance.evidence.run_evidence import RunEvidence
 from provenance.fingerprint.tensors import state_digest
@@ -295,6 +297,12 @@ def run_json(change: Change) -> Callable[[Files], Files]:
         (lambda run: run["equivocations"][0].update(seq=7), "run.json: "),
         (lambda run: run.update(identity=run["identity"][:-4] + "0000"), "run.json: "),
         (lambda run: run.update(run=run["run"].replace("-8", "-7", 1)), "no run id"),
+        (lambda run: run.update(incomplete="a\u202eb"), "run.json: a text that prints not"),
+        (lambda run: run.update(state="open" * 501), "run.json: a text that prints not"),
+        (lambda run: run["ledger"].update(runs=9999), "ledger: other runs are unfinished"),
+        (lambda run: run["ledger"].update(size=1), "run.json: ledger: an entry"),
+        (lambda run: run["ledger"].update(more=1), "other keys in ledger"),
+        (lambda run: run.update(state="open"), "ledger: not this run"),
     ],
 )
 def test_a_forged_run_json(
@@ -302,6 +310,26 @@ def test_a_forged_run_json(
 ) -> None:
     problems = stranger.Bundle(run_json(change)(files)).problems
     assert any(problem in line for line in problems), problems
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda run: run.update(incomplete="a\u202eb"),
+        lambda run: run["ledger"].update(runs=9999),
+        lambda run: run["ledger"].update(size=1),
+        lambda run: run["ledger"]["unfinished"][0].update(run=run["run"]),
+        lambda run: run["ledger"]["unfinished"].append({}),
+        lambda run: run.update(state="open"),
+    ],
+)
+def test_both_refuse_a_text_and_a_claim_that_cannot_be(
+    files: Files, stranger: ModuleType, change: Change
+) -> None:
+    forged = run_json(change)(files)
+    assert stranger.Bundle(forged).problems
+    with suppress(FormatError):
+        assert read_bundle(MemorySource(forged, "forged")).problems
 
 
 # --- golden files -------------------------------------------------------------------------

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from decimal import ROUND_HALF_EVEN, Context, Decimal
 from functools import cache
 from hashlib import sha256, sha512
 from hmac import digest as hmac
@@ -224,10 +225,32 @@ def number(told: dict[str, Any]) -> Point:
     return decode(unhex(told["point"], 33))
 
 
+def shown(numbers: Any, name: str) -> Iterator[Any]:
+    """What stands under a name, nested ones with dots."""
+    for key, inner in numbers.items() if isinstance(numbers, dict) else ():
+        if key == name:
+            yield inner
+        if name.startswith(f"{key}."):
+            yield from shown(inner, name[len(key) + 1 :])
+    for inner in numbers if isinstance(numbers, list) else ():
+        yield from shown(inner, name)
+
+
+def units(value: Any, scale: int) -> int:
+    if isinstance(value, str) and re.fullmatch("-?[1-9][0-9]{15,30}", value):
+        value = int(value)  # beyond 2^53
+    need(type(value) in (int, float), "shows what is no number beside a commitment")
+    exact = Context(prec=400, rounding=ROUND_HALF_EVEN)
+    found = int(Decimal(repr(value)).scaleb(scale, exact).quantize(Decimal(1), context=exact))
+    need(-(2**63) <= found < 2**63, "shows a number that no commitment is to")
+    return found
+
+
 def check_proof(data: bytes, run: dict[str, Any], bodies: dict[str, Any]) -> str | None:
     """Against a bundle: its ``run.json`` and the records that are not withheld; what is open."""
     own = [each for each in check_file(data) if each["run"] == run["run"]]
     need(own, "is of another run")
+    values: set[int] = set()
     newest = run["entries"][-1]
     for told in own:
         need(
@@ -241,6 +264,12 @@ def check_proof(data: bytes, run: dict[str, Any], bodies: dict[str, Any]) -> str
             return "the record is withheld"
         stated = bodies[told["path"]]["commitments"][told["metric"]]
         need(stated == {"point": told["point"], "scale": told["scale"]}, "another commitment")
+        parts = [bodies[told["path"]].get(part) for part in ("metrics", "privacy", "results")]
+        values |= {units(value, told["scale"]) for value in shown(parts, told["metric"])}
+    statement = parse(data)["statement"]
+    low, high = (bound(statement[key]) for key in ("at_least", "at_most"))
+    fits = all((low is None or low <= v) and (high is None or v <= high) for v in values)
+    need(fits and (statement["equals"] is None or len(values) < 2), "the record shows another")
     return None
 
 

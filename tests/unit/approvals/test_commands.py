@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from provenance.anchor.confirm import confirm
 from provenance.anchor.delivery import AnchorDelivery
@@ -19,15 +22,17 @@ from provenance.bootstrap import sending
 from provenance.cli import main
 from provenance.formats.dsse import Envelope
 from provenance.formats.record import Phase
+from provenance.observe.collector import Figures
 from provenance.operations import words
 from provenance.operations.overview import overview
 from provenance.ports.listing import Wanted
-from provenance.ports.values import AnchorState
+from provenance.ports.store import LedgerTx
+from provenance.ports.values import AnchorRow, AnchorState
 from provenance.settings import load
 from provenance.tickets import read_ticket
 from tests.support.model_world import deployment
 from tests.support.verify_world import RUN
-from tests.unit.approvals.world import BY, SEEDS, altered, signed
+from tests.unit.approvals.world import BY, KEYS, SEEDS, altered, signed
 
 
 class Home:
@@ -105,7 +110,9 @@ def test_two_persons_on_their_own_machines_and_then_it_is_anchored(
     assert f"which makes final {RUN}; for ever" in capsys.readouterr().out
     assert home.run("approvals", "add", file) == 0
     said = capsys.readouterr().out
-    assert said == f"{file}: approved by 1 of 2 (alice): it waits for more\n"
+    assert said == f"{file}: 1 of 2 (alice); waits for more\n"
+    (held,) = (n.held for n in overview(home.settings, Wanted(time.time())).networks.values())
+    assert held == "waits for approval: 1 of 2 (alice)", "while no worker looks"
     home.publish()
     assert home.state() is AnchorState.HELD
     assert home.run("approvals", "list") == 0
@@ -113,6 +120,7 @@ def test_two_persons_on_their_own_machines_and_then_it_is_anchored(
     assert home.run("approvals", "add", other, "--json") == 0
     told = json_of(capsys)
     assert (told["signed"], told["enough"]) == (["alice", "bob"], True)
+    assert home.state() is AnchorState.DUE
     home.publish()
     assert home.state() is AnchorState.FINAL
     assert home.run("approvals", "list") == 0
@@ -125,6 +133,44 @@ def test_two_persons_on_their_own_machines_and_then_it_is_anchored(
     assert main(["verify", bundle, "--base-dir", home.path("none")]) == 3
     line = "rests on: anchoring on local: approved by 2 keys that nobody pinned"
     assert line in capsys.readouterr().out
+
+
+class Owners:
+    """A condition that is never met."""
+
+    def waits_for(self, tx: LedgerTx, row: AnchorRow) -> str | None:
+        return "waits for owners: 0 of 2 signed"
+
+    def is_begun(self, tx: LedgerTx, row: AnchorRow) -> bool:
+        return False
+
+
+def test_what_is_approved_says_what_it_still_waits_for(
+    home: Home, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conditions = sending.anchor_conditions
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            sending, "anchor_conditions", lambda *known: (*conditions(*known), Owners())
+        )
+        show(home)
+        file = home.path("a.json")
+        for name, said in (
+            ("alice", "1 of 2 (alice); waits for more"),
+            ("bob", "2 of 2 (alice, bob); approved; waits for owners: 0 of 2 signed"),
+            ("carol", "3 signed, 2 needed (alice, bob, carol); approved; waits for owners: 0 of"),
+        ):
+            assert home.sign(file, name) == 0
+            capsys.readouterr()
+            assert home.run("approvals", "add", file) == 0
+            assert capsys.readouterr().out.startswith(f"{file}: {said}")
+            monkeypatch.setenv("COLUMNS", "200")
+            assert home.run("approvals", "list") == 0
+            assert said in " ".join(capsys.readouterr().out.split())
+        seen = overview(home.settings, Wanted(time.time()))
+        assert seen.networks["local"].held == "waits for owners: 0 of 2 signed"
+    home.publish()
+    assert home.state() is AnchorState.FINAL
 
 
 def findings(home: Home) -> list[str]:
@@ -156,10 +202,54 @@ def test_status_and_tickets_say_what_it_waits_for(home: Home) -> None:
     assert seen.exit_code == 0
     (line,) = (line for line in words.notes(seen) if "waits for approval" in line)
     assert line.startswith("local waits for approval: 0 of 2, for ")
+    assert line.endswith(" (provenance approvals list)")
+    owned = replace(seen.networks["local"], held="waits for owners: 1 of 2 signed")
+    lines = words.notes(replace(seen, networks={"local": owned}))
+    (line,) = (line for line in lines if "waits for owners" in line)
+    assert line.endswith(" (provenance multisig list)")
     store = sending.open_store(home.settings)
     ticket = read_ticket(store, RUN, Phase.AFTER, "local")
     store.close()
     assert (ticket.status, ticket.reason) == ("held", "waits for approval: 0 of 2")
+
+
+def test_doctor_says_who_is_waited_for_and_fails_on_nothing(
+    home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    home.run("doctor", "--json")
+    (row,) = (each for each in json_of(capsys)["findings"] if each["kind"] == "waits")
+    assert (row["name"], row["works"], row["mend"]) == ("local", True, "provenance approvals list")
+    assert row["detail"].startswith("waits for approval: 0 of 2, for ")
+
+
+def test_a_run_that_is_not_archived_yet_says_what_its_head_waits_for(
+    home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rule = {"at_least": 2, "by": BY, "networks": ["local"]}
+    home.configure(approvals=rule, archive={"folder": home.path("archive")})
+    assert home.run("archive", "latest") == 2
+    said = "is not final yet on every network in use; local waits for approval: 0 of 2\n"
+    assert capsys.readouterr().err.endswith(said)
+
+
+def test_it_waits_since_the_oldest_root_was_made_not_since_the_last_head(
+    home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store: Any = sending.open_store(home.settings)
+    with closing(store), store.exclusive() as connection:
+        at = f"{time.time() - 90_000}"
+        connection.exec_driver_sql(f"UPDATE ledger_entries SET created_at = {at}")
+    seen = overview(home.settings, Wanted(time.time()))
+    assert 90_000 <= (seen.networks["local"].held_s or 0) < 91_000
+    capsys.readouterr()
+    assert home.run("approvals", "list", "--json") == 0
+    assert 90_000 <= json_of(capsys)["waiting"][0]["waiting_s"] < 91_000
+    registry = CollectorRegistry()
+    registry.register(Figures(home.settings))
+    labels = {"network": "local", "state": "held"}
+    age = registry.get_sample_value("provenance_anchor_age_seconds", labels)
+    assert 90_000 <= (age or 0) < 91_000
 
 
 def show(home: Home) -> Envelope:
@@ -167,9 +257,42 @@ def show(home: Home) -> Envelope:
     return Envelope.decode(Path(home.path("a.json")).read_bytes(), "a")
 
 
+def test_who_is_not_named_is_told_beside_who_is(
+    home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = home.path("a.json")
+    Path(file).write_bytes(signed(show(home), "bob", "eve").encode())
+    capsys.readouterr()
+    assert home.run("approvals", "add", file) == 0
+    eve = KEYS["eve"].public_key().public_bytes_raw().hex()[:16]
+    left_out = f"left out: signed by {eve}, expected 2 of alice, bob, carol"
+    said = f"{file}: approved by 1 of 2 (bob); {left_out}: it waits for more\n"
+    assert capsys.readouterr().out == said
+
+
+def test_a_statement_that_cannot_be_written_is_not_taken(
+    home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    problems = {
+        home.path("artifacts"): "is a folder, expected a file's name",
+        home.path("none/a.json"): "No such file or directory",
+    }
+    for path, problem in problems.items():
+        assert home.run("approvals", "show", "2", "-o", path) == 2
+        assert capsys.readouterr().err == f"provenance: {path}: cannot be written: {problem}\n"
+    with closing(sending.open_store(home.settings)) as store, store.snapshot() as tx:
+        assert tx.approval(2) is None
+    until = ("--until", "2090-01-31")
+    assert home.run("approvals", "show", "2", "-o", home.path("a.json"), *until) == 0
+
+
 REFUSED: dict[str, tuple[Sequence[str], str]] = {
     "an anchor that is none": (("show", "9", "-o", "{0}"), "there is no anchor 9"),
-    "an anchor that is past": (("show", "1", "-o", "{0}"), "anchor 1 is final, expected one"),
+    "an anchor that is past": (
+        ("show", "1", "-o", "{0}"),
+        "anchor 1 is final, expected one that waits: on local anchor 2 does",
+    ),
     "a day that is past": (
         ("show", "2", "-o", "{0}", "--until", "2020-01-01"),
         "--until: found 2020-01-01, expected a day that has not passed",
@@ -190,7 +313,10 @@ REFUSED: dict[str, tuple[Sequence[str], str]] = {
     "expired": (("sign", "{old}", "--key", "{alice.key}"), "expired after 2020-01-01"),
     "expired, to be added": (("add", "{old}"), "expired after 2020-01-01"),
     "a stranger": (("add", "{eve}"), "signed by "),
-    "another head": (("add", "{head}"), "approves head of 2 entries, root 00"),
+    "another head": (
+        ("add", "{head}"),
+        "approves head of 2 entries, root 0000000000000000; expected",
+    ),
     "another ledger": (("add", "{ledger}"), "approves ledger other+"),
 }
 

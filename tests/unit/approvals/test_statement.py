@@ -68,8 +68,14 @@ def test_no_bit_of_an_approval_may_change(at: int, bit: int) -> None:
         known = WORLD.add(brought)
     except ProvenanceError as error:
         assert "\n" not in str(error)
-    else:  # other letters of base64 for the same bytes
-        assert (brought, known.signed.names) == (Envelope.decode(GOOD, "x"), ("alice", "bob"))
+    else:  # other letters of base64 for the same bytes, or a signature that is left out
+        good = Envelope.decode(GOOD, "x")
+        counted = 2 if brought == good else 1
+        assert known.envelope is not None
+        assert brought.payload == known.envelope.payload == good.payload
+        assert known.envelope.signatures.items() <= good.signatures.items()
+        assert len(known.envelope.signatures) == len(known.signed.names) == counted
+        assert len(known.signed.problems) == 2 - counted
         with WORLD.store.transaction() as tx:
             tx.save_approval(1, Envelope(brought.payload, {}).encode())
 

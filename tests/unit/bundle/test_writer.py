@@ -326,13 +326,23 @@ def test_decodable_forgeries_with_a_fitting_manifest_are_named(bundle: Path) -> 
     assert any("as run.json says" in problem for problem in problems.values())
 
 
-@pytest.mark.parametrize("listed", [True, False])
-def test_files_nobody_knows_are_named(bundle: Path, listed: bool) -> None:
-    (bundle / "records/extra.json").write_text("{}")
+@pytest.mark.parametrize(
+    ("name", "listed"),
+    [
+        ("records/extra.json", True),
+        ("records/extra.json", False),
+        ("proofs/sub/extra.json", True),
+        ("approvals/sub/local-1.json", True),
+    ],
+)
+def test_files_nobody_knows_are_named(bundle: Path, name: str, listed: bool) -> None:
+    (bundle / name).parent.mkdir(parents=True, exist_ok=True)
+    (bundle / name).write_text("{}")
     if listed:
         remake(bundle)
     (finding,) = check(bundle).findings
-    assert finding.file == "records/extra.json"
+    assert finding.file == name
+    assert "run.json" in finding.problem or not listed
 
 
 @pytest.mark.parametrize(

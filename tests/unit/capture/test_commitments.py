@@ -78,10 +78,37 @@ def test_what_is_no_number_is_hidden_all_the_same(metrics: dict[str, Any], tmp_p
     assert not any(word in json.dumps(found["metrics"]) for word in ("accuracy", "0.5", "f1"))
 
 
-def test_with_epsilon_goes_its_history(tmp_path: Path) -> None:
-    budget = {"epsilon": 1.5, "delta": 1e-5, "history": [{"steps": 3}]}
+def test_the_shippers_log_says_once_of_each_name_that_it_is_no_number(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    committer = Committer(keys_of(), PRODUCER, tmp_path / "spool" / "run")
+    for value in ([0.777], [0.5], "0.9", 0.25):
+        event = Event(3, Kind.METRICS, 1, 0, 0, {"metrics": {"accuracy": value, "epsilon": 0.5}})
+        committer.committed(event)
+    (line,) = "".join(capfd.readouterr()).splitlines()
+    assert "nothing can be proved of it: no single number, or one out of range" in line
+    assert "accuracy" in line
+    assert "777" not in line
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"history": [{"steps": 3}]},
+        {"steps": 300, "noise_multiplier": 1.1, "sample_rate": 0.01},
+        {"details": {"sigma": 1.1, "epochs": 3}, "epsilon_spent": 1.5},
+    ],
+    ids=str,
+)
+def test_with_epsilon_goes_what_gives_it_away(given: dict[str, Any], tmp_path: Path) -> None:
+    budget = {"epsilon": 1.5, "delta": 1e-5, "accountant": "rdp", **given}
     found = committed(Kind.PRIVACY, {"privacy": budget}, tmp_path)
-    assert found["privacy"] == {"delta": 1e-5}
+    assert found["privacy"] == {"delta": 1e-5, "accountant": "rdp"}
+    shown = committed(Kind.PRIVACY, {"privacy": budget}, tmp_path, hide=False)
+    assert shown["privacy"] == budget
+
+
+def test_what_hides_no_epsilon_keeps_its_budget(tmp_path: Path) -> None:
     other = {"privacy": {"delta": 1e-5, "history": [{"steps": 3}]}}
     assert committed(Kind.PRIVACY, other, tmp_path) == other
 
@@ -222,6 +249,8 @@ def test_a_key_file_of_before_has_no_commitments(tmp_path: Path) -> None:
         ({"metrics": ["a"], "hide": 1}, "commitments.hide"),
         ({"metrics": ["a"], "hidden": True}, "commitments.hidden"),
         ({"metrics": "a"}, "commitments.metrics"),
+        ({"metrics": ["loss", "top\u00a01"]}, "commitments.metrics"),
+        ({"metrics": ("a\u202eb",)}, "commitments.metrics"),
     ],
     ids=str,
 )

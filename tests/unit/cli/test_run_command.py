@@ -83,6 +83,10 @@ def test_the_variables_are_made_ahead_for_containers(
     assert told["PROVENANCE_RUN_ID"] == run
     assert path.stat().st_mode & 0o777 == 0o600
     assert main(["run", "--make-env", str(path)]) == 2
+    capsys.readouterr()
+    assert main(["run", "--make-env", "."]) == 2
+    expected = "provenance: .: cannot be written: is a folder, expected a file's name\n"
+    assert capsys.readouterr().err == expected
 
 
 def test_an_identity_signs_key_files_made_on_its_host(

@@ -12,7 +12,7 @@ import zlib
 from datetime import date
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import rdflib
@@ -31,7 +31,7 @@ from provenance.compliance.pdf import pdf
 from provenance.compliance.spdx import spdx3
 from provenance.compliance.write import OUTPUTS
 from provenance.formats.record import Kind
-from provenance.verify.report import VerificationReport
+from provenance.verify.report import Outcome, VerificationReport
 from tests.support.paths import ROOT
 from tests.support.verify_world import KEY, NOW, World, ending, metrics, seal
 
@@ -217,6 +217,14 @@ def test_the_pdf_s_text_can_be_taken_out(verified: VerificationReport) -> None:
     assert text.count("To be written by a person") == sum(
         len(row.requirement.write) for row in dossier.rows
     )
+
+
+def test_the_page_says_what_each_outcome_means(report: VerificationReport) -> None:
+    page = OUTPUTS["report.html"](dossier_of(report, "eu-ai-act"), None).decode()
+    told = page.partition("How to read it")[2].partition("</section>")[0]
+    for outcome in get_args(Outcome):
+        assert re.search(f'<span class="badge {outcome}">{outcome}</span></dt><dd>[A-Z]', told)
+    assert "{{" not in told
 
 
 @pytest.mark.slow

@@ -26,7 +26,8 @@ from provenance.formats.record import Kind
 from provenance.fsck.checker import Options
 from provenance.fsck.findings import FindingKind as F
 from provenance.fsck.local_file import LocalReader
-from provenance.fsck.onchain import ChainView, Question
+from provenance.fsck.onchain import ChainView, Question, check_nonces
+from provenance.fsck.rows import NonceRow
 from provenance.ports.values import anchor_payload
 from provenance.settings import ApprovalSettings
 from tests.support.fsck_world import (
@@ -1170,9 +1171,21 @@ def test_a_nonce_spent_past_the_outbox_is_named(world: World) -> None:
     (finding,) = [f for f in world.fsck().findings if f.kind is F.NONCE_GAP]
     _, transaction = world.transaction(5)
     assert transaction.id in finding.detail
-    assert "used elsewhere" in finding.detail
+    assert "used elsewhere, or was by this deployment before a restore" in finding.detail
     (offline,) = world.fsck(offline=True).findings
     assert offline.kind is F.NONCE_GAP
+
+
+def test_a_nonce_spent_before_the_block_that_is_named_is_not_ours_to_explain() -> None:
+    """As is left behind by a restore, where a head was sent again."""
+    nonces = [NonceRow("ethereum", "0xkey", nonce, nonce) for nonce in (0, 2)]
+    view = ChainView({}, [], next_nonce={"0xkey": 3})
+    (finding,) = check_nonces(nonces, view)
+    assert finding.detail.endswith("or was by this deployment before a restore")
+    assert not list(check_nonces(nonces, view, since=9))
+    spent = ChainView({}, [], next_nonce={"0xkey": 1})
+    (finding,) = check_nonces(nonces, spent, since=9)
+    assert finding.detail.startswith("nothing has spent it")
 
 
 # --- what cannot be looked at --------------------------------------------------------------

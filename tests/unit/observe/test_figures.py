@@ -164,6 +164,14 @@ def test_an_alert_fires_where_its_series_is_gone() -> None:
         assert f"or absent({series})" in rules[alert]
 
 
+def test_a_root_that_waits_for_persons_is_an_alert_of_its_own() -> None:
+    (group,) = yaml.safe_load((ROOT / "deploy/observability/alerts.yaml").read_text())["groups"]
+    rules = {rule["alert"]: rule["expr"] for rule in group["rules"]}
+    held = re.escape('provenance_anchors{state="held"} > 0')
+    left_out = rf"\(.* > 21600\) unless ignoring \(state\) {held}"
+    assert re.fullmatch(left_out, rules["ProvenanceRootUnanchored"])
+
+
 @pytest.mark.nodes
 def test_a_redis_that_refuses_writes_is_not_reachable(settings: Settings, redis_url: str) -> None:
     here, board = replace(settings, redis_url=redis_url), RedisBoard(redis_url)

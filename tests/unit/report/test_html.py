@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from provenance.errors import InputError, MissingExtraError
@@ -324,6 +324,7 @@ def test_a_plot_of_nothing_but_gaps_has_no_line() -> None:
     ),
     st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=20),
 )
+@example([(0.0, 0.0), (0.0, 5e-324)], "")
 def test_any_numbers_and_names_give_a_drawing_within_its_frame(
     points: list[tuple[float, float | None]], name: str
 ) -> None:

@@ -87,6 +87,18 @@ def test_a_commit_that_is_not_known_says_why(code: Any, told: list[tuple[str, st
     assert summary_of(stage.evidence()).code == told
 
 
+def test_a_hidden_number_is_said_to_be_hidden() -> None:
+    stage, point = World(names=()), {"point": "02" + "af" * 32, "scale": 6}
+    hidden = {"eval.accuracy": point, "loss": {"point": None, "scale": 6}}
+    body = {"results": {"eval": {}, "f1": 0.5}, "commitments": hidden}
+    stage.ingest(stage.batch([config(), seal("before"), (Kind.RESULTS, None, body)]))
+    assert summary_of(stage.evidence()).results == [
+        ("f1", "0.5"),
+        ("eval.accuracy", "hidden, committed to"),
+        ("loss", "hidden, without a commitment"),
+    ]
+
+
 def test_steps_alone_state_the_last_of_them() -> None:
     series = [{"step": [1, 2], "metrics": {"lr": [3, 4]}}, {"step": [5], "metrics": {"loss": [6]}}]
     stage = World(names=())

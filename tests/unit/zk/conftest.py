@@ -18,8 +18,13 @@ HIDDEN = {"metrics": ["test_accuracy", "epsilon", "samples"], "scale": 6}
 ACCURACY = 0.931234
 
 
-def recorded(base: Path, commitments: dict[str, Any] = HIDDEN, accuracy: float = ACCURACY) -> str:
-    """A run of two epochs in the spool; its id."""
+def recorded(
+    base: Path,
+    commitments: dict[str, Any] = HIDDEN,
+    accuracy: float = ACCURACY,
+    again: dict[str, Any] | None = None,
+) -> str:
+    """A run of two epochs in the spool, the last with other metrics again; its id."""
     config = {"commitments": commitments, "signal_handlers": False, "announce_run": False}
     tracker = ProvenanceTracker(base, config)
     tracker.store_merkle_on_blockchain_before_training({"epochs": 2})
@@ -28,6 +33,8 @@ def recorded(base: Path, commitments: dict[str, Any] = HIDDEN, accuracy: float =
         history = [{"noise_multiplier": 1.1, "sample_rate": 0.01, "steps": 100 * epoch}]
         budget = {"epsilon": 1.512345, "delta": 1e-5, "accountant": "rdp", "history": history}
         tracker.track_epoch(epoch, metrics, privacy=budget)
+    if again is not None:
+        tracker.track_epoch(2, again)
     tracker.track_step(7, {"test_accuracy": 0.771234, "loss": 0.4})
     tracker.store_merkle_on_blockchain_after_training(
         {"test_accuracy": accuracy, "samples": 60_123, "words": "good"}

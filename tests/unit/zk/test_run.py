@@ -19,7 +19,10 @@ from tests.support.stranger import load
 from tests.unit.zk.conftest import ACCURACY, HIDDEN, Command, forms, recorded
 
 pytestmark = pytest.mark.slow  # whole commands
-FINAL, RESULTS = "of the final epoch is", "of the results is"
+FINAL = "at training/epoch/2/metrics/0, the final epoch, is"
+SPENT = "at training/epoch/2/privacy/0, the final epoch, is"
+EARLY = "at training/epoch/1/metrics/0, epoch 1, is"
+RESULTS = "at training/results, the results, is"
 
 
 def lines(report: dict[str, Any]) -> list[str]:
@@ -34,8 +37,8 @@ PROVED = "(proved; value not shown)"
     [
         ("--metric test_accuracy --at-least 0.9", f"test_accuracy {FINAL} at least 0.9"),
         ("--metric test_accuracy --at-least 0.931234", f"test_accuracy {FINAL} at least 0.931234"),
-        ("--metric test_accuracy --at-most 1 --epoch 1", "test_accuracy of epoch 1 is at most 1"),
-        ("--metric epsilon --between -1 1.6", f"epsilon {FINAL} between -1 and 1.6"),
+        ("--metric test_accuracy --at-most 1 --epoch 1", f"test_accuracy {EARLY} at most 1"),
+        ("--metric epsilon --between -1 1.6", f"epsilon {SPENT} between -1 and 1.6"),
         ("--metric samples --epoch results --at-most 7e4", f"samples {RESULTS} at most 70000"),
     ],
 )  # fmt: skip
@@ -59,7 +62,7 @@ def test_an_equality_is_verified_from_both_sides(
     for own, other in (runs, reversed(runs)):
         _, report = command("verify", own, "--offline", "--proof", proof)
         place = "test_accuracy at training/epoch/2/metrics/0"
-        line = f"test_accuracy of the final epoch equals {place} of run {other} {PROVED}"
+        line = f"{place}, the final epoch, equals {place} of run {other} {PROVED}"
         assert lines(report)[0].startswith(line)
 
 
@@ -116,6 +119,7 @@ def test_a_proof_is_of_its_run_seal_record_and_commitment(
         ("--metric test_accuracy --at-least x", "found 'x', expected a number with at most 6 dec"),
         ("--metric test_accuracy --at-least 0.1234567", "a number with at most 6 decimals"),
         ("--metric test_accuracy --between 1 0", "--between: found 1, expected no more than 0"),
+        ("--metric test_accuracy --between 1 2", "nothing proves that it is between 1 and 2"),
         ("--metric test_accuracy --at-least 0 --epoch 3", "found 3, run RUN has epochs 1 to 2"),
         ("--metric test_accuracy --at-least 0 --epoch x", "expected a number, final or results"),
         ("--metric words --at-least 0 --epoch results", "the results of run RUN commits to samp"),
@@ -205,7 +209,68 @@ def test_beside_a_number_that_is_shown_the_line_says_so(
     asked = ("--metric", "test_accuracy", "--at-least", "0.9", "-o", proof)
     assert main(["prove", run, *asked, "--base-dir", str(base)]) == 0
     main(["verify", run, "--offline", "--proof", proof, "--base-dir", str(base)])
-    line = "test_accuracy of the final epoch is at least 0.9 (proved; the record shows the value)"
+    line = "is at least 0.9 (proved; the record also shows a number, which fits: nothing more ties"
+    assert line in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("asked", "problem"),
+    [
+        ("--at-least 0.9", "shows test_accuracy 0.5 and commits to another number: one that is at"),
+        ("--at-most 0.49", "shows test_accuracy 0.5 and commits to another number: one that is at"),
+        ("--between 0.2 0.3", "shows test_accuracy 0.5 and commits to another number: one that is"),
+        ("--at-most 0.6", None),
+    ],
+)
+def test_a_shown_number_that_is_not_the_proved_one_is_found(
+    asked: str, problem: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """A shipper that commits to another number than the record beside it shows."""
+    other = 950_000 if "least" in asked else 250_000
+    monkeypatch.setattr("provenance.capture.ship.commitments.in_units", lambda *_: other)
+    base, proof, bundle = tmp_path / "base", tmp_path / "p", tmp_path / "b"
+    run = recorded(base, {"metrics": ["test_accuracy"], "hide": False}, accuracy=0.5)
+    brought_home(base)
+    own = ("--base-dir", str(base))
+    words = ["--metric", "test_accuracy", *asked.split(), "-o", str(proof)]
+    assert main(["prove", run, *words, *own]) == 0
+    assert main(["bundle", run, "-o", str(bundle), "--proof", str(proof), *own]) == 0
+    capsys.readouterr()
+    main(["verify", str(bundle), *own])
+    told = capsys.readouterr().out
+    assert ("FOUND (14)" in told) is (problem is not None)
+    assert (problem or "the record also shows a number, which fits") in told
+    stranger = load()
+    problems = stranger.Bundle(stranger.load(bundle)).problems
+    found = [line for line in problems if line.startswith("proofs/")]
+    assert [line.partition(": ")[2] for line in found] == ["the record shows another"] * bool(
+        problem
+    )
+
+
+def test_where_several_records_have_the_name_one_is_asked_for_and_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base, proof = tmp_path / "base", str(tmp_path / "p")
+    names = {"metrics": ["test_accuracy", "epsilon"]}
+    run = recorded(base, names, again={"test_accuracy": 0.97, "epsilon": 1.0})
+    brought_home(base)
+    own, asked = ("--base-dir", str(base)), ("-o", proof, "--metric")
+    metrics, privacy = (f"training/epoch/2/{name}" for name in ("metrics/1", "privacy/0"))
+    problem = "found 2 records that commit to it, expected --record with one of"
+    assert main(["prove", run, *asked, "epsilon", "--at-most", "3", *own]) == 2
+    assert f"epsilon: {problem} {metrics}, {privacy}" in capsys.readouterr().err
+    words = ["test_accuracy", "--at-least", "0.95", "--record"]
+    assert main(["prove", run, *asked, *words, privacy, *own]) == 2
+    problem = "is committed to by training/epoch/2/metrics/0, training/epoch/2/metrics/1"
+    assert f"--record: found {privacy!r}, but test_accuracy {problem}" in capsys.readouterr().err
+    assert main(["prove", run, *asked, *words, metrics, *own]) == 0
+    main(["verify", run, "--offline", "--proof", proof, *own])
+    line = (
+        f"test_accuracy at {metrics}, the final epoch, is at least 0.95 (proved; value not shown; "
+        "of this record alone: of the others there 1 commit to this name)"
+    )
     assert line in capsys.readouterr().out
 
 
