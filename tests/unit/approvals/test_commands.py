@@ -1,4 +1,7 @@
-"""``provenance approvals``, from the head that waits to the anchor, on a deployment on disk."""
+"""``provenance approvals``, from the head that waits to the anchor, on a deployment on disk.
+
+Over 400 lines: one home, which every command is tried on.
+"""
 
 from __future__ import annotations
 
