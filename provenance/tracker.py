@@ -670,18 +670,19 @@ class ProvenanceTracker(Handle):
         if self.rank == 0:  # git may hang: nobody is to wait for it who ends the run
             from provenance.capture import environment
 
-            around["parent"] = self._stated_parent(given)
+            around |= plain_config(self.settings, given, self._configured)
+            around["parent"] = self._stated_parent(around["training"])
             around |= {"code": environment.code_commit(), "environment": environment.environment()}
         with self._emitter.alone:
             if self._sealed_before:
                 return
             if self.rank == 0 and may_begin(self, self.spool_dir / self.run_id):
-                self._configure(given, around, anchor)
+                self._configure(around, anchor)
             else:
                 self._attest("start")
             self._sealed_before = True
 
-    def _stated_parent(self, given: Hyperparameters) -> Json:
+    def _stated_parent(self, training: Mapping[str, Json]) -> Json:
         """What this run comes from: as given, after an elastic restart the run before, else as the
         configuration names it."""
         if self._parent is not None:
@@ -690,18 +691,15 @@ class ProvenanceTracker(Handle):
             return {"run": str(self._part.parent), "epoch": None}
         from provenance.lineage.claim import configured_parents
 
-        training = plain_config(self.settings, given, self._configured)["training"]
         return configured_parents(training, self._factory)
 
-    def _configure(self, given: Hyperparameters, around: dict[str, Any], anchor: bool) -> None:
-        configured = plain_config(self.settings, given, self._configured)
+    def _configure(self, around: dict[str, Any], anchor: bool) -> None:
         config: dict[str, Any] = {
             "public_key": self._keys.public_key.hex(),
             "hash_algorithm": self.settings.hash_algorithm,
             "world_size": self.world_size,
             **self._beside(),
             **around,
-            **configured,
             **self._labels,
         }
         try:

@@ -267,8 +267,13 @@ def rolls(look: Examples) -> None:
     account, entries = look.exact("account"), look.json("merkle")["entries"]
     need(canonical(parse(account)) == account, "the account is not canonical")
     need(account_root(parse(account)).hex() == entries[3], "the account's entry")
-    run = {"run": look.json("keys")["run"], "entries": [{"index": 1}, {"index": 3}]}
-    check_roll(look.exact("roll"), run, {4: bytes.fromhex(look.json("merkle")["roots"][4])})
+    stated = look.json("run-records")
+    run = {"run": look.json("keys")["run"], "entries": [{"index": 1}, {"index": 3}],
+           "records": [{"kind": r["kind"], "path": str(at)} for at, r in enumerate(stated)],
+           "producers": []}  # fmt: skip
+    bodies = {str(at): r["body"] for at, r in enumerate(stated)}
+    heads = {4: bytes.fromhex(look.json("merkle")["roots"][4])}
+    check_roll(look.exact("roll"), run, heads, bodies)
     told = look.json("roll")["runs"][1]
     data, config, *_ = (
         r["body"] for r in look.json("run-records") if r["kind"] in ("data.train", "config")

@@ -23,5 +23,5 @@ def test_the_saved_weights_are_the_model(tmp_path: Path) -> None:
 
 def test_a_configuration_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "run" / "config.json").mkdir(parents=True)
-    with pytest.raises(InputError, match=r"config\.json: cannot be written: Is a directory"):
+    with pytest.raises(InputError, match=r"config\.json: cannot be written: is a folder"):
         run(DemoOptions(tmp_path, networks=("local",)), lambda *_: None)
