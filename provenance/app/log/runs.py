@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Final
 from uuid import UUID
 
-from provenance.app.log.sources import note_text, tiles_at
 from provenance.bootstrap import reading
 from provenance.bundle.reader import read_bundle
 from provenance.errors import (
@@ -107,6 +106,8 @@ def from_source(text: str, key: VerifierKey | None) -> ToldRoll:
         FormatError, ProofError: A file is not of its form, or does not hold.
         NetworkUnavailable
     """
+    from provenance.app.log.sources import note_text, tiles_at  # who verifies loads no HTTP
+
     read = tiles_at(text)
     if read is not None:
         note = note_text(f"{text}: {CHECKPOINT}", read(CHECKPOINT, MAX_NOTE_BYTES))
