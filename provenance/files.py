@@ -29,9 +29,11 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, TypeVar
 
 from provenance.errors import FormatError, InputError
+
+_T = TypeVar("_T")
 
 PRIVATE: Final = 0o600
 """Mode of a file that its owner alone reads."""
@@ -152,6 +154,15 @@ def read_regular(path: Path, most: int) -> bytes:
             raise OSError(errno.EINVAL, "it is not a regular file", str(path))
         with open(descriptor, "rb", closefd=False) as file:
             return file.read(most)
+
+
+def read_given(path: Path, kind: str, most: int, decode: Callable[[bytes, str], _T]) -> _T:
+    """What a file holds that a user names, decoded; ``InputError`` where it cannot be read or is no
+    ``kind``. ``decode`` gets up to ``most`` + 1 bytes and the path, for its messages."""
+    with errors_of(path, "read"):
+        data = read_regular(path, most + 1)
+    with read_as(path, kind):
+        return decode(data, str(path))
 
 
 def read_private(path: Path, max_bytes: int, *, follow_symlinks: bool = True) -> bytes:

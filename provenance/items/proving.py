@@ -236,10 +236,8 @@ def prove(
 
 def read_proof(path: Path) -> ItemProof:
     """A proof's file; ``InputError``."""
-    with files.errors_of(path, "read"):
-        data = files.read_regular(path, MAX_PROOF_BYTES + 1)
-    with files.read_as(path, "a proof of 'provenance data prove'"):
-        return ItemProof.decode(data, str(path))
+    kind = "a proof of 'provenance data prove'"
+    return files.read_given(path, kind, MAX_PROOF_BYTES, ItemProof.decode)
 
 
 def proven_set(report: VerificationReport, proof: ItemProof) -> StatedSet:

@@ -89,7 +89,7 @@ class DigestSorter:
         return sum(_put(file, bucket.result()) for bucket in buckets)
 
     def _spill(self, digests: bytearray) -> _Run:
-        file = self._open.enter_context(tempfile.TemporaryFile(dir=self._folder))  # noqa: SIM115  closed at the end  # noqa: SIM115  closed with the sorter
+        file = self._open.enter_context(tempfile.TemporaryFile(dir=self._folder))  # noqa: SIM115  closed with the sorter
         ascending = _ascending(np.frombuffer(digests, "S32"))
         _put(file, ascending)
         file.flush()

@@ -207,10 +207,8 @@ def add_signatures(settings: Settings, paths: Sequence[Path]) -> list[Waiting]:
 
 def read_request(path: Path) -> SigningRequest:
     """The request in a file. Raises InputError: it cannot be read, or is none."""
-    with files.errors_of(path, "read"):
-        data = files.read_regular(path, MAX_REQUEST_BYTES + 1)
-    with files.read_as(path, "a signing request of 'provenance multisig request'"):
-        return decode_request(data, str(path))
+    kind = "a signing request of 'provenance multisig request'"
+    return files.read_given(path, kind, MAX_REQUEST_BYTES, decode_request)
 
 
 def _stored(tx: LedgerTx, row: AnchorRow) -> SigningRequest | None:

@@ -23,12 +23,13 @@ from provenance.settings.approvals import ApprovalSettings
 
 def read_approval(path: Path) -> Envelope:
     """An approval's file; ``InputError``."""
-    with files.errors_of(path, "read"):
-        data = files.read_regular(path, MAX_BYTES + 1)
-    with files.read_as(path, "an approval"):
-        if len(data) > MAX_BYTES:
-            raise FormatError(f"{path}: more than {MAX_BYTES} bytes")
-        return Envelope.decode(data, str(path))
+    return files.read_given(path, "an approval", MAX_BYTES, _envelope)
+
+
+def _envelope(data: bytes, path: str) -> Envelope:
+    if len(data) > MAX_BYTES:
+        raise FormatError(f"{path}: more than {MAX_BYTES} bytes")
+    return Envelope.decode(data, path)
 
 
 def last_day(option: str | None) -> date | None:
