@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import time
 import uuid
 from dataclasses import dataclass, field
@@ -22,7 +23,8 @@ from provenance.settings import BitcoinSettings, EthereumSettings, Settings, loa
 from tests.support.nodes.ethereum_chain import KEYS, Anvil
 from tests.support.nodes.owners import ADDRESSES, BITCOIN_KEYS, ETHEREUM_KEYS, owner_wallet
 from tests.support.nodes.regtest import Regtest
-from tests.support.verify_world import World, story
+from tests.support.runs import run_of
+from tests.support.verify_world import KEY, World, story
 
 SCRIPT = Script.of(2, BITCOIN_KEYS)
 
@@ -61,7 +63,9 @@ class Owned:
             self.regtest.mine()
         signer = sending.ledger_signer(self.settings)
         self.world = World(self.names, url=self.settings.database_url, signer=signer)
-        self.world.ingest(self.world.batch(story()))
+        # A run of its own: tests share the owners' coins, and a root sent twice is a finding.
+        run = run_of(secrets.randbits(40), KEY)
+        self.world.ingest(self.world.batch(story(), run=run))
         self.store = self.world.store
 
     def configured(self, name: str, key: str, **trust: Any) -> Settings:

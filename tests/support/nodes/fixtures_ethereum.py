@@ -28,7 +28,7 @@ def anvil_program(devnet_server: Callable[[str], object]) -> str:
     return found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def new_anvil(anvil_program: str) -> Iterator[Callable[..., Anvil]]:
     """Starts an anvil with the given flags."""
     started: list[subprocess.Popen[bytes]] = []
@@ -44,8 +44,9 @@ def new_anvil(anvil_program: str) -> Iterator[Callable[..., Anvil]]:
         process.wait(20)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def anvil_chain(new_anvil: Callable[..., Anvil]) -> Anvil:
+    """The module's own: what it leaves there, no other module's senders have sent."""
     return new_anvil("--slots-in-an-epoch", "1")
 
 
