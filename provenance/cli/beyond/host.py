@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from provenance.app.verify import verify_run
-from provenance.capture.ship.host import NVIDIA, TSM, collect
+from provenance.capture.ship.host import collect
+from provenance.capture.ship.reports import NVATTEST, NVIDIA_DRIVER, TSM
 from provenance.cli.output import answer, settings_of
 from provenance.errors import FormatError, IntegrityError
 from provenance.formats.record import Kind, Record
@@ -44,7 +45,8 @@ def _of_machine(settings: Settings) -> Iterator[tuple[str, Any]]:
     yield "tpm", str(TPM_DEVICE) if TPM_DEVICE.exists() else f"no {TPM_DEVICE}"
     yield "event log", str(EVENT_LOG) if EVENT_LOG.exists() else f"no {EVENT_LOG}"
     yield "reports", f"{TSM} (TDX, SEV-SNP)" if TSM.is_dir() else f"no {TSM}"
-    yield "nvidia", str(NVIDIA) if NVIDIA.exists() else f"no {NVIDIA}"
+    yield "nvidia", str(NVIDIA_DRIVER) if NVIDIA_DRIVER.exists() else f"no {NVIDIA_DRIVER}"
+    yield NVATTEST, shutil.which(NVATTEST) or "not installed"
     asked = settings.host is not None
     yield "host", "collected: the configuration has it" if asked else "not in the configuration"
 
