@@ -154,7 +154,7 @@ def certified_by(
     if AIK not in usages:
         raise ProofError("tpm: certificates: the first is not an attestation key's (2.23.133.8.3)")
     root = root_of(chain, roots, at, "tpm")
-    return root and name_of(root)
+    return None if root is None else name_of(root)
 
 
 def fingerprint(certificate: x509.Certificate) -> str:

@@ -168,6 +168,11 @@ def check_hosts(
 ) -> list[tuple[str, bool]]:
     """Lines, each with whether it is a problem."""
     told: list[tuple[str, bool]] = []
+    configs = [bodies.get(r["path"]) or {} for r in records if r["kind"] == "config"]
+    if asked := next((body["host"] for body in configs if body.get("host")), None):
+        attested = {record["producer"] for record in records if record["kind"] == "host"}
+        absent = sorted({record["producer"] for record in records} - attested)
+        told += [(f"{each}: asked for {asked}, and has no host here", False) for each in absent]
     for record in records:
         path, body = record["path"], bodies.get(record["path"])
         if record["kind"] != "host":

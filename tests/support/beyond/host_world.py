@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ def trained(base: Path, tpm: TpmSettings, between: Callable[[], object] = QUIET)
 
 
 def recorded(
-    base: Path, host: dict[str, object], between: Callable[[], object] = QUIET
+    base: Path, host: Mapping[str, object], between: Callable[[], object] = QUIET
 ) -> Verified:
     """As :func:`trained`, with these settings of the host."""
     tracker, transport = ProvenanceTracker(base, {"host": host}), MemoryTransport()

@@ -57,12 +57,12 @@ def in_guest(
 
     folder.mkdir()
     patch.setattr(reports, "TSM", folder)
-    patch.setattr(reports.Path, "mkdir", lambda path, *a, **k: (
+    patch.setattr(Path, "mkdir", lambda path, *a, **k: (
         made(path) if path.parent == folder else mkdir(path, *a, **k)
     ))  # fmt: skip
-    patch.setattr(reports.Path, "write_bytes", written)
+    patch.setattr(Path, "write_bytes", written)
     rmdir = Path.rmdir
-    patch.setattr(reports.Path, "rmdir", lambda path: (
+    patch.setattr(Path, "rmdir", lambda path: (
         shutil.rmtree(path) if path.parent == folder else rmdir(path)
     ))  # fmt: skip
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,11 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from provenance.capture.ship import host as collector
 from provenance.cli import main
 from provenance.errors import InputError
-from provenance.formats.record import Kind
 from provenance.proofs.host.certificates import fingerprint
 from provenance.proofs.host.evidence import HostEvidence, Report
 from provenance.settings import load
 from provenance.settings.beyond.host import HostSettings
+from provenance.tracker import ProvenanceTracker
 from provenance.verify.trust import of_options, of_settings
 from tests.support.beyond.host_world import Verified, recorded
 from tests.support.beyond.paper_guest import in_guest, with_gpus
@@ -138,7 +137,7 @@ def test_the_verdict_says_what_differs(guest: Callable[..., Verified]) -> None:
 
 def test_one_of_another_run_or_moment_is_refused(guest: Callable[..., Verified]) -> None:
     kinds: list[Made] = [td_quote, snp_report, gpu_report]
-    run = guest(kinds, [lambda extra, made=made: made(b"\7" * 32) for made in kinds])  # type: ignore[misc]
+    run = guest(kinds, [lambda extra, made=made: made(b"\7" * 32) for made in kinds])
     found = run.report(**PINNED).findings
     assert {(each.check, each.subject) for each in found} == {(15, "training/host/1")}
     said = [each.problem for each in found]
@@ -148,13 +147,16 @@ def test_one_of_another_run_or_moment_is_refused(guest: Callable[..., Verified])
     assert any("training/host/1" in problem for problem in run.stranger.problems)
 
 
-def test_what_was_asked_for_and_is_absent_is_said(guest: Callable[..., Verified]) -> None:
-    run = guest([td_quote], [td_quote])
-    kept = tuple(item for item in run.evidence.records if item.kind is not Kind.HOST)
-    report = run.world.verify(replace(run.evidence, records=kept))
-    [said] = [each for each in report.verdict.rests_on if each.startswith("host of ")]
-    assert said.endswith("(rank 0): asked for (reports), and no record of it is here")
-    assert report.checks[14].detail == "asked for, and no record of a host is here"
+def test_what_was_asked_for_and_is_absent_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ProvenanceTracker, "_attest", lambda tracker, phase: None)
+    run = recorded(tmp_path, {"reports": True, "image": "sha256:ab"})
+    [said] = lines(run)
+    assert said == "asked for (reports, image), and no record of it is here"
+    assert run.report().checks[14].detail == "asked for, and no record of a host is here"
+    assert run.stranger.problems == []
+    assert any("asked for ['reports', 'image']" in line for line in run.stranger.unproven)
 
 
 def test_a_reader_can_require_it(guest: Callable[..., Verified]) -> None:

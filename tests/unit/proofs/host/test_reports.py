@@ -125,7 +125,16 @@ def test_zeros_behind_a_quote_say_nothing() -> None:
 
 
 PCK_OTHER = certificate("PCK", PCK)
+FIRMWARE: dict[str, tuple[Check, Report, str]] = {
+    f"another version of the firmware, byte {at}": (
+        check_sev_snp,
+        snp_report(EXTRA, {0x180: bytes(TCB[n] ^ (n == at) for n in range(8))}),
+        "sev-snp: a version of the firmware differs",
+    )
+    for at in (0, 1, 6, 7)
+}
 REFUSED: dict[str, tuple[Check, Report, str]] = {
+    **FIRMWARE,
     "an SGX enclave's": (check_tdx, other(td_quote(EXTRA), 4), "tdx: type of the environment"),
     "version 3": (check_tdx, other(td_quote(EXTRA), 0, 7), "tdx: version 0003, expected"),
     "a body of another size": (
@@ -194,13 +203,6 @@ REFUSED: dict[str, tuple[Check, Report, str]] = {
         replace(gpu_report(EXTRA), certificates=()),
         "nvidia: no certificates",
     ),
-} | {
-    f"another version of the firmware, byte {at}": (
-        check_sev_snp,
-        snp_report(EXTRA, {0x180: bytes(TCB[n] ^ (n == at) for n in range(8))}),
-        "sev-snp: a version of the firmware differs",
-    )
-    for at in (0, 1, 6, 7)
 }
 
 
