@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -179,6 +180,31 @@ def test_a_run_without_a_host_has_none(tmp_path: Path, capsys: pytest.CaptureFix
     options = ["verify", "latest", "--base-dir", str(tmp_path), "--offline", "--require", "host"]
     assert main(options) != 0
     assert "no evidence of a host at start and end" in capsys.readouterr().out
+
+
+def test_the_command_tries_what_this_machine_reports(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({"host": {"reports": True}}))
+    options = ["host", "--config", str(config), "--json"]
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert main(options) == 1
+    said = json.loads(capsys.readouterr().out)
+    assert said["report of TDX or SEV-SNP"] == "no /sys/kernel/config/tsm/report here"
+    assert said["nvattest"] == "not installed"
+    in_guest(monkeypatch, tmp_path / "tsm", lambda data: snp_report(data, None, ()))
+    assert main(options) == 1
+    said = json.loads(capsys.readouterr().out)
+    reason = "1184 bytes, not verified: its host handed out no certificates"
+    assert said["report of TDX or SEV-SNP"] == reason
+    debug = {120: b"\1"}
+    for body, code, line in (({}, 0, "works: Intel TDX "), (debug, 1, "tdx: the TD's attributes")):
+        made = partial(td_quote, body=body)
+        in_guest(monkeypatch, tmp_path / f"tsm-{code}", made)
+        assert main(options) == code
+        said = json.loads(capsys.readouterr().out)
+        assert said["report of TDX or SEV-SNP"].startswith(line)
 
 
 def test_vendors_roots_are_pinned_until_a_reader_pins_others() -> None:
