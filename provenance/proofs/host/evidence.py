@@ -44,6 +44,7 @@ MAX_EVENT_LOG_BYTES: Final = 1024 * 1024
 MAX_REPORT_BYTES: Final = 64 * 1024
 MAX_ITEMS: Final = 16
 _HEX: Final = re.compile("(?:[0-9a-f]{2})+")
+_PROVIDER: Final = re.compile("[a-z0-9_-]{1,32}")
 _PCR: Final = re.compile("[0-9]|1[0-9]|2[0-3]")
 
 
@@ -169,7 +170,7 @@ def _quote(fields: Fields) -> Quote:
 
 def _report(fields: Fields) -> Report:
     return Report(
-        provider=fields.text("provider"),
+        provider=fields.matching("provider", _PROVIDER, "1 to 32 of a-z, 0-9, _ and -"),
         data=_bytes(fields, "report", MAX_REPORT_BYTES),
         certificates=_certificates(fields, MAX_REPORT_CERTIFICATES),
     )

@@ -24,6 +24,7 @@ from provenance.proofs.host.evidence import (
     qualifying_data,
     read_host_evidence,
 )
+from provenance.settings.beyond.host import HostSettings
 from provenance.verify.catalogue import HOST
 from provenance.verify.checks.beyond.attested import Pins, Shown, pieces
 from provenance.verify.findings import Findings, counted
@@ -158,7 +159,9 @@ def _told(ends: Ends) -> Iterator[str]:
 def _asked(config: Record) -> str:
     """What the trainer's settings asked to be recorded of hosts; empty where nothing."""
     asked = config.body.get("host")
-    return ", ".join(map(str, asked))[:100] if isinstance(asked, list) else ""
+    if not isinstance(asked, list) or not asked:
+        return ""
+    return ", ".join(name for name in HostSettings.__struct_fields__ if name in asked) or "other"
 
 
 def _is_attested(at_ends: Mapping[str, Shown | str]) -> bool:

@@ -110,6 +110,10 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         {"reports": [{"provider": "x", "report": "00", "certificates": []}] * 17},
         "body: reports: .* at most 16",
     ),
+    "a report of two lines": (
+        {"reports": [{"provider": "x\ny", "report": "00", "certificates": []}]},
+        r"body: reports\[0\].provider: found .* expected 1 to 32 of a-z",
+    ),
     "a report's nine certificates": (
         {"reports": [{"provider": "x", "report": "00", "certificates": ["00"] * 9}]},
         r"body: reports\[0\].certificates: .* at most 8",
