@@ -10,7 +10,7 @@ little-endian) is believed where
 4. the guest's policy does not let its host debug it;
 5. its report data is the qualifying data asked for and zeros.
 
-Not looked at: how new the firmware is, and what runs in the guest.
+Not looked at: how new the firmware is, what runs in the guest, whether its policy lets it be moved.
 """
 
 from __future__ import annotations
