@@ -91,6 +91,7 @@ app = Celery(
     include=[
         "workers.hashing",
         "workers.anchoring",
+        "workers.attesting",
         "workers.confirming",
         "workers.schedule",
         "workers.verifying",
