@@ -116,18 +116,18 @@ def release(
 
     Raises:
         InputError: The height has not passed, or the bundle has no lock.
-        WrongNetworkError: The node serves another chain than the lock's.
+        WrongNetworkError: The node or the headers are of another chain than the lock's.
         ProofError: The key is of no approver, or the headers do not begin with the chain's first
             block. ConfigError, NetworkUnavailable
     """
     lock = lock_of(read_bundle(bundle))
     if headers is not None:
-        chain, tip = _tip_of(headers, lock.after)
+        told, (chain, tip) = "the headers are of", _tip_of(headers, lock.after)
     else:
-        chain, tip = _tip(settings, lock.after.network)
+        told, (chain, tip) = "the node serves", _tip(settings, lock.after.network)
     if chain != lock.after.chain:
         raise WrongNetworkError(
-            f"{lock.after.network}: the node serves {chain}, the lock waits for {lock.after.chain}"
+            f"{lock.after.network}: {told} {chain}, the lock waits for {lock.after.chain}"
         )
     if tip < lock.after.height:
         wanted = f"the lock waits for {lock.after.height}"

@@ -233,6 +233,24 @@ def test_what_cannot_be_sent_is_seen_and_goes_on_when_it_is_mended(
     assert (told["attestations"], told["unattested"]) == (0, None)
 
 
+def test_the_workers_task_attests_and_tells_no_key(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from workers import attesting, resources
+
+    monkeypatch.setattr(attesting, "settings_of", lambda names: fleet.settings)
+    monkeypatch.setattr(resources, "store", lambda: fleet.store)
+    fleet.verify(LATER)
+    with capture_logs() as logs:
+        attesting.attest()
+        attesting.attest()
+    [line] = logs
+    assert (line["event"], line["outcome"]) == ("attestation.sent", "verified")
+    fleet.chain.settle()
+    assert (fleet.says(), fleet.sent()) == ("verified", 1)
+    assert KEYS[1].removeprefix("0x") not in f"{logs}{fleet.settings}"
+
+
 def test_a_node_that_is_away_is_asked_soon_again_and_no_key_is_told(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
