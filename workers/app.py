@@ -91,7 +91,6 @@ app = Celery(
     include=[
         "workers.hashing",
         "workers.anchoring",
-        "workers.attesting",
         "workers.confirming",
         "workers.schedule",
         "workers.verifying",

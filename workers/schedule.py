@@ -12,7 +12,7 @@ from provenance.errors import LedgerForkError, ProvenanceError, UnavailableError
 from provenance.ledger.ingest import announce_sealed, release_held, seal_overdue
 from provenance.ports.values import AnchorState
 from provenance.watch.attest import due_attestation
-from workers import alive, anchoring, attesting, beacons, confirming, hashing, resources, verifying
+from workers import alive, anchoring, beacons, confirming, hashing, resources, verifying, watching
 from workers.app import app, settings
 from workers.telemetry import log, reporting
 
@@ -44,7 +44,7 @@ def sweep() -> None:
     if report is not None:
         verifying.hint()
     if attestation is not None:
-        attesting.hint()
+        watching.hint_attest()
     announce_sealed(resources.transport(), resources.store(), resources.policy())
     release_held(resources.transport(), resources.store(), resources.policy(), now)
     resources.transport().ping()

@@ -236,14 +236,14 @@ def test_what_cannot_be_sent_is_seen_and_goes_on_when_it_is_mended(
 def test_the_workers_task_attests_and_tells_no_key(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from workers import attesting, resources
+    from workers import resources, watching
 
-    monkeypatch.setattr(attesting, "settings_of", lambda names: fleet.settings)
+    monkeypatch.setattr(watching, "settings_of", lambda names: fleet.settings)
     monkeypatch.setattr(resources, "store", lambda: fleet.store)
     fleet.verify(LATER)
     with capture_logs() as logs:
-        attesting.attest()
-        attesting.attest()
+        watching.attest()
+        watching.attest()
     [line] = logs
     assert (line["event"], line["outcome"]) == ("attestation.sent", "verified")
     fleet.chain.settle()
@@ -254,15 +254,15 @@ def test_the_workers_task_attests_and_tells_no_key(
 def test_a_node_that_is_away_is_asked_soon_again_and_no_key_is_told(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from workers import attesting, resources
+    from workers import resources, watching
 
     away = replace(fleet.settings.blockchain, ethereum=EthereumSettings("http://127.0.0.1:9"))
-    monkeypatch.setattr(attesting, "settings_of", lambda names: away_settings)
+    monkeypatch.setattr(watching, "settings_of", lambda names: away_settings)
     monkeypatch.setattr(resources, "store", lambda: fleet.store)
     away_settings = replace(fleet.settings, blockchain=away)
     fleet.verify(LATER)
     with capture_logs() as logs:
-        attesting.attest()
+        watching.attest()
     [line] = logs
     assert (line["event"], "cannot be reached" in line["problem"]) == ("attestation.waits", True)
     with fleet.store.snapshot() as tx:

@@ -530,12 +530,12 @@ def test_the_sweep_rings_the_ethereum_worker_for_an_attestation(work: Workplace)
         tx.add_run(RUN, bytes(32), 1.0)
         tx.add_work(Work.ATTESTATION, RUN, 0.0)
     schedule.sweep()
-    assert ("workers.attesting.attest", "anchor.ethereum", ()) in work.take()
+    assert ("workers.watching.attest", "anchor.ethereum", ()) in work.take()
     del on_chain["private_key_file"]
     Path(os.environ["PROVENANCE_CONFIG"]).write_text(json.dumps(config))
     app_module.settings_of.cache_clear()
     schedule.sweep()
-    assert "workers.attesting.attest" not in {name for name, _, _ in work.take()}
+    assert "workers.watching.attest" not in {name for name, _, _ in work.take()}
 
 
 def test_the_sweep_seals_an_overdue_run_and_rings_for_it(work: Workplace) -> None:
