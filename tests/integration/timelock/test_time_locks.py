@@ -171,7 +171,7 @@ def test_block_headers_show_the_height_without_a_node(home: Home) -> None:
     folder, bundle = home.folder, home.folder / "locked.zip"
     home.seal(bundle)
     evidence, given = read_bundle(bundle), json.loads((folder / "approvers.json").read_text())
-    chain = {"chain": "regtest", "genesis": CHAINS["regtest"].genesis}
+    chain: dict[str, Json] = {"chain": "regtest", "genesis": CHAINS["regtest"].genesis}
     keys = {name: bytes.fromhex(key) for name, key in given.items()}
 
     def locked(name: str, chain: dict[str, Json]) -> Path:

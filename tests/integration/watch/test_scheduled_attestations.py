@@ -143,9 +143,12 @@ def test_each_outcome_is_registered_attested_once_and_seen(
     at = ("--contract", on_chain.contract, "--registrar", VERIFIER)
     code, told = fleet.run(capsys, "attestations", str(RUN), *at)
     assert (code, told["overdue"], told["interval"]) == (0, False, 2 * EVERY)
-    code, told = fleet.run(capsys, "verify", str(RUN))
-    [note] = [n["problem"] for n in told["notices"] if n["subject"] == "attestations"]
-    assert note.startswith("on time: verified on ")
+    bundle = str(fleet.config.with_name("bundle.zip"))
+    fleet.run(capsys, "bundle", str(RUN), "-o", bundle)
+    for subject in (str(RUN), bundle):
+        code, told = fleet.run(capsys, "verify", subject)
+        [note] = [n["problem"] for n in told["notices"] if n["subject"] == "attestations"]
+        assert note.startswith("on time: verified on ")
     _, told = fleet.run(capsys, "verify", str(RUN), "--offline")
     assert "whether its root is attested on time: no node was asked" in told["not_checked"]
 
@@ -257,9 +260,9 @@ def test_a_node_that_is_away_is_asked_soon_again_and_no_key_is_told(
     from workers import resources, watching
 
     away = replace(fleet.settings.blockchain, ethereum=EthereumSettings("http://127.0.0.1:9"))
-    monkeypatch.setattr(watching, "settings_of", lambda names: away_settings)
+    settings = replace(fleet.settings, blockchain=away)
+    monkeypatch.setattr(watching, "settings_of", lambda names: settings)
     monkeypatch.setattr(resources, "store", lambda: fleet.store)
-    away_settings = replace(fleet.settings, blockchain=away)
     fleet.verify(LATER)
     with capture_logs() as logs:
         watching.attest()
