@@ -27,7 +27,7 @@ class Findings:
         standing: Who signed the run; None if nobody did.
         item_sets: Each item set that a record of data states, in words.
         unattested: Processes without evidence of their host, at start and end, that holds and
-            whose key somebody pinned.
+            whose key counts; with what is there instead.
     """
 
     evidence: RunEvidence
