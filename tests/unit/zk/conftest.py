@@ -18,6 +18,7 @@ from tests.support.home import brought_home
 HIDDEN = {"metrics": ["test_accuracy", "epsilon", "samples", "data.train.count"], "scale": 6}
 ACCURACY = 0.931234
 ROWS = 6_007
+DATA = {"x": np.zeros((ROWS, 3), np.uint8), "y": np.arange(ROWS, dtype="<i4")}
 
 
 def tracker_of(
@@ -39,7 +40,7 @@ def recorded(
     """A run of two epochs in the spool, each with a checkpoint, or the last with other metrics
     again; its id."""
     tracker = tracker_of(base, commitments, checkpoint_every=1 if again is None else 9)
-    tracker.track_data({"x": np.zeros((ROWS, 3), np.uint8), "y": np.arange(ROWS, dtype="<i4")})
+    tracker.track_data(DATA)
     tracker.store_merkle_on_blockchain_before_training({"epochs": 2})
     for epoch in (1, 2):
         metrics = {"loss": 0.5, "test_accuracy": accuracy - (2 - epoch) * 0.1}

@@ -15,14 +15,17 @@ import pytest
 from provenance.app.runs import evidence_of
 from provenance.cli import main
 from provenance.evidence.run_evidence import seal_label
+from provenance.formats.record import Kind, Record
 from provenance.ports.values import LedgerEntry
 from provenance.proofs.bulletproofs.commitment import Opening
 from provenance.settings import load as load_settings
+from provenance.verify.verifier import verify
 from provenance.zk.statement import Number, ProvedStatement, Statement
 from tests.support.home import brought_home
 from tests.support.stranger import load
 from tests.unit.zk.conftest import (
     ACCURACY,
+    DATA,
     ROWS,
     Command,
     forms,
@@ -175,6 +178,16 @@ def test_an_equality_holds_in_two_bundles(
     file.write_text(file.read_text().replace('"checkpoint-1"', '"before"'))
     assert main(["verify", str(tmp_path / runs[1]), "--base-dir", str(tmp_path / "none")]) == 1
     assert stranger.Bundle(stranger.load(tmp_path / runs[1])).problems
+
+
+def test_data_of_a_hidden_count_is_still_held_by_its_root(base: Path, runs: list[str]) -> None:
+    evidence = evidence_of(load_settings(None, base), runs[0])
+    (record,) = (r for r in evidence.records if r.kind is Kind.DATA_TRAIN)
+    assert isinstance(record.decoded, Record)
+    assert record.decoded.body.keys() == {"algorithm", "commitments", "kind", "root"}
+    for data, found in ((DATA, 0), ({**DATA, "x": DATA["x"][1:]}, 1)):
+        report = verify(evidence, None, content={"data/train": data}, now=0.0)
+        assert len([finding for finding in report.findings if finding.check == 10]) == found
 
 
 def test_proofs_are_of_one_run(command: Command, tmp_path: Path) -> None:
