@@ -96,9 +96,8 @@ def test_a_number_at_its_borders(tmp_path: Path, capsys: pytest.CaptureFixture[s
     own = ["--base-dir", str(base), "-o"]
     proofs = list[str]()
     for name, low, high in (
-        ("most", most, None), ("most", None, most), ("most", least, None), ("most", most, most),
-        ("least", least, None), ("least", None, least), ("least", None, most),
-        ("least", least, least), ("most", 0, most), ("minus", -3, -3), ("minus", least, -3),
+        ("most", most, None), ("most", None, most), ("most", 0, most), ("minus", least, -3),
+        ("least", least, None), ("least", None, least), ("least", least, least), ("minus", -3, -3),
     ):  # fmt: skip
         bounds = ["--between", str(low), str(high)]
         if low is None or high is None:
