@@ -162,8 +162,8 @@ def verify(
     continued = check_lineage(evidence, records, parent, findings)
     check_attachments(evidence, findings)  # (11)
     locked = check_timelock(evidence, findings)
-    check_privacy(records, findings)  # (12)
-    check_proofs(evidence, findings)  # (14)
+    check_proofs(evidence, findings)  # (14), of which (12) tells
+    unsaid += check_privacy(records, findings)  # (12)
     hosts = check_host(evidence, records, walk, trust, findings)  # (15)
     if hosts:
         unsaid.append(HOST_LIMIT)

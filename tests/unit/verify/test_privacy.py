@@ -205,6 +205,42 @@ def test_withheld_budgets_were_not_checked() -> None:
     assert report.checks[PRIVACY - 1].detail == "withheld budgets: 1"
 
 
+def hides(**commitment: Any) -> World:
+    """A run whose second epoch hides its epsilon behind this commitment."""
+    stage = World(("bitcoin",))
+    stated = {"privacy": {"delta": DELTA}, "commitments": {"epsilon": commitment}}
+    shown = {"privacy": rdp(8)}
+    events = [*before(), metrics(1), (Kind.PRIVACY, 1, shown), metrics(2)]
+    stage.ingest(stage.batch(ending([*events, (Kind.PRIVACY, 2, stated)])))
+    stage.anchor()
+    return stage
+
+
+def test_a_hidden_epsilon_is_said_and_holds_nothing_up() -> None:
+    report = hides(point="02" + "ab" * 32, scale=6).verify()
+    assert report.outcome == "verified"
+    check = report.checks[PRIVACY - 1]
+    told = "2 budgets, 1 with a hidden epsilon, 1 recomputed from steps"
+    assert (check.status, check.detail) == (Status.PASSED, told)
+    (notice,) = report.notices
+    assert notice.path == "training/epoch/2/privacy/0"
+    assert notice.problem == (
+        "epsilon is hidden behind a commitment in 1 budget: no proof about it is here"
+    )
+    assert any(line.startswith("What an epsilon that is hidden is") for line in report.not_checked)
+
+
+@pytest.mark.parametrize("point", [None, "", "ab" * 33, 7])
+def test_an_epsilon_without_a_commitment_stays_open(point: object) -> None:
+    report = hides(point=point, scale=6).verify()
+    check = report.checks[PRIVACY - 1]
+    assert (check.status, "no epsilon: training/epoch/2" in check.detail) == (
+        Status.UNCHECKED,
+        True,
+    )
+    assert report.outcome != "verified"
+
+
 def test_budgets_under_no_root_are_judged_too() -> None:
     stage = World(("bitcoin",))
     stage.ingest(stage.batch([*before(), *spends(1, rdp(8, epsilon=0.1))]))
