@@ -215,7 +215,8 @@ def _limits(
         )
     if not online and networks:
         lines.append("The networks themselves: no node was asked, only receipts were checked.")
-        if any(check.status == "receipt" for check in networks.get("bitcoin", {}).values()):
+        alone = (c for c in networks.get("bitcoin", {}).values() if c.status == "receipt")
+        if any(check.reason is None for check in alone):
             lines.append(HEADER_SOURCE)
         if any(check.status == "stated" for check in networks.get("ethereum", {}).values()):
             lines.append(ETHEREUM_HEADERS)

@@ -56,8 +56,6 @@ def check_seeds(
     drawn = {path: record for path, record in records.items() if record.kind is Kind.SEED}
     if any(item.withheld and item.kind is Kind.SEED for item in evidence.records):
         findings.unchecked(NETWORKS, "a seed's record is withheld")
-    if not drawn:
-        return []
     asked = _Blocks(nodes, headers, trust)
     times: dict[str, tuple[float, str] | None] = {}
     draws: dict[bytes, int] = {}
@@ -76,8 +74,18 @@ def check_seeds(
             findings.unchecked(NETWORKS, f"{path}: a random seed: no recent block was known")
     for line in asked.open:
         findings.unchecked(NETWORKS, line)
+    for hash in sorted(trust.block_hashes - asked.hashes - _hashes(anchors)):
+        findings.notice(NETWORKS, "--block-hash", f"{hash} is the block of no anchor or seed here")
+    if not drawn:
+        return []
     _note_window(evidence, drawn, times, anchors, findings)
     return [SEEDS]
+
+
+def _hashes(anchors: _Checks) -> set[str]:
+    """Of the blocks that anchors lie in."""
+    checks = (check for seals in anchors.values() for check in seals.values())
+    return {(check.block_hash or "").lower() for check in checks}
 
 
 def _read(record: Record) -> tuple[int, tuple[Beacon, ...]]:
@@ -100,6 +108,11 @@ class _Blocks:
         self.open: dict[str, None] = {}
         self._known: dict[Beacon, bool] = {}
 
+    @property
+    def hashes(self) -> set[str]:
+        """Of the blocks that were asked for, as people write them."""
+        return {block.shown for block in self._known}
+
     def newest(self, blocks: tuple[Beacon, ...]) -> tuple[float, str] | None:
         """Least time and name of the newest block that is shown on a pinned chain; None without
         one.
@@ -118,7 +131,7 @@ class _Blocks:
         problem = "no node and no header source was asked for it"
         if self.headers is not None and block.network == "bitcoin":
             try:
-                self.headers.depth(block.hash, block.chain)
+                self.headers.depth(block.hash, block.chain, block.height)
                 height = self.headers.height(block.hash, block.chain)
             except UnavailableError as error:
                 problem = str(error)
