@@ -317,7 +317,8 @@ def check_agreement(
             findings.fail(AGREE, label, problem)
         bound = bounds.of(entry.index)
         told = (bound.not_after, bound.chain, bound.shown) if bound else (None, None, False)
-        agreements.append(CrossSeal(label, heads, anchors, *told))
+        begun = findings.not_before.get(label, (None, None))
+        agreements.append(CrossSeal(label, heads, anchors, *told, *begun))
     if agreements:
         seals = counted(len(agreements), "seal")
         findings.count(AGREE, f"{seals} on several networks; {agreements[-1].line}")

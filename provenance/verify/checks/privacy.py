@@ -91,7 +91,8 @@ def check_privacy(records: Mapping[str, Record], findings: Findings) -> list[str
             count += 1
             problem = _unclear(budget)
             reason = None if budget.hidden else _not_recomputed(budget)
-            hidden += [budget] if budget.hidden else []
+            if budget.hidden:
+                hidden.append(budget)
             if reason is None and problem is None and budget.epsilon is not None:
                 try:
                     differs = _recompute(budget, budget.epsilon, accountant)
@@ -117,11 +118,11 @@ def check_privacy(records: Mapping[str, Record], findings: Findings) -> list[str
         more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
         findings.unchecked(PRIVACY, f"{problem}: {paths[0]}{more}")
     if hidden:
-        paths = {budget.path for budget in hidden}
+        hiding = {budget.path for budget in hidden}
         proved = [
             notice.problem
             for notice in findings.notices
-            if notice.check == PROVED and notice.path in paths
+            if notice.check == PROVED and notice.path in hiding
             if notice.problem.startswith("epsilon at ")
         ]
         line = f"epsilon is hidden behind a commitment in {counted(len(hidden), 'budget')}: "

@@ -54,6 +54,20 @@ def test_a_seed_and_an_anchor_prove_a_window() -> None:
     assert any(line.startswith("That a seed was used") for line in report.not_checked)
 
 
+def test_a_seal_that_covers_a_seed_lies_between_two_blocks() -> None:
+    """The before seal was made without it, and has the upper end alone."""
+    world = World()
+    world.networks["ethereum"].beacons.append(ETHEREUM)
+    world.ingest(world.batch(story(seed(ETHEREUM))))
+    world.now = TIME + 3600.0
+    world.anchor()
+    before, after = world.verify().cross
+    assert (before.not_before, after.not_before) == (None, TIME + 60 - 12.0)
+    assert "; existed by 2023-" in before.line
+    assert f"; made between {NEWER.replace('(', '(a seed of ')} and 2023-11-1" in after.line
+    assert world.verify(online=False).cross[1].not_before is None
+
+
 def test_the_newest_of_the_blocks_that_are_shown_counts() -> None:
     both = sealed(seed(BITCOIN, ETHEREUM), seed(BITCOIN, draw=1))
     line = window(both.verify(headers=HEADERS))
