@@ -19,7 +19,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from provenance import files
 from provenance.errors import BadSignatureError, FormatError, ProvenanceError
 from provenance.formats.dsse import Envelope, Statement, Subject, pae
-from provenance.formats.ed25519 import verify_signature
 from provenance.formats.fields import Fields
 from provenance.verify.report import EXIT_CODES, VerificationReport
 
@@ -139,6 +138,8 @@ def read_statement(folder: Path) -> tuple[Envelope, ComplianceStatement]:
     envelope = Envelope.decode(data, str(path))
     if envelope.encode() != data:
         raise FormatError(f"{path}: is not the one form of such an envelope (RFC 8785)")
+    if not all(isinstance(made, bytes) for made in envelope.signatures.values()):
+        raise FormatError(f"{path}: signatures: found an account's, expected those of keys")
     return envelope, ComplianceStatement.decode(envelope.payload, str(path))
 
 
@@ -156,9 +157,9 @@ def check(
     """
     envelope, statement = read_statement(folder)
     path, problems, signers = folder / FILE, list[str](), list[str]()
-    for key, signature in envelope.signatures.items():
+    for key in envelope.signatures:
         try:
-            verify_signature(bytes.fromhex(key), signature, pae(envelope.payload), str(path))
+            envelope.check(key, str(path))
             signers.append(key)
         except BadSignatureError as error:
             problems.append(str(error))

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from provenance.errors import FormatError
-from provenance.formats.approval import count
 from provenance.formats.dsse import Envelope, Statement, Subject
 from provenance.formats.record import Phase
 from provenance.fsck.findings import Finding, FindingKind, holes
@@ -24,6 +23,7 @@ from provenance.fsck.rows import (
 from provenance.proofs.bitcoin import display, parse_transaction
 from provenance.proofs.ipfs.cid import decode_cid, raw_cid
 from provenance.proofs.local_file import local_transaction_id
+from provenance.settings.approval_files import count
 from provenance.settings.approvals import ApprovalSettings
 
 PAYLOAD_TAG: Final = b"MLP1"
@@ -150,7 +150,7 @@ def _approved(anchor: Anchor, data: bytes, rule: ApprovalSettings) -> Sequence[S
     told = statement.predicate
     stated = (told.get("for"), told.get("network"), told.get("head"))
     own = ("anchoring", anchor.network, {"size": anchor.size, "root": anchor.root.hex()})
-    enough = len(count(rule.by, envelope, anchor.name).names) >= rule.at_least
+    enough = len(count(rule, envelope, anchor.name).names) >= rule.at_least
     return statement.subjects if stated == own and enough else ()
 
 

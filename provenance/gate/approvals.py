@@ -6,23 +6,19 @@ until when. The root is of everything that the run recorded: its weights too.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Final
 from uuid import UUID
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
 from provenance import files
 from provenance.errors import FormatError, InputError, ProvenanceError
 from provenance.formats.approval import (
     PREDICATE_TYPE,
-    count,
     has_expired,
     open_statement,
-    sign,
     term,
     until_of,
 )
@@ -30,7 +26,7 @@ from provenance.formats.dsse import Envelope, Statement, Subject
 from provenance.formats.fields import Fields
 from provenance.formats.record import Phase
 from provenance.gate.rules import RuleResult, result
-from provenance.settings.approval_files import read_approval
+from provenance.settings.approval_files import count, read_approval
 from provenance.settings.approvals import ApprovalRule
 from provenance.verify.report import VerificationReport
 
@@ -65,7 +61,10 @@ class Approval:
 
 
 def approve(
-    report: VerificationReport, key: Ed25519PrivateKey, until: date | None, path: Path
+    report: VerificationReport,
+    sign: Callable[[Envelope], Envelope],
+    until: date | None,
+    path: Path,
 ) -> tuple[Approval, int]:
     """Sign that a run may be promoted, into ``path``: beside the signatures that are there.
 
@@ -95,7 +94,7 @@ def approve(
             raise InputError(
                 f"{path}: found approval of {found}; expected {wanted}, or another file"
             )
-    signed = sign(envelope, key)
+    signed = sign(envelope)
     files.replace(path, signed.encode(), files.PUBLIC)
     return approval, len(signed.signatures)
 
@@ -115,7 +114,7 @@ def held(
         if problem := _problem(approval, report, now):
             problems.append(f"{path}: {problem}")
             continue
-        signed = count(rule.by, envelope, str(path))
+        signed = count(rule, envelope, str(path))
         agreed |= set(signed.names)
         problems += signed.problems
     enough, who = len(agreed) >= rule.at_least, ", ".join(sorted(agreed)) or "nobody"

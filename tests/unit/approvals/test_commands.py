@@ -380,7 +380,7 @@ CONFIGURED: dict[str, tuple[dict[str, Any], str]] = {
     "no number": ({"by": BY}, "approvals.at_least: missing, expected a whole number"),
     "a key that is none": (
         {"at_least": 1, "by": {"a": "00"}},
-        'approvals.by.a: found "00", expected 64 hex digits (Ed25519)\n',
+        'approvals.by.a: found "00", expected 64 hex digits (Ed25519) or an object',
     ),
     "a key twice": (
         {"at_least": 1, "by": {"a": BY["bob"], "b": BY["bob"]}},

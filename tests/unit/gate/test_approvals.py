@@ -7,6 +7,7 @@ import os
 import time
 from base64 import b64decode, b64encode
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from provenance.app.verify import verify_run
 from provenance.cli import main
 from provenance.errors import FormatError
+from provenance.formats.approval import sign
 from provenance.formats.dsse import Envelope, pae
 from provenance.gate.approvals import Approval, approve
 from provenance.gate.decision import Gate
@@ -188,7 +190,7 @@ def test_a_run_that_goes_on_gets_no_signature(
         ({"payload": "!"}, "payload: found '!', expected base64"),
         ({"payload": b64encode(b"{}").decode()}, "version"),
         ({"signatures": [{"keyid": "AB", "sig": ""}]}, "signatures[0].keyid: found 'AB'"),
-        ({"signatures": [{"keyid": "ab" * 32, "sig": ""}] * 2}, "expected each key once"),
+        ({"signatures": [{"keyid": "ab" * 32, "sig": ""}] * 2}, "expected each signer once"),
         ({"extra": 1}, "extra: unknown key"),
     ],
 )
@@ -218,7 +220,9 @@ def test_a_parent_that_must_pass_needs_approvals_of_its_own(tmp_path: Path, mode
 
     for run in (OTHER, RUN):
         report, key = verify_run(world.home, str(run)), KEYS["alice"]
-        approve(report, Ed25519PrivateKey.from_private_bytes(key), None, files[run])
+        approve(
+            report, partial(sign, key=Ed25519PrivateKey.from_private_bytes(key)), None, files[run]
+        )
         if run == OTHER:
             line = refusals()["parent.passes"]
             assert f"run {RUN}: approvals: found approved by nobody; " in line
