@@ -353,8 +353,8 @@ def _network(settings: Settings, name: str) -> Finding:
 
 
 def health(arguments: argparse.Namespace) -> int:
-    """0 where work gets on; 1, and one line that says why, where it does not. Of queues that are
-    named, those alone."""
+    """0 where work gets on; 1, and one line that says why, where it does not; then, as no fault,
+    what waits for persons. Of queues that are named, those alone."""
     settings = settings_of(arguments, secrets=False)
     if arguments.serve:
         return _serve(settings, *arguments.serve)
@@ -365,14 +365,22 @@ def health(arguments: argparse.Namespace) -> int:
     ages, limit = marks.ages(settings, arguments.queues), marks.limit_s(settings)
     stale = [age for age in ages if age.stale(limit)]
     failing = [str(age) for age in ages if age.problem is not None and age not in stale]
+    held = list[tuple[str, str, float, str]]()
     if not arguments.queues:
         failing += readiness.of_servers(settings) + readiness.of_networks(settings)
+        with suppress(ProvenanceError):  # of the database, which has its line
+            held = waits(settings, time.time())
     rows = [asdict(age) | {"fresh": age not in stale} for age in ages]
     lines = [f"stale (limit {limit:.0f} s): {'; '.join(map(str, stale))}"] if stale else []
     lines += [f"failing: {'; '.join(failing)}"] if failing else []
     fresh = not stale
     document = {"fresh": fresh, "limit_s": limit, "queues": rows, "problems": failing}
-    answer(arguments, document, *(lines or ["; ".join(map(str, ages))]))
+    document["waits"] = [
+        {"network": name, "for": reason, "waiting_s": waits_s, "command": command}
+        for name, reason, waits_s, command in held
+    ]
+    waiting = [words.held_line(*each[:3]) for each in held]
+    answer(arguments, document, *(lines or ["; ".join(map(str, ages))]), *waiting)
     return 1 if lines else 0
 
 

@@ -8,10 +8,11 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from provenance.anchor.owners import WAITS
 from provenance.app.base_directory import TOKENS_FILE, running_fleet
 from provenance.app.run_list import ListedRun, list_runs
 from provenance.bootstrap import reading
-from provenance.capture.ship.keyless import unsigned_runs
+from provenance.capture.ship.reasons import UNSHIPPED, UNSIGNED, noted
 from provenance.capture.spool import pending_bytes
 from provenance.errors import ConfigError, UnavailableError
 from provenance.ledger.teams import TeamStanding, standings
@@ -63,6 +64,7 @@ class Overview:
         roots: How many ask for an anchor.
         teams: By name, how much came of each today.
         unsigned: Runs that go on without an identity, and why.
+        unshipped: Runs of this host of which nothing is shipped, and why.
         pages: What ``provenance up`` serves here, by name.
         logins: Where the password of a page is.
     """
@@ -82,6 +84,7 @@ class Overview:
     networks: dict[str, NetworkStanding] = field(default_factory=dict)
     teams: Mapping[str, TeamStanding] = field(default_factory=dict)
     unsigned: Mapping[str, str] = field(default_factory=dict)
+    unshipped: Mapping[str, str] = field(default_factory=dict)
     pages: Mapping[str, str] = field(default_factory=dict)
     logins: Mapping[str, str] = field(default_factory=dict)
 
@@ -115,7 +118,8 @@ def overview(settings: Settings, wanted: Wanted, problems: Sequence[str] = ()) -
         ConfigError: The database is of another schema, or not to be read.
     """
     spool, fleet = settings.base_dir / "spool", running_fleet(settings.base_dir) or {}
-    made = Overview(settings, pending_bytes(spool), unsigned=unsigned_runs(spool))
+    made = Overview(settings, pending_bytes(spool), unsigned=noted(spool, UNSIGNED))
+    made.unshipped = noted(spool, UNSHIPPED)
     made.problems = list(problems)
     made.pages = fleet.get("pages") or {}
     if fleet.get("flower_auth"):
@@ -162,9 +166,13 @@ def waits(settings: Settings, now: float) -> list[tuple[str, str, float, str]]:
         for name in settings.blockchain.active:
             if (held := held_head(tx, name)) is not None:
                 reason = held[0] or "waits for persons"
-                of = "multisig" if "waits for owners" in reason else "approvals"
-                found.append((name, reason, now - held[1], f"provenance {of} list"))
+                found.append((name, reason, now - held[1], held_command(reason)))
     return found
+
+
+def held_command(reason: str) -> str:
+    """The command that shows who has signed what a head waits for."""
+    return f"provenance {'multisig' if reason.startswith(WAITS) else 'approvals'} list"
 
 
 def _standing(tx: LedgerTx, settings: Settings, name: str, now: float) -> NetworkStanding:

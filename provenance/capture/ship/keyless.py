@@ -9,7 +9,6 @@ Cloud, ...); it is no argument.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import subprocess
@@ -20,6 +19,7 @@ from pathlib import Path
 
 from provenance import files
 from provenance.capture.keys import RunKeys
+from provenance.capture.ship.reasons import UNSIGNED, note
 from provenance.errors import BadSignatureError, FormatError, MissingExtraError, UnavailableError
 from provenance.formats.dsse import Envelope
 from provenance.formats.json_text import canonical_json
@@ -32,8 +32,6 @@ from provenance.formats.producers.certificate import (
 
 SIGNED_FILE = "identity.sigstore"
 """In the run's folder: the identity's bytes."""
-FAILED_FILE = "identity.failed"
-"""Instead: why nobody signed."""
 TOKEN_ENV = "SIGSTORE_ID_TOKEN"  # noqa: S105  a variable's name
 WAIT_S = 30.0
 
@@ -57,10 +55,9 @@ def signed(run_dir: Path, keys: RunKeys, *, may_sign: bool) -> RunKeys:
         open_identity(identity, keys.run, keys.public_key)
         if not kept:
             files.create(path, identity)
-        (run_dir / FAILED_FILE).unlink(missing_ok=True)
+        note(run_dir, UNSIGNED, None)
     except (OSError, UnavailableError, FormatError, BadSignatureError) as error:
-        with contextlib.suppress(OSError):
-            files.replace(run_dir / FAILED_FILE, str(error).encode())
+        note(run_dir, UNSIGNED, str(error))
         raise UnavailableError(str(error)) from error
     return replace(keys, identity=identity)
 
@@ -94,15 +91,6 @@ def _bundle(kind: str, message: bytes, token_file: str) -> bytes:
         said = done.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
         raise UnavailableError(f"Sigstore: {said[-1][:300]}")
     return done.stdout
-
-
-def unsigned_runs(spool_dir: Path) -> dict[str, str]:
-    """Runs of the spool that were to be signed and are not, with the reason."""
-    reasons = {}
-    for path in sorted(spool_dir.glob(f"*/{FAILED_FILE}")):
-        with contextlib.suppress(OSError):  # the run has ended meanwhile
-            reasons[path.parent.name] = path.read_text(errors="replace")
-    return reasons
 
 
 def main(arguments: Sequence[str]) -> int:

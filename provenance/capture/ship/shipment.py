@@ -28,6 +28,7 @@ from provenance.capture.ship.cursor import Cursor, Cursors, Stall, load_cursors,
 from provenance.capture.ship.host import HostCollector
 from provenance.capture.ship.keyless import signed
 from provenance.capture.ship.reader import ProducerReader, first_cursor, later_release
+from provenance.capture.ship.reasons import UNSHIPPED, note
 from provenance.capture.spool import Corruption, RunSpool, Segment
 from provenance.errors import (
     BadSignatureError,
@@ -309,7 +310,9 @@ class Shipment:
         except (InputError, FormatError, MissingExtraError) as error:
             total.unusable += 1
             self._warn_once(f"run {self.path.name} cannot be shipped", reason=str(error))
+            note(self.path, UNSHIPPED, str(error))
             return False
+        note(self.path, UNSHIPPED, None)
         begun = any(cursor.acked for cursor in self.cursors.producers.values())
         try:
             self._keys = signed(self.path, keys, may_sign=not begun)

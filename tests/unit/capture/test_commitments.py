@@ -19,6 +19,7 @@ from provenance.capture.ship import openings
 from provenance.capture.ship.commitments import Committer
 from provenance.capture.ship.loop import Shipper
 from provenance.capture.ship.openings import find_opening, keep_openings, openings_path
+from provenance.capture.ship.reasons import UNSHIPPED, noted
 from provenance.errors import ConfigError, InputError, MissingExtraError
 from provenance.formats.event import Event
 from provenance.formats.producers.batch import open_batch
@@ -210,6 +211,8 @@ def test_without_the_package_nothing_is_shipped_and_nothing_begins(
         monkeypatch.delitem(sys.modules, f"provenance.capture.ship.{name}")
     assert shipped(tmp_path).payloads == []
     assert "pip install 'ml-provenance[zk]'" in "".join(capfd.readouterr())
+    (reason,) = noted(tmp_path / "spool", UNSHIPPED).values()
+    assert reason == "coincurve is not installed; get it with: pip install 'ml-provenance[zk]'"
     with pytest.raises(MissingExtraError, match="coincurve is not installed"):
         ProvenanceTracker(tmp_path / "new", {"commitments": HIDDEN})
 

@@ -10,13 +10,8 @@ import pytest
 
 from provenance.capture.keys import RunKeys, new_run_keys
 from provenance.capture.ship import keyless
-from provenance.capture.ship.keyless import (
-    FAILED_FILE,
-    SIGNED_FILE,
-    sign_envelope,
-    signed,
-    unsigned_runs,
-)
+from provenance.capture.ship.keyless import SIGNED_FILE, sign_envelope, signed
+from provenance.capture.ship.reasons import UNSIGNED, noted
 from provenance.errors import BadSignatureError, UnavailableError
 from provenance.formats.approval import TrustApproval
 from provenance.formats.dsse import Envelope
@@ -148,10 +143,10 @@ def test_why_nobody_signs_is_one_line_and_kept(
     assert reason in told
     assert "\n" not in told
     assert "a-token" not in told
-    assert unsigned_runs(tmp_path / "spool") == {"run": told}
+    assert noted(tmp_path / "spool", UNSIGNED) == {"run": told}
     (package / file).write_text(STAND_IN[file])
     assert signed(tmp_path / "spool" / "run", keys, may_sign=True).identity is not None
-    assert not (tmp_path / "spool" / "run" / FAILED_FILE).exists()
+    assert not (tmp_path / "spool" / "run" / UNSIGNED).exists()
 
 
 @pytest.mark.slow
