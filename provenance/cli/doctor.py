@@ -373,12 +373,10 @@ def health(arguments: argparse.Namespace) -> int:
     rows = [asdict(age) | {"fresh": age not in stale} for age in ages]
     lines = [f"stale (limit {limit:.0f} s): {'; '.join(map(str, stale))}"] if stale else []
     lines += [f"failing: {'; '.join(failing)}"] if failing else []
-    fresh = not stale
-    document = {"fresh": fresh, "limit_s": limit, "queues": rows, "problems": failing}
-    document["waits"] = [
-        {"network": name, "for": reason, "waiting_s": waits_s, "command": command}
-        for name, reason, waits_s, command in held
-    ]
+    keys = ("network", "for", "waiting_s", "command")
+    waits_for = [dict(zip(keys, each, strict=True)) for each in held]
+    document = {"fresh": not stale, "limit_s": limit, "queues": rows, "problems": failing}
+    document |= {"waits": waits_for}
     waiting = [words.held_line(*each[:3]) for each in held]
     answer(arguments, document, *(lines or ["; ".join(map(str, ages))]), *waiting)
     return 1 if lines else 0
