@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from provenance import files
 from provenance.errors import BadSignatureError, FormatError, ProvenanceError
-from provenance.formats.dsse import Envelope, Statement, Subject, pae
+from provenance.formats.dsse import Envelope, Statement, Subject, in_one_form, pae
 from provenance.formats.fields import Fields
 from provenance.verify.report import EXIT_CODES, VerificationReport
 
@@ -68,13 +68,9 @@ class ComplianceStatement:
     def decode(cls, data: bytes, file: str) -> ComplianceStatement:
         """Read what `encode` writes, and nothing else; ``FormatError``."""
         statement = Statement.decode(data)
-        if statement.predicate_type != PREDICATE_TYPE:
-            found = statement.predicate_type[:60]
-            raise FormatError(f"{file}: found a statement {found!r}, expected {PREDICATE_TYPE}")
         keys = ("run", "framework", "version", "table_sha256", "outcome")
-        fields = Fields.of(dict(statement.predicate), file).only(*keys)
+        fields = statement.fields(PREDICATE_TYPE, file).only(*keys)
         run, *others = statement.subjects
-        root = Fields.of(dict(run.digest), file).only("mth_sha256")
         seal = Fields.of(dict(run.annotations), file).only("seal")
         if not 0 < len(others) <= MAX_FILES:
             raise FormatError(f"{file}: found {len(others)} files, expected 1 to {MAX_FILES}")
@@ -85,12 +81,10 @@ class ComplianceStatement:
                     f"{file}: subject: found {subject.name[:60]!r}, expected the name of a file "
                     "of a report"
                 )
-            named[subject.name] = (
-                Fields.of(dict(subject.digest), file).only("sha256").hex("sha256", 32).hex()
-            )
+            named[subject.name] = subject.only_digest("sha256", file).hex()
         made = cls(
             fields.uuid("run"),
-            root.hex("mth_sha256", 32),
+            run.only_digest("mth_sha256", file),
             seal.matching("seal", _LABEL, "the label of a seal"),
             fields.matching("framework", _LABEL, "the name of a framework"),
             fields.matching("version", _LABEL, "the version of a table"),
@@ -98,9 +92,7 @@ class ComplianceStatement:
             fields.one_of("outcome", tuple(EXIT_CODES)),
             named,
         )
-        if made.encode() != data:
-            raise FormatError(f"{file}: is not the one form of such a statement")
-        return made
+        return in_one_form(made, data, file)
 
 
 @dataclass(frozen=True, slots=True)

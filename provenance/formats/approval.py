@@ -14,8 +14,7 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from provenance.errors import FormatError
-from provenance.formats.dsse import Envelope, Statement, Subject, pae
+from provenance.formats.dsse import Envelope, Statement, Subject, in_one_form, pae
 from provenance.formats.fields import Fields
 from provenance.formats.json_text import canonical_json
 from provenance.formats.record import Json
@@ -47,10 +46,7 @@ def open_statement(data: bytes, file: str, purpose: str, *keys: str) -> tuple[St
     """The statement of an approval ``for`` a purpose, and its predicate, which has ``keys`` and
     ``until``; ``FormatError``."""
     statement = Statement.decode(data)
-    if statement.predicate_type != PREDICATE_TYPE:
-        found = statement.predicate_type[:60]
-        raise FormatError(f"{file}: found a statement {found!r}, expected {PREDICATE_TYPE}")
-    fields = Fields.of(dict(statement.predicate), file)
+    fields = statement.fields(PREDICATE_TYPE, file)
     fields.one_of("for", (purpose,))
     return statement, fields.only("for", "until", *keys)
 
@@ -93,11 +89,8 @@ class TrustApproval:
     def decode(cls, data: bytes, file: str) -> TrustApproval:
         """Read what `encode` writes, and nothing else; ``FormatError``."""
         statement, fields = open_statement(data, file, TRUST)
-        digest = Fields.of(dict(statement.subjects[0].digest), file).only("sha256")
-        made = cls(digest.hex("sha256", 32), until_of(fields))
-        if made.encode() != data:
-            raise FormatError(f"{file}: is not the one form of such a statement")
-        return made
+        digest = statement.subjects[0].only_digest("sha256", file)
+        return in_one_form(cls(digest, until_of(fields)), data, file)
 
     @property
     def line(self) -> str:

@@ -14,7 +14,7 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol, TypeVar
 
 from provenance.errors import FormatError, InputError, TooLargeError
 from provenance.formats.ed25519 import verify_signature
@@ -53,6 +53,10 @@ class Subject:
         if self.annotations:
             made["annotations"] = dict(self.annotations)
         return made
+
+    def only_digest(self, algorithm: str, file: str) -> bytes:
+        """The 32 bytes of its one digest; ``FormatError`` where it is of another algorithm."""
+        return Fields.of(dict(self.digest), file).only(algorithm).hex(algorithm, 32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +205,30 @@ class Statement:
                 f"statement: {len(subjects)} subjects, expected 1 to {MAX_SUBJECTS}"
             )
         return cls(subjects, top.text("predicateType"), top.object("predicate").raw)
+
+    def fields(self, predicate_type: str, file: str) -> Fields:
+        """The predicate, of that type; ``FormatError``."""
+        if self.predicate_type != predicate_type:
+            found = self.predicate_type[:60]
+            raise FormatError(f"{file}: found a statement {found!r}, expected {predicate_type}")
+        return Fields.of(dict(self.predicate), file)
+
+
+class Encoded(Protocol):
+    """What has one form as bytes."""
+
+    def encode(self) -> bytes:
+        """That form."""
+
+
+E = TypeVar("E", bound=Encoded)
+
+
+def in_one_form(made: E, data: bytes, file: str) -> E:
+    """What was read of a statement; ``FormatError`` where the bytes are not what it writes."""
+    if made.encode() != data:
+        raise FormatError(f"{file}: is not the one form of such a statement")
+    return made
 
 
 def _envelope(payload: bytes, signatures: Sequence[Json]) -> dict[str, Json]:

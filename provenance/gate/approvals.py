@@ -14,7 +14,7 @@ from typing import Final
 from uuid import UUID
 
 from provenance import files
-from provenance.errors import FormatError, InputError, ProvenanceError
+from provenance.errors import InputError, ProvenanceError
 from provenance.formats.approval import (
     PREDICATE_TYPE,
     has_expired,
@@ -22,8 +22,7 @@ from provenance.formats.approval import (
     term,
     until_of,
 )
-from provenance.formats.dsse import Envelope, Statement, Subject
-from provenance.formats.fields import Fields
+from provenance.formats.dsse import Envelope, Statement, Subject, in_one_form
 from provenance.formats.record import Phase
 from provenance.gate.rules import RuleResult, result
 from provenance.settings.approval_files import count, read_approval
@@ -53,11 +52,8 @@ class Approval:
     def decode(cls, data: bytes, file: str) -> Approval:
         """Read what `encode` writes, and nothing else; ``FormatError``."""
         statement, fields = open_statement(data, file, PROMOTION, "run")
-        digest = Fields.of(dict(statement.subjects[0].digest), file).only("mth_sha256")
-        made = cls(fields.uuid("run"), digest.hex("mth_sha256", 32), until_of(fields))
-        if made.encode() != data:
-            raise FormatError(f"{file}: is not the one form of such a statement")
-        return made
+        root = statement.subjects[0].only_digest("mth_sha256", file)
+        return in_one_form(cls(fields.uuid("run"), root, until_of(fields)), data, file)
 
 
 def approve(

@@ -357,6 +357,12 @@ def test_a_stranger_refuses_what_does_not_fit_the_certificate(tmp_path: Path) ->
 # --- commands --------------------------------------------------------------------------------
 
 
+def findings(home: Home) -> list[str]:
+    """What fsck says of approvals."""
+    told = [str(finding) for finding in fsck(home.settings).findings]
+    return [problem for problem in told if "approval" in problem]
+
+
 @pytest.mark.slow
 def test_an_account_signs_on_its_own_machine_or_elsewhere(
     root: Path,
@@ -393,4 +399,7 @@ def test_an_account_signs_on_its_own_machine_or_elsewhere(
     assert "2 of 2 (alice, ci); approved" in capsys.readouterr().out
     home.publish()
     assert home.state() is AnchorState.FINAL
-    assert not [f for f in fsck(home.settings).findings if "approv" in str(f)]
+    assert not findings(home)
+    home.configure(approvals={**rule, "sigstore_root": str(tmp_path / "none.json")})
+    (finding,) = findings(home)
+    assert "approval of 2 of alice, ci; ci is not checked: approvals.sigstore_root: " in finding
