@@ -26,7 +26,8 @@ from provenance.formats.dsse import Envelope, Statement, Subject, in_one_form
 from provenance.formats.record import Phase
 from provenance.gate.rules import RuleResult, result
 from provenance.settings.approval_files import count, read_approval
-from provenance.settings.approvals import ApprovalRule
+from provenance.settings.approvals import ApprovalRule, ApprovalSettings
+from provenance.sigstore_root import TRUST_KEY
 from provenance.verify.report import VerificationReport
 
 PROMOTION: Final = "promotion"
@@ -96,10 +97,19 @@ def approve(
 
 
 def held(
-    rule: ApprovalRule, report: VerificationReport, paths: Sequence[Path], now: float
+    rule: ApprovalRule,
+    report: VerificationReport,
+    paths: Sequence[Path],
+    now: float,
+    sigstore_root: Path | None = None,
 ) -> RuleResult:
-    """Whether enough of the named persons approved this run's newest root."""
+    """Whether enough of the named persons approved this run's newest root.
+
+    Args:
+        sigstore_root: File of the trusted root behind accounts; None takes sigstore's own.
+    """
     wanted = rule.wanted
+    rooted = ApprovalSettings(rule.at_least, rule.by, sigstore_root=sigstore_root)
     agreed, problems = set[str](), list[str]()
     for path in paths:
         try:
@@ -110,7 +120,7 @@ def held(
         if problem := _problem(approval, report, now):
             problems.append(f"{path}: {problem}")
             continue
-        signed = count(rule, envelope, str(path))
+        signed = count(rooted, envelope, str(path), TRUST_KEY)
         agreed |= set(signed.names)
         problems += signed.problems
     enough, who = len(agreed) >= rule.at_least, ", ".join(sorted(agreed)) or "nobody"

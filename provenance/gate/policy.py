@@ -226,9 +226,7 @@ def _no_empty(value: object, path: str, source: str) -> None:
 
 def policy_schema() -> dict[str, Any]:
     """The JSON Schema, draft 2020-12."""
-    _, parts = msgspec.json.schema_components(
-        [Policy], schema_hook=lambda kind: {"type": "string"}, ref_template="#/$defs/{name}"
-    )
+    _, parts = msgspec.json.schema_components([Policy], ref_template="#/$defs/{name}")
     for part in parts.values():
         for schema in part["properties"].values():
             schema.pop("default", None)

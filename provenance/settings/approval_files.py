@@ -28,8 +28,10 @@ from provenance.formats.approval import (
 from provenance.formats.dsse import AccountSignature, Envelope
 from provenance.formats.fields import Fields
 from provenance.formats.record import Json
-from provenance.settings.approvals import ApprovalRule, ApprovalSettings
+from provenance.settings.approvals import ApprovalSettings
 from provenance.sigstore_root import certify
+
+ROOT_KEY = "approvals.sigstore_root"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +49,14 @@ class Count:
     unchecked: tuple[str, ...] = ()
 
 
-def count(rule: ApprovalRule, envelope: Envelope, file: str) -> Count:
-    """Who of the persons signed an envelope; signatures of others do not count."""
+def count(rule: ApprovalSettings, envelope: Envelope, file: str, root_key: str = ROOT_KEY) -> Count:
+    """Who of the persons signed an envelope; signatures of others do not count. ``root_key``: where
+    the rule's trusted root is from."""
     names, problems, unchecked = list[str](), list[str](), list[str]()
     for signer, name in sorted(rule.signers.items(), key=lambda item: item[1]):
         if signer in envelope.signatures:
             try:
-                check_signer(rule, envelope, signer, file)
+                check_signer(rule, envelope, signer, file, root_key)
                 names.append(name)
             except BadSignatureError as error:
                 problems.append(f"{error}, as {name}")
@@ -64,7 +67,9 @@ def count(rule: ApprovalRule, envelope: Envelope, file: str) -> Count:
     return Count(tuple(names), tuple(problems), tuple(unchecked))
 
 
-def check_signer(rule: ApprovalRule, envelope: Envelope, signer: str, file: str) -> None:
+def check_signer(
+    rule: ApprovalSettings, envelope: Envelope, signer: str, file: str, root_key: str = ROOT_KEY
+) -> None:
     """That a signature verifies, an account's up to the rule's trusted root.
 
     Raises:
@@ -75,7 +80,7 @@ def check_signer(rule: ApprovalRule, envelope: Envelope, signer: str, file: str)
     made = envelope.signatures[signer]
     if isinstance(made, AccountSignature):
         try:
-            certify(made.bundle(envelope.payload), rule.sigstore_root, "approvals.sigstore_root")
+            certify(made.bundle(envelope.payload), rule.sigstore_root, root_key)
         except BadSignatureError as error:
             raise BadSignatureError(f"{file}: {error}") from error
 

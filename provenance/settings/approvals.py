@@ -37,8 +37,6 @@ class ApprovalRule(Section, frozen=True):
     at_least: Count
     by: Mapping[str, PublicKey | TrustedIdentity]
     """Their public keys, or Sigstore identities, by name."""
-    sigstore_root: Path | None = None
-    """Trusted root (JSON) of the latter; where JSON says nothing, that of sigstore's package."""
 
     @property
     def signers(self) -> dict[str, str]:
@@ -81,3 +79,5 @@ class ApprovalSettings(ApprovalRule, frozen=True):
     """Index of the ledger's first entry that it is asked of."""
     trust: Path | None = None
     """File of their approval of the section ``trust``, which counts only with it."""
+    sigstore_root: Path | None = None
+    """Trusted root (JSON) of their Sigstore identities; else that of sigstore's package."""

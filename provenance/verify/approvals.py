@@ -144,19 +144,16 @@ def _other_chain(chain: Mapping[str, object], receipt: Receipt) -> str | None:
 
 def _line(approved: _Approved, trust: Trust) -> str:
     """``anchoring on ethereum: approved by alice, bob (2 of 2)``."""
-    rule, signed = trust.approvals, approved.signed
+    rule, signed, signatures = trust.approvals, approved.signed, approved.envelope.signatures
     known = {} if rule is None else rule.signers
-    strangers = [signer for signer in approved.envelope.signatures if signer not in known]
-    keys = sum(", by " not in signer for signer in strangers)
-    kinds = (keys, "key"), (len(strangers) - keys, "account")
+    strangers = [isinstance(made, bytes) for each, made in signatures.items() if each not in known]
+    kinds = (strangers.count(True), "key"), (strangers.count(False), "account")
     others = " and ".join(counted(number, noun) for number, noun in kinds if number)
-    who = (
-        [f"{', '.join(signed.names)} ({len(signed.names)} of {rule.at_least})"]
-        if rule and signed.names
-        else []
-    )
+    who = []
+    if rule is not None and signed.names:
+        who.append(f"{', '.join(signed.names)} ({len(signed.names)} of {rule.at_least})")
     if others:
         who.append(f"{'by ' if who else ''}{others} that nobody pinned")
-    line = ", and ".join(who) or "nobody who is checked here"
     problems = "".join(f"; {text}" for text in signed.problems)
-    return f"anchoring on {approved.statement.network}: approved by {line}{problems}"
+    by = ", and ".join(who) or "nobody"
+    return f"anchoring on {approved.statement.network}: approved by {by}{problems}"

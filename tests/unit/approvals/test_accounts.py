@@ -55,7 +55,7 @@ def rule(root: Path) -> ApprovalSettings:
         "alice": BY["alice"],
         "ci": TrustedIdentity(WHO, ISSUER),
     }
-    return ApprovalSettings(2, by, root)
+    return ApprovalSettings(2, by, sigstore_root=root)
 
 
 @pytest.fixture
