@@ -20,7 +20,7 @@ from provenance.approvals.anchoring import AnchoringApprovals, Approval
 from provenance.approvals.statement import Anchoring
 from provenance.bootstrap import reading, sending
 from provenance.capture.ship.keyless import sign_envelope
-from provenance.cli.output import answer, print_table, settings_of
+from provenance.cli.output import answer, err, print_table, settings_of
 from provenance.errors import InputError
 from provenance.formats import approval
 from provenance.formats.approval import TRUST, TrustApproval
@@ -113,7 +113,12 @@ def signer_of(arguments: argparse.Namespace, command: str) -> Callable[[Envelope
     if arguments.key:
         key = Ed25519PrivateKey.from_private_bytes(read_seed(Path(arguments.key), IDENTITY))
         return lambda envelope: approval.sign(envelope, key)
-    return sign_envelope
+
+    def by_account(envelope: Envelope) -> Envelope:
+        with err.status("asking Sigstore for a signature"):
+            return sign_envelope(envelope)
+
+    return by_account
 
 
 def add(arguments: argparse.Namespace) -> int:
