@@ -343,7 +343,7 @@ timelock open  beyond.timelock:unlock  write the bundle with its locked records 
 networks  ACTION  the networks heads are anchored on
 networks resume  up:resume  lift the pause of a network
   network {ethereum,bitcoin,ipfs,local}
-health  doctor:health  whether work gets on; 1 where a queue is stale or cannot do its work
+health  health:health  whether work gets on; 1 where a queue is stale or cannot do its work
   queues QUEUE*  hashing, anchor.NETWORK, ..., beat (all, and Redis and the database); shipper
   --serve HOST:PORT  serve /metrics, /healthz and /readyz there (loopback without HOST:)
 doctor  doctor:doctor  say what works here, and what would mend it

@@ -170,17 +170,27 @@ def attestations(tx: LedgerTx) -> tuple[int, str | None]:
     return tx.work_count(Work.ATTESTATION), problem and f"run {row.run}: {problem}"
 
 
-def waits(settings: Settings, now: float) -> list[tuple[str, str, float, str]]:
-    """Of each network whose head persons must sign first: its name, for what it waits and how many
-    seconds, and the command that shows who has signed."""
-    store, found = reading.open_store(settings), list[tuple[str, str, float, str]]()
+@dataclass(frozen=True, slots=True)
+class HeldHead:
+    """A head that persons must sign first: for what it waits and how many seconds, and the command
+    that shows who has signed."""
+
+    network: str
+    reason: str
+    waiting_s: float
+    command: str
+
+
+def waits(settings: Settings, now: float) -> list[HeldHead]:
+    """Of each network, the head that waits for persons."""
+    store, found = reading.open_store(settings), list[HeldHead]()
     if store is None:
         return found
     with closing(store), store.snapshot() as tx:
         for name in settings.blockchain.active:
             if (held := held_head(tx, name)) is not None:
                 reason = held[0] or "waits for persons"
-                found.append((name, reason, now - held[1], held_command(reason)))
+                found.append(HeldHead(name, reason, now - held[1], held_command(reason)))
     return found
 
 

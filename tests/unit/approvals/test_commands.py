@@ -241,7 +241,7 @@ def test_health_says_who_is_waited_for_and_fails_on_nothing_more(
     assert line.endswith(" (provenance approvals list)")
     assert home.run("health", "--json") == 1
     (row,) = json_of(capsys)["waits"]
-    assert (row["network"], row["for"]) == ("local", "waits for approval: 0 of 2")
+    assert (row["network"], row["reason"]) == ("local", "waits for approval: 0 of 2")
     assert row["command"] == "provenance approvals list"
     assert home.run("health", "hashing", "--json") == 0
     assert json_of(capsys)["waits"] == [], "of a queue alone"
