@@ -12,7 +12,7 @@ from provenance.anchor.owners import WAITS
 from provenance.app.base_directory import TOKENS_FILE, running_fleet
 from provenance.app.run_list import ListedRun, list_runs
 from provenance.bootstrap import reading
-from provenance.capture.ship.reasons import UNSHIPPED, UNSIGNED, noted
+from provenance.capture.reasons import UNSHIPPED, UNSIGNED, noted
 from provenance.capture.spool import pending_bytes
 from provenance.errors import ConfigError, UnavailableError
 from provenance.ledger.teams import TeamStanding, standings

@@ -6,10 +6,10 @@ import os
 import time
 
 from provenance.capture.keys import KEY_FILE, delete_run_keys
+from provenance.capture.reasons import UNSHIPPED, UNSIGNED
 from provenance.capture.ship.cursor import CURSOR_FILE, Cursors
 from provenance.capture.ship.host import HOST_FILE
 from provenance.capture.ship.keyless import SIGNED_FILE
-from provenance.capture.ship.reasons import UNSHIPPED, UNSIGNED
 from provenance.capture.spool import RunSpool, Segment
 from provenance.errors import FormatError
 from provenance.log import get_logger

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from provenance import files
 from provenance.capture.keys import RunKeys
-from provenance.capture.ship.reasons import UNSIGNED, note
+from provenance.capture.reasons import UNSIGNED, note
 from provenance.errors import BadSignatureError, FormatError, MissingExtraError, UnavailableError
 from provenance.formats.dsse import Envelope
 from provenance.formats.json_text import canonical_json

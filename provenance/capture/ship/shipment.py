@@ -22,13 +22,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from provenance import tracing
 from provenance.capture.keys import RunKeys, load_run_keys
+from provenance.capture.reasons import UNSHIPPED, note
 from provenance.capture.ship.batches import BatchMaker
 from provenance.capture.ship.cleanup import clear_run, delete_committed, has_ended, is_done
 from provenance.capture.ship.cursor import Cursor, Cursors, Stall, load_cursors, save_cursors
 from provenance.capture.ship.host import HostCollector
 from provenance.capture.ship.keyless import signed
 from provenance.capture.ship.reader import ProducerReader, first_cursor, later_release
-from provenance.capture.ship.reasons import UNSHIPPED, note
 from provenance.capture.spool import Corruption, RunSpool, Segment
 from provenance.errors import (
     BadSignatureError,

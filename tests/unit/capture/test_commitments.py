@@ -15,11 +15,11 @@ import pytest
 
 from provenance import ProvenanceTracker
 from provenance.capture.keys import RunKeys, keep_run_keys, load_run_keys, new_run_keys
+from provenance.capture.reasons import UNSHIPPED, noted
 from provenance.capture.ship import openings
 from provenance.capture.ship.commitments import Committer
 from provenance.capture.ship.loop import Shipper
 from provenance.capture.ship.openings import find_opening, keep_openings, openings_path
-from provenance.capture.ship.reasons import UNSHIPPED, noted
 from provenance.errors import ConfigError, InputError, MissingExtraError
 from provenance.formats.event import Event
 from provenance.formats.producers.batch import open_batch

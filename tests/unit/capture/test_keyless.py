@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from provenance.capture.keys import RunKeys, new_run_keys
+from provenance.capture.reasons import UNSIGNED, noted
 from provenance.capture.ship import keyless
 from provenance.capture.ship.keyless import SIGNED_FILE, sign_envelope, signed
-from provenance.capture.ship.reasons import UNSIGNED, noted
 from provenance.errors import BadSignatureError, UnavailableError
 from provenance.formats.approval import TrustApproval
 from provenance.formats.dsse import Envelope

@@ -25,12 +25,12 @@ from hypothesis import strategies as st
 
 from provenance.capture.emitter import Emitter
 from provenance.capture.keys import KEY_FILE, keep_run_keys, new_run_keys
+from provenance.capture.reasons import UNSHIPPED, UNSIGNED, noted
 from provenance.capture.ship import keyless, reader, shipment
 from provenance.capture.ship import loop as shipper_module
 from provenance.capture.ship.batches import BATCH_BYTES, BATCH_RECORDS
 from provenance.capture.ship.cursor import CURSOR_FILE, load_cursors
 from provenance.capture.ship.loop import Shipper
-from provenance.capture.ship.reasons import UNSHIPPED, UNSIGNED, noted
 from provenance.capture.spool import read_segment, scan_run
 from provenance.capture.spool_writer import SpoolWriter
 from provenance.errors import (

@@ -29,7 +29,7 @@ from provenance.app import up
 from provenance.app.bundle import make_bundle
 from provenance.app.report import write_report
 from provenance.bootstrap import sending
-from provenance.capture.ship.reasons import UNSHIPPED, UNSIGNED
+from provenance.capture.reasons import UNSHIPPED, UNSIGNED
 from provenance.chains.bitcoin.rpc import Value
 from provenance.chains.ethereum import interface
 from provenance.cli import demo as demo_command
