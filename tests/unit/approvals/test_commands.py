@@ -227,6 +227,7 @@ def test_doctor_says_who_is_waited_for_and_fails_on_nothing(
     assert row["detail"].startswith("waits for approval: 0 of 2, for ")
 
 
+@pytest.mark.slow
 def test_health_says_who_is_waited_for_and_fails_on_nothing_more(
     home: Home, capsys: pytest.CaptureFixture[str]
 ) -> None:

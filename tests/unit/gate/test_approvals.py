@@ -246,6 +246,7 @@ def test_what_is_no_use_is_said_before_anything_is_done(
     assert "not a regular file" in (world.refusal() or "")
 
 
+@pytest.mark.slow
 def test_an_account_approves_by_a_bundle_of_its_own(world: World) -> None:
     world.approve("alice")
     sigstore, bundle = Sigstore(), world.folder / "ci.json"
