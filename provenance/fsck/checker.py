@@ -55,6 +55,7 @@ KEPT: Mapping[str, type[rows.Row]] = {
     "equivocations": rows.EquivocationRow,
     "marks": rows.MarkRow,
     "due": rows.DueRow,
+    "weights": rows.WeightsRow,
     "trees": rows.TreeRow,
 }
 RUNS_AT_ONCE = 20
