@@ -104,6 +104,14 @@ def roots_of(bundle: Any, kind: str) -> dict[str, int | None]:
     return found
 
 
+def made_at(bundle: Any, root: str | None) -> int | None:
+    """The last epoch of a run whose state has a root, of records in the run tree."""
+    epochs = [r["epoch"] for r in bundle.run["records"]
+              if r["kind"] == "state" and r["path"].startswith("training/")
+              and bundle.bodies.get(r["path"], {}).get("root", "") == root]  # fmt: skip
+    return max(epochs, default=None)
+
+
 def begun_at(child: Any, parent: Any, role: str | None) -> int | None:
     """The epoch of the parent that is meant where none is named."""
     if role in (None, "continues", "fine-tuned"):
@@ -126,6 +134,10 @@ def check_parent(child: Any, parent: Any) -> str:
     bodies = [body for path, body in child.bodies.items() if path.startswith("training/config")]
     claims = [claim for body in bodies for claim in read_parents(body)]
     own = [claim for claim in claims if claim.get("run") == parent.run["run"]]
+    if not own:
+        for claim in claims:
+            if (epoch := made_at(parent, claim.get("weights"))) is not None:
+                return f"parent: model {claim['model']} has the weights of epoch {epoch}"
     need(own, f"names no run {parent.run['run']} as a parent")
     roots = {entry["root"] for entry in parent.run["entries"]}
     need(all(claim.get("root") in {None, *roots} for claim in own), "a root that is no seal's")

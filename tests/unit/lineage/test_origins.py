@@ -38,7 +38,9 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Family:
     place = tmp_path_factory.mktemp("origins")
     snapshot = place / "hub/models--org--net/snapshots" / ("0c" * 20)
     snapshot.mkdir(parents=True)
-    made, last = base(), {name: value + 1 for name, value in base().items()}
+    made, last, further = (
+        {name: value + more for name, value in base().items()} for more in (0, 1, 2)
+    )
     save_file(made, place / "net.safetensors")
     save_file(made, snapshot / "model.safetensors")
     torch.save({name: torch.from_numpy(value) for name, value in made.items()}, place / "net.pt")
@@ -61,7 +63,7 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Family:
         run("twin", [ZERO, made])
         # The heir trains nothing in its first epoch: it has the same weights, and is not its own
         # parent.
-        run("heir", [made, made, last], [str(place / FILES[0]), str(place / FILES[1]), HUB])
+        run("heir", [made, made, further], [str(place / FILES[0]), str(place / FILES[1]), HUB])
         run("next", [last], str(place / "other" / "net.safetensors"))
         run("last", [last], [str(place / FILES[0]), str(place / "other" / "net.safetensors")])
         run("stray", [ZERO], str(place / "odd.safetensors"))
@@ -159,6 +161,32 @@ def test_bundles_that_are_given_join_it_without_a_database(
     assert graph["problems"] == [
         f"run {family.runs['twin']} is no ancestor of run {family.runs['next']}"
     ]
+
+
+def test_verify_takes_the_run_that_made_a_model_for_its_parent(
+    family: Family, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """So does the stranger's verifier; another run is a finding."""
+    stranger = load()
+    bundles = {
+        name: stranger.Bundle(stranger.load(family.place / f"{name}.zip"), None)
+        for name in ("heir", "first", "stray")
+    }
+    capsys.readouterr()
+    child, parent = (str(family.place / f"{name}.zip") for name in ("heir", "first"))
+    assert main(["verify", child, "--offline", "--parent", parent, "--json"]) == 3
+    found = json.loads(capsys.readouterr().out)
+    line = f"the model {FILES[0]!r} has the weights of epoch 1 of run {family.runs['first']}; that"
+    assert line in json.dumps(found["notices"])
+    assert found["findings"] == []
+    assert stranger.check_parent(bundles["heir"], bundles["first"]) == (
+        f"parent: model {FILES[0]} has the weights of epoch 1"
+    )
+    other = str(family.place / "stray.zip")
+    assert main(["verify", child, "--offline", "--parent", other, "--json"]) == 1
+    assert "names no run as the run that it continues" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="names no run"):
+        stranger.check_parent(bundles["heir"], bundles["stray"])
 
 
 def test_a_record_that_was_edited_to_have_the_weights_does_not_count(

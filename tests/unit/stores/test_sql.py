@@ -21,6 +21,7 @@ import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -662,9 +663,14 @@ def test_weights_are_looked_up_by_an_index_alone(path: Path) -> None:
         rows = [{"run": run, "epoch": 1, "root": run.bytes * 2} for run in runs]
         connection.execute(schema.epoch_weights.insert(), rows)
     asked = list[str]()
+
+    def note(*own: Any) -> None:
+        asked.append(own[2])
+
+    event.listen(Engine, "before_cursor_execute", note)
     with store.snapshot() as tx:
-        event.listen(Engine, "before_cursor_execute", lambda *own: asked.append(own[2]))
         found = tx.runs_of_weights(wanted, 9)
+    event.remove(Engine, "before_cursor_execute", note)
     with store.exclusive() as connection:
         statement = next(each for each in asked if "epoch_weights" in each)
         plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", (wanted, 9, 0))
