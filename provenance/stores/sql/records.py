@@ -1,4 +1,8 @@
-"""Runs, records, what their producers signed, equivocations and parked batches."""
+"""Runs, records and their index of weights, what their producers signed, equivocations and parked
+batches.
+
+Over 400 lines: all that ingest writes stands together.
+"""
 
 from __future__ import annotations
 
