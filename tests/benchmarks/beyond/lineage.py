@@ -13,7 +13,7 @@ import numpy as np
 from provenance.evidence.lineage import claims
 from provenance.evidence.sharing import sharing, state_at
 from provenance.formats.record import Kind, Record, canonical_json
-from provenance.lineage.files import merged, pruned
+from provenance.lineage.files import merged, pruned, quantised
 from provenance.stores.sql import SqlStore, schema
 from tests.support.beyond.lineage_world import CHILD, family, named
 from tests.support.verify_world import RUN
@@ -70,6 +70,14 @@ def main() -> None:
     values[2] = np.float32(0.3) * values[0] + np.float32(0.7) * values[1]
     one, two, made = ({"w": ("F32", (ENTRIES,), own)} for own in values)
     print(f"pruned: {ENTRIES / timed(lambda: pruned(made, one)) / 1000:.0f} M entries/s")
+    half = {"w": ("F16", (ENTRIES,), values[0].astype("<f2"))}
+    cast = ENTRIES / timed(lambda: quantised(half, one)) / 1000
+    wide = {"w": ("F32", (1024, ENTRIES >> 10), values[0])}
+    scales = abs(values[0].reshape(1024, -1)).max(axis=1, keepdims=True) / 127
+    q = np.rint(values[0].reshape(1024, -1) / scales).astype("<i1").view("<u1").reshape(-1)
+    by_row = {"w": ("I8", (1024, ENTRIES >> 10), q)}
+    scaled = ENTRIES / timed(lambda: quantised(by_row, wide)) / 1000
+    print(f"quantised to F16: {cast:.0f} M entries/s, to I8 by rows: {scaled:.0f} M entries/s")
     print(
         f"merged of two: {ENTRIES / timed(lambda: merged(made, [one, two])) / 1000:.0f} M entries/s"
     )
