@@ -179,7 +179,7 @@ def _check_claims(own: Iterable[Record], findings: Findings) -> list[Claim]:
 
 def _model_of(claimed: Iterable[Claim], parent: VerificationReport) -> str | None:
     """Which model that is named has an epoch's weights of a run that was verified."""
-    epochs = {}
+    epochs = dict[str, int]()
     for item in _weights(parent):
         if item.kind is Kind.STATE and isinstance(record := item.decoded, Record):
             root = str(record.body.get("root"))
