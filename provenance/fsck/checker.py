@@ -55,7 +55,6 @@ KEPT: Mapping[str, type[rows.Row]] = {
     "equivocations": rows.EquivocationRow,
     "marks": rows.MarkRow,
     "due": rows.DueRow,
-    "weights": rows.WeightsRow,
     "trees": rows.TreeRow,
 }
 RUNS_AT_ONCE = 20
@@ -240,6 +239,7 @@ def _check_runs(
             archived=run in archived,
             records=records,
             entries=entries.get(run, []),
+            weights=tables.all(rows.WeightsRow, run),  # as many as records: of one run at once
             spooled=own.events,
             streamed=stream.records.get(run, {}),
             parked=parked,
