@@ -59,13 +59,15 @@ def shared(child: State, parent: State) -> dict[str, list[str]]:
     need(child and parent and len(algorithms) == 1, "no digests of one algorithm")
     names = [{tensor["name"] for tensor in state.values()} for state in (child, parent)]
     need(set(child) & set(parent) or not names[0] & names[1], "other shards")
-    alone = [name for name in parent if name not in child]
+    alone = sorted((name for name in parent if name not in child), key=str.encode)
     for name, own in sorted(child.items(), key=lambda item: item[0].encode()):
         other = parent.get(name)
         if other is None:
             known = [n for n in own.get("aliases", []) if n in alone]
             known += [n for n in alone if name in parent[n].get("aliases", [])]
-            if known and all(own[k] == parent[known[0]][k] for k in ("whole", "at", "dtype")):
+            fields = ("whole", "at", "dtype")
+            known = [n for n in known if all(own[k] == parent[n][k] for k in fields)]
+            if known:
                 alone.remove(known[0])
                 found["renamed"].append(name)
             else:
