@@ -64,6 +64,7 @@ def history(rng: random.Random, run: UUID) -> list[Producer]:
 
 
 @pytest.mark.slow
+@pytest.mark.no_cover  # nothing but what tests/unit/ledger covers, and nearly twice as slow with it
 @pytest.mark.parametrize("block", range(10))
 def test_what_is_sealed_is_what_all_records_give(
     store: SqlStore, block: int, monkeypatch: pytest.MonkeyPatch
