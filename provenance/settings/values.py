@@ -288,6 +288,17 @@ class WebhookSettings(Section, frozen=True):
     """Mode 0600; what HMAC-SHA256 signs with."""
 
 
+class OnChainSettings(Section, frozen=True):
+    """The ``MLProvenanceAttestations`` contract on the chain of ``blockchain.ethereum``."""
+
+    contract: Address
+    registrar: Address
+    """Whose registrations count. Where it is the key's account, the workers register each root."""
+    private_key_file: Path | None = None
+    """Mode 0600: 64 hex digits, a verifier's, not the one that anchors. The workers attest with it
+    each outcome; None: nothing is sent, and ``verify`` reads."""
+
+
 class VerificationSettings(Section, frozen=True):
     """Sealed runs that are verified again."""
 
@@ -295,6 +306,7 @@ class VerificationSettings(Section, frozen=True):
         default=None, name="every"
     )
     webhook: WebhookSettings | None = None
+    on_chain: OnChainSettings | None = None
 
 
 class ArchiveSettings(Section, frozen=True):
