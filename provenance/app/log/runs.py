@@ -185,8 +185,9 @@ def _anchored(tx: LedgerTx, roll: Roll) -> dict[int, tuple[str, float]]:
     best: tuple[bool, float, str] | None = None
     for index in first:
         while times and times[-1][0] > index:
-            _, *block = times.pop()
-            best = min(best, (*block,)) if best else (*block,)
+            _, is_stated, at, network = times.pop()
+            own = (is_stated, at, network)
+            best = min(best, own) if best else own
         if best is not None:
             found[index] = (best[2], best[1])
     return found

@@ -85,7 +85,7 @@ def test_a_chain_s_block_comes_before_an_earlier_time_of_the_local_file(
     tmp_path: Path, capsys: Captured
 ) -> None:
     found = load(None, tmp_path)
-    world = World(names=("local", "ethereum"))
+    world: Any = World(names=("local", "ethereum"))
     world.store.close()
     world.store = sending.open_store(found)
     world.ingest(world.batch(story(1)))

@@ -141,8 +141,8 @@ def test_a_certificate_leads_to_a_pinned_root(
         run.report(host_roots=(root,))
 
 
-PINS = {"host_keys": frozenset({key_digest(public())})}
-FOREIGN = {"host_keys": frozenset({key_digest(public(OTHER))})}
+PINS: dict[str, Any] = {"host_keys": frozenset({key_digest(public())})}
+FOREIGN: dict[str, Any] = {"host_keys": frozenset({key_digest(public(OTHER))})}
 STRANGER = f"TPM key {key_digest(public())}, by none of the hosts that you pinned, quoted PCRs 0, 7"
 LACKING: dict[str, tuple[Ends, dict[str, Any], str | None]] = {
     "the pinned key at both ends": (at_end(), PINS, None),

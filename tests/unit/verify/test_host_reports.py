@@ -213,10 +213,8 @@ def test_the_command_tries_what_this_machine_reports(
 
 def test_vendors_roots_count_until_a_reader_pins_others() -> None:
     intel = "44a0196b2b99f889b8e149e95b807a350e7424964399e885a7cbb8ccfab674d3"
-    pins = [
-        Pins.of(of_settings(load({"trust": own}))).vendors
-        for own in ({}, {"host_vendors": []}, {"host_keys": ["ab" * 32]})
-    ]
+    given: list[dict[str, Any]] = [{}, {"host_vendors": []}, {"host_keys": ["ab" * 32]}]
+    pins = [Pins.of(of_settings(load({"trust": own}))).vendors for own in given]
     assert [intel in vendors for vendors in pins] == [True, False, False]
     both = {"host_keys": ["ab" * 32], "host_vendors": [intel]}
     assert Pins.of(of_settings(load({"trust": both}))).vendors == {intel}
