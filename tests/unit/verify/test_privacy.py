@@ -205,19 +205,18 @@ def test_withheld_budgets_were_not_checked() -> None:
     assert report.checks[PRIVACY - 1].detail == "withheld budgets: 1"
 
 
-def hides(**commitment: Any) -> World:
-    """A run whose second epoch hides its epsilon behind this commitment."""
+def hides(point: object) -> VerificationReport:
+    """Of a run whose second epoch hides its epsilon behind this commitment."""
     stage = World(("bitcoin",))
-    stated = {"privacy": {"delta": DELTA}, "commitments": {"epsilon": commitment}}
-    shown = {"privacy": rdp(8)}
-    events = [*before(), metrics(1), (Kind.PRIVACY, 1, shown), metrics(2)]
-    stage.ingest(stage.batch(ending([*events, (Kind.PRIVACY, 2, stated)])))
+    commitments = {"epsilon": {"point": point, "scale": 6}}
+    hidden: Fields = (Kind.PRIVACY, 2, {"privacy": {"delta": DELTA}, "commitments": commitments})
+    stage.ingest(stage.batch(ending([*before(), *spends(1, rdp(8)), metrics(2), hidden])))
     stage.anchor()
-    return stage
+    return stage.verify()
 
 
 def test_a_hidden_epsilon_is_said_and_holds_nothing_up() -> None:
-    report = hides(point="02" + "ab" * 32, scale=6).verify()
+    report = hides("02" + "ab" * 32)
     assert report.outcome == "verified"
     check = report.checks[PRIVACY - 1]
     told = "2 budgets, 1 with a hidden epsilon, 1 recomputed from steps"
@@ -232,7 +231,7 @@ def test_a_hidden_epsilon_is_said_and_holds_nothing_up() -> None:
 
 @pytest.mark.parametrize("point", [None, "", "ab" * 33, 7])
 def test_an_epsilon_without_a_commitment_stays_open(point: object) -> None:
-    report = hides(point=point, scale=6).verify()
+    report = hides(point)
     check = report.checks[PRIVACY - 1]
     assert check.status is Status.UNCHECKED
     assert "no epsilon: training/epoch/2" in check.detail
