@@ -218,9 +218,8 @@ def hides(point: object) -> VerificationReport:
 def test_a_hidden_epsilon_is_said_and_holds_nothing_up() -> None:
     report = hides("02" + "ab" * 32)
     assert report.outcome == "verified"
-    check = report.checks[PRIVACY - 1]
     told = "2 budgets, 1 with a hidden epsilon, 1 recomputed from steps"
-    assert (check.status, check.detail) == (Status.PASSED, told)
+    assert report.checks[PRIVACY - 1].detail == told
     (notice,) = report.notices
     assert notice.path == "training/epoch/2/privacy/0"
     assert notice.problem == (
