@@ -58,14 +58,7 @@ from provenance.fingerprint.data.arrow import (
     hf_columns,
     polars_columns,
 )
-from provenance.fingerprint.data.cells import (
-    Cells,
-    Column,
-    Fields,
-    Texts,
-    no_values,
-    numbers,
-)
+from provenance.fingerprint.data.cells import Cells, Column, Fields, Texts, no_values, numbers
 from provenance.fingerprint.data.zones import time_type, zone_name
 from provenance.fingerprint.elements import element_bytes
 

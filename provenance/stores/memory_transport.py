@@ -14,13 +14,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from provenance.errors import TransportUnavailable
-from provenance.ports.transport import (
-    CLIPPED_BYTES,
-    HOLD_S,
-    MAX_ENTRY_BYTES,
-    READ_BYTES,
-    Delivery,
-)
+from provenance.ports.transport import CLIPPED_BYTES, HOLD_S, MAX_ENTRY_BYTES, READ_BYTES, Delivery
 
 
 @dataclass(slots=True)

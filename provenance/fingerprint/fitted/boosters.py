@@ -35,13 +35,7 @@ from signal import Signals
 from typing import Any, Final
 
 from provenance.errors import InputError, MissingExtraError
-from provenance.fingerprint.arrays import (
-    RawTensor,
-    raw_bytes,
-    raw_text,
-    type_name,
-    var_chunks,
-)
+from provenance.fingerprint.arrays import RawTensor, raw_bytes, raw_text, type_name, var_chunks
 
 SUFFIXES: Final = {".ubj": "xgboost", ".json": "xgboost", ".txt": "lightgbm", ".cbm": "catboost"}
 """The library that reads a model file, by how its name ends."""

@@ -10,13 +10,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, bindparam, func, insert, or_, select, update
 
 from provenance.errors import EquivocationError, IntegrityError
-from provenance.ports.values import (
-    AnchorRow,
-    AnchorState,
-    NetworkRow,
-    SignedVersion,
-    VersionRow,
-)
+from provenance.ports.values import AnchorRow, AnchorState, NetworkRow, SignedVersion, VersionRow
 from provenance.stores.sql.schema import (
     anchor_versions,
     anchors,

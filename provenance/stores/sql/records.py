@@ -10,17 +10,7 @@ from operator import attrgetter
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    and_,
-    delete,
-    func,
-    insert,
-    select,
-    true,
-    update,
-)
+from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, select, true, update
 
 from provenance.bundle.archive import Archive
 from provenance.errors import InputError, IntegrityError, UnknownRunError

@@ -38,13 +38,7 @@ from provenance.bundle.archive import Archive
 from provenance.errors import StoreUnavailable, UsageError
 from provenance.ports.store import LedgerTx
 from provenance.settings.urls import sqlite_path
-from provenance.stores.sql.engine import (
-    is_in_place,
-    make_engine,
-    parse_url,
-    unchanged,
-    url_label,
-)
+from provenance.stores.sql.engine import is_in_place, make_engine, parse_url, unchanged, url_label
 from provenance.stores.sql.errors import DATABASE_ERRORS, translated
 from provenance.stores.sql.figures import FiguresPart
 from provenance.stores.sql.listing import ListingPart
