@@ -53,12 +53,8 @@ def file_leaf(path: Path, name: str, factory: HashFactory) -> FileLeaf:
 def folder_files(folder: Path) -> list[tuple[str, Path]]:
     """POSIX path and place of each file below ``folder``, sorted by the path's UTF-8 bytes.
 
-    A link to a file inside the folder counts as a file with that content.
-
-    Raises:
-        InputError: a folder cannot be listed, or a link leads out of ``folder``, to a folder,
-            or nowhere.
-    """
+    A link to a file inside the folder counts as a file with that content. Raises InputError: a
+    folder cannot be listed, or a link leads out of ``folder``, to a folder, or nowhere."""
     found = _walk(folder, "", Path(os.path.realpath(folder)))
     return sorted(found, key=lambda item: os.fsencode(item[0]))
 

@@ -127,11 +127,8 @@ class RpcError(Exception):
 
 
 class BitcoinRpc:
-    """A bitcoind and one of its wallets. Safe between threads and across forks.
-
-    Raises:
-        ConfigError: A URL that is not one, plain HTTP outside loopback, or no login.
-    """
+    """A bitcoind and one of its wallets. Safe between threads and across forks. Raises ConfigError:
+    a URL that is not one, plain HTTP outside loopback, or no login."""
 
     def __init__(self, settings: BitcoinSettings) -> None:
         parts = node_url(settings.url, "blockchain.bitcoin.url")

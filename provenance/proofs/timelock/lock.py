@@ -169,11 +169,8 @@ def seal(
     records: Sequence[bytes],
     random: Callable[[int], bytes],
 ) -> TimeLock:
-    """Lock records for approvers, by name their X25519 public keys.
-
-    Raises:
-        InputError: Too many or too large records; approvers or a threshold that cannot be.
-    """
+    """Lock records for approvers, by name their X25519 public keys. Raises InputError: too many or
+    too large records; approvers or a threshold that cannot be."""
     if not 1 <= threshold <= len(approvers) <= MAX_APPROVERS:
         found = f"found {threshold} of {len(approvers)}"
         raise InputError(f"-k: {found}, expected 1 to all of 1 to {MAX_APPROVERS} approvers")

@@ -184,12 +184,9 @@ class SqlStore:
 
     @contextmanager
     def snapshot(self) -> Iterator[LedgerTx]:
-        """A read-only transaction that never waits for a writer (in memory it does).
-
-        Raises:
-            StoreUnavailable: No connection; or, of an SQLite file that no writer had open
-                (``read_only``), one wrote to it before the end: read again.
-        """
+        """A read-only transaction that never waits for a writer (in memory it does). Raises
+        StoreUnavailable: no connection; or, of an SQLite file that no writer had open
+        (``read_only``), one wrote to it before the end: read again."""
         with self._begun(write=False) as connection:
             tx = SqlTx(connection, self.label, writable=False, archive=self._archive)
             try:
