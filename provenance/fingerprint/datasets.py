@@ -66,6 +66,7 @@ from provenance.log import get_logger
 
 if TYPE_CHECKING:
     from provenance.fingerprint.data.blocks import Blocks
+    from provenance.fingerprint.data.cells import Column
 
 log = get_logger("provenance")
 
@@ -227,7 +228,9 @@ class _Reading:
         elif is_table(value):
             yield from self._columns(f"{name}.", value)
         elif is_column(value):
-            yield from self._column(name, value)
+            from provenance.fingerprint.tables import array_column
+
+            yield self._column(name, array_column(name, value))
         elif has_blocks(value):
             yield from self._array(name, value)
         elif isinstance(value, Mapping):
@@ -276,21 +279,16 @@ class _Reading:
                 for at, pieces in enumerate(tensors))  # fmt: skip
 
     def _columns(self, prefix: str, table: Any) -> Iterator[DatasetPart]:
-        from provenance.fingerprint.data.blocks import Blocks
         from provenance.fingerprint.tables import table_columns  # needs NumPy, as a table does
 
         for column in table_columns(table):
-            name, shape = prefix + column.name, (column.rows,)
-            yield self._blocks(Blocks(name, column.dtype, shape, column.item_bytes, column.block))
+            yield self._column(prefix + column.name, column)
 
-    def _column(self, name: str, value: Any) -> Iterator[DatasetPart]:
-        """An Array of Arrow, or an array or Index of pandas: a column of this name."""
+    def _column(self, name: str, column: Column) -> DatasetPart:
         from provenance.fingerprint.data.blocks import Blocks
-        from provenance.fingerprint.tables import array_column
 
-        column = array_column(name, value)
-        shape = (column.rows,)
-        yield self._blocks(Blocks(name, column.dtype, shape, column.item_bytes, column.block))
+        size = column.item_bytes
+        return self._blocks(Blocks(name, column.dtype, (column.rows,), size, column.block))
 
     def _blocks(self, source: Blocks) -> DatasetPart:
         """Hash rows block by block."""
