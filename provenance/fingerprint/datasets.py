@@ -119,17 +119,13 @@ def dataset_digest(data: object, factory: HashFactory | None = None) -> DatasetD
             raise unreadable(error) from error
 
 
-def dataset_folder(
-    path: Path, factory: HashFactory, progress: Progress | None = None
-) -> DatasetDigest:
+def dataset_folder(path: Path, factory: HashFactory, progress: Progress) -> DatasetDigest:
     """The digest of all files below a folder; ``InputError`` as in file_tree.py, or when empty."""
     named = folder_files(path)
     return files_dataset("folder", str(path), _leaves(named, factory, progress), factory)
 
 
-def dataset_files(
-    paths: Sequence[Path], factory: HashFactory, progress: Progress | None = None
-) -> DatasetDigest:
+def dataset_files(paths: Sequence[Path], factory: HashFactory, progress: Progress) -> DatasetDigest:
     """The digest of single files in the order given, named from their common folder on. Raises
     InputError: a missing or unreadable file, or no bytes at all."""
     absolute = [Path(os.path.abspath(path)) for path in paths]
@@ -383,14 +379,11 @@ def is_sequence(value: object) -> bool:
 
 
 def _leaves(
-    named: Iterable[tuple[str, Path]], factory: HashFactory, progress: Progress | None
+    named: Sequence[tuple[str, Path]], factory: HashFactory, progress: Progress
 ) -> list[FileLeaf]:
-    named = list(named)
-    if progress is not None:
-        progress.part("files", len(named))
+    progress.part("files", len(named))
     leaves = []
     for name, place in named:
         leaves.append(file_leaf(place, name, factory))
-        if progress is not None:
-            progress.add(1)
+        progress.add(1)
     return leaves

@@ -24,7 +24,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
 from provenance.errors import InputError
-from provenance.fingerprint import datasets, file_tree
+from provenance.fingerprint import datasets, file_tree, hashers
 from provenance.fingerprint.data import arrow
 from provenance.fingerprint.data import parts as parts_module
 from provenance.fingerprint.datasets import DatasetDigest, dataset_digest
@@ -646,7 +646,7 @@ def test_files_that_cannot_be_recorded(
         dataset_digest(folder)
     with pytest.raises(InputError, match="not a regular file"):
         dataset_digest([folder])
-    real = file_tree.hash_file
+    real = hashers.hash_file
 
     def racing(path: Path, begun: Callable[[int], Hasher]) -> bytes:
         digest = real(path, begun)
