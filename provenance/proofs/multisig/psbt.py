@@ -77,8 +77,8 @@ class Psbt:
         spent = tuple(fields.get(_SPENT, b"") for fields in inputs)
         for point, made in zip(transaction.inputs, spent, strict=True):
             if not made or parse_transaction(made).txid != point.txid:
-                where = f"PSBT: input {display(point.txid)}:{point.vout}"
-                raise FormatError(f"{where}: the transaction that made it is not there")
+                problem = "the transaction that made it is not there"
+                raise FormatError(f"PSBT: input {point.shown}: {problem}")
         return cls(transaction, spent, head, inputs, outputs)
 
     def encode(self) -> str:
