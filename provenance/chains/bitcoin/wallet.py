@@ -199,7 +199,7 @@ class Wallet:
             "replaceable": True,
         }
         made = self._rpc.read(Fields.object, "fundrawtransaction", bare, options, wallet=True)
-        call = ("signrawtransactionwithwallet", made.text("hex"))
+        call = ("signrawtransactionwithwallet", octets(made, "hex").hex())
         signed = self._rpc.read(Fields.object, *call, wallet=True)
         return self._checked(_complete(signed), payload, sats(made, "fee"))
 
