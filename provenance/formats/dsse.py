@@ -19,6 +19,7 @@ from typing import Final
 from provenance.errors import TooLargeError
 from provenance.formats.fields import Fields
 from provenance.formats.json_text import canonical_json
+from provenance.formats.note import encode_base64
 from provenance.formats.record import Json
 
 STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
@@ -59,10 +60,10 @@ class Envelope:
         """The JSON text, signatures in the order of their keys."""
         return canonical_json(
             {
-                "payload": base64.b64encode(self.payload).decode("ascii"),
+                "payload": encode_base64(self.payload),
                 "payloadType": PAYLOAD_TYPE,
                 "signatures": [
-                    {"keyid": key, "sig": base64.b64encode(signature).decode("ascii")}
+                    {"keyid": key, "sig": encode_base64(signature)}
                     for key, signature in sorted(self.signatures.items())
                 ],
             }
@@ -156,9 +157,9 @@ def sigstore_bundle(payload: bytes, signature: bytes, hint: str) -> bytes:
             "mediaType": BUNDLE_TYPE,
             "verificationMaterial": {"publicKey": {"hint": hint}, "tlogEntries": []},
             "dsseEnvelope": {
-                "payload": base64.b64encode(payload).decode("ascii"),
+                "payload": encode_base64(payload),
                 "payloadType": PAYLOAD_TYPE,
-                "signatures": [{"keyid": "", "sig": base64.b64encode(signature).decode("ascii")}],
+                "signatures": [{"keyid": "", "sig": encode_base64(signature)}],
             },
         }
     )

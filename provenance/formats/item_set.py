@@ -18,7 +18,6 @@ above the last.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
@@ -221,7 +220,7 @@ def _hashes(top: Fields, key: str) -> tuple[bytes, ...]:
     text, expected = top.text(key), f"base64 of hashes of {HASH_SIZE} bytes"
     try:
         data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
+    except ValueError as error:
         raise FormatError(f"{top.file}: {key}: found no base64, expected {expected}") from error
     if len(data) % HASH_SIZE or base64.b64encode(data).decode() != text:
         raise FormatError(f"{top.file}: {key}: found {len(data)} bytes, expected {expected}")

@@ -8,7 +8,6 @@ else a wallet writes into one is kept and not read.
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
@@ -57,7 +56,7 @@ class Psbt:
         whose outputs it spends."""
         try:
             raw = base64.b64decode(text.strip(), validate=True)
-        except (binascii.Error, ValueError) as error:
+        except ValueError as error:
             raise FormatError("PSBT: found something else than base64") from error
         if len(raw) > MAX_PSBT_BYTES:
             raise TooLargeError(f"PSBT of {len(raw)} bytes, at most {MAX_PSBT_BYTES}")

@@ -9,7 +9,6 @@ gives the share away once the height has passed.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -270,7 +269,7 @@ def _base64(fields: Fields, key: Key) -> bytes:
     text = fields.text(key)
     try:
         data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
+    except ValueError:
         data = b""
     if base64.b64encode(data).decode() != text or len(data) < 16:
         fields.refuse(key, "base64 of 16 bytes at least")
