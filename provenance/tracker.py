@@ -699,6 +699,7 @@ class ProvenanceTracker(Handle):
             "hash_algorithm": self.settings.hash_algorithm,
             "world_size": self.world_size,
             **self._beside(),
+            **({} if self.settings.host is None else {"host": self.settings.host.kinds()}),
             **around,
             **self._labels,
         }

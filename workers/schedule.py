@@ -11,7 +11,8 @@ from provenance.app.report import due_report
 from provenance.errors import LedgerForkError, ProvenanceError, UnavailableError
 from provenance.ledger.ingest import announce_sealed, release_held, seal_overdue
 from provenance.ports.values import AnchorState
-from workers import alive, anchoring, beacons, confirming, hashing, resources, verifying
+from provenance.watch.attest import due_attestation
+from workers import alive, anchoring, beacons, confirming, hashing, resources, verifying, watching
 from workers.app import app, settings
 from workers.telemetry import log, reporting
 
@@ -35,12 +36,15 @@ def sweep() -> None:
         publishable = tx.due_networks(PUBLISHED, now) | stranded
         lookable = tx.due_networks(LOOKED_AT, now) | stranded
         report = due_report(settings(), tx, now)
+        attestation = due_attestation(settings(), tx, now)
     for network in sorted(publishable):
         anchoring.hint(network)
     for network in sorted(lookable):
         confirming.hint(network)
     if report is not None:
         verifying.hint()
+    if attestation is not None:
+        watching.hint_attest()
     announce_sealed(resources.transport(), resources.store(), resources.policy())
     release_held(resources.transport(), resources.store(), resources.policy(), now)
     resources.transport().ping()

@@ -1,13 +1,19 @@
-"""The verifying worker's other task: runs are verified again, alerts sent, old runs archived."""
+"""The verifying worker's other task: runs are verified again, alerts sent, old runs archived; and
+the Ethereum worker's, beside anchors: their outcomes are attested.
+
+That one runs on the network's own queue, so that a node that hangs holds up no verification.
+"""
 
 from __future__ import annotations
 
 import time
 
+from provenance.app.health import anchor_queue
 from provenance.archiving import archive_next
 from provenance.ports.values import Work
 from provenance.settings import READERS
 from provenance.watch.again import verify_next
+from provenance.watch.attest import attest_next
 from provenance.watch.webhook import send_next
 from workers import resources
 from workers.app import app, settings, settings_of
@@ -15,7 +21,8 @@ from workers.dispatch import ring
 from workers.telemetry import log, reporting
 
 WITHIN_S = 5.0
-"""Nothing is begun behind this: reports wait for the same worker."""
+"""Nothing is begun behind this: reports, or anchors, wait for the same worker."""
+ETHEREUM = "ethereum"
 
 
 @app.task(name="workers.watching.again")  # type: ignore[untyped-decorator]  # Celery has no types
@@ -34,6 +41,29 @@ def again() -> None:
     while _verify() | _send() | _archive():
         if time.monotonic() > until:
             ring(again, "verify")
+            break
+
+
+def hint_attest() -> None:
+    """Ring the Ethereum worker."""
+    ring(attest, anchor_queue(ETHEREUM))
+
+
+@app.task(name="workers.watching.attest")  # type: ignore[untyped-decorator]  # Celery has no types
+@reporting("attest")
+def attest() -> None:
+    """Attest what is due, until the node fails."""
+    until = time.monotonic() + WITHIN_S
+    while (done := attest_next(settings_of((ETHEREUM,)), resources.store(), time.time)) is not None:
+        if done.problem is not None:
+            log.warning("attestation.waits", run=done.run, problem=done.problem)
+        else:
+            event = "attestation.done" if done.transaction is None else "attestation.sent"
+            log.info(event, run=done.run, outcome=done.outcome, transaction=done.transaction)
+        if done.retryable:
+            break
+        if time.monotonic() > until:
+            hint_attest()
             break
 
 

@@ -332,6 +332,7 @@ timelock release  beyond.timelock:release  an approver's share, once the height 
   bundle PATH  of 'timelock seal'
   --key FILE!  yours, as 'provenance identity' makes it
   -o --output FILE!  where the share goes
+  --headers FILE|URL...  Bitcoin block headers from the first on, or an Esplora explorer; repeatable
 timelock open  beyond.timelock:unlock  write the bundle with its locked records open
   bundle PATH  of 'timelock seal'
   shares FILE+  of 'timelock release'

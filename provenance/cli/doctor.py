@@ -36,7 +36,7 @@ from provenance.errors import (
 )
 from provenance.observe import readiness
 from provenance.operations import words
-from provenance.operations.overview import waits
+from provenance.operations.overview import attestations, waits
 from provenance.ports.values import ArchivedRun
 from provenance.settings import Settings, stream_address
 
@@ -189,6 +189,9 @@ def _work(settings: Settings, known: Sequence[Finding]) -> Iterator[Finding]:
     with suppress(ProvenanceError):  # the database has its own line
         for name, reason, waits_s, command in waits(settings, time.time()):
             yield Finding("waits", name, True, f"{reason}, for {words.age(waits_s)}", command)
+        with reading.opened_store(settings, "doctor") as store, store.snapshot() as tx:
+            if (unsent := attestations(tx)[1]) is not None:
+                yield Finding("work", "attestations", False, unsent, "mend what it names")
 
 
 def _pages(settings: Settings) -> Iterator[Finding]:

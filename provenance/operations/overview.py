@@ -17,7 +17,7 @@ from provenance.errors import ConfigError, UnavailableError
 from provenance.ledger.teams import TeamStanding, standings
 from provenance.ports.listing import UNITS, NetworkTally, Wanted
 from provenance.ports.store import LedgerTx
-from provenance.ports.values import AnchorState
+from provenance.ports.values import AnchorState, PendingAttestation, Work
 from provenance.settings import Settings
 
 _UNITS: Final = {"ethereum": ("ETH", 1e18), "bitcoin": ("BTC", 1e8)}
@@ -63,6 +63,8 @@ class Overview:
         roots: How many ask for an anchor.
         teams: By name, how much came of each today.
         unsigned: Runs that go on without an identity, and why.
+        attestations: Of how many runs an outcome is on its way to Ethereum.
+        unattested: A run whose outcome cannot be sent there, and why; None without one.
         pages: What ``provenance up`` serves here, by name.
         logins: Where the password of a page is.
     """
@@ -82,6 +84,8 @@ class Overview:
     networks: dict[str, NetworkStanding] = field(default_factory=dict)
     teams: Mapping[str, TeamStanding] = field(default_factory=dict)
     unsigned: Mapping[str, str] = field(default_factory=dict)
+    attestations: int = 0
+    unattested: str | None = None
     pages: Mapping[str, str] = field(default_factory=dict)
     logins: Mapping[str, str] = field(default_factory=dict)
 
@@ -137,6 +141,7 @@ def overview(settings: Settings, wanted: Wanted, problems: Sequence[str] = ()) -
         made.seals = tx.seals([item.row.run for item in made.runs])
         made.states = tx.run_states(Wanted(wanted.now, wanted.lost_after_s, among=wanted.among))
         made.roots, made.parked, made.equivocations = tx.totals()
+        made.attestations, made.unattested = attestations(tx)
         made.teams = standings(tx, settings.teams, wanted.now)
         for name in settings.blockchain.active:
             made.networks[name] = _standing(tx, settings, name, wanted.now)
@@ -150,6 +155,15 @@ def held_head(tx: LedgerTx, network: str) -> tuple[str | None, float] | None:
         since = tx.tally(network).waiting_since
         return row.reason, row.updated_at if since is None else since
     return None
+
+
+def attestations(tx: LedgerTx) -> tuple[int, str | None]:
+    """As :class:`Overview` has them."""
+    row = tx.most_tried(Work.ATTESTATION)
+    if row is None:
+        return 0, None
+    problem = PendingAttestation.decode(row.told).problem
+    return tx.work_count(Work.ATTESTATION), problem and f"run {row.run}: {problem}"
 
 
 def waits(settings: Settings, now: float) -> list[tuple[str, str, float, str]]:

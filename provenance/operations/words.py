@@ -74,6 +74,9 @@ def notes(seen: Overview) -> Iterator[str]:
         yield f"stream: {_some(seen.stream_entries, 'batch')} for a hashing worker to take"
     elif seen.settings.redis_url is None:
         yield "stream: no Redis configured; `provenance up` brings its own"
+    if seen.attestations:
+        stuck = f"; cannot be sent: {seen.unattested}" if seen.unattested else ""
+        yield f"attestations: {_some(seen.attestations, 'run')} to be attested on ethereum{stuck}"
     for run, reason in seen.unsigned.items():
         yield f"run {run} goes on without an identity: {reason}"
     for name, team in seen.teams.items():

@@ -472,6 +472,10 @@ class LedgerTx(Protocol):
         and of that has waited longest. Its time has come, or lies more than ``horizon_s`` ahead,
         of a clock that was set back. None without one."""
 
+    def most_tried(self, kind: Work, run: UUID | None = None) -> DueWork | None:
+        """Of a kind, and of one run where one is named, due or not, what was tried most; None
+        without one."""
+
     def work_count(self, kind: Work) -> int:
         """How much there is of a kind, due or not."""
 

@@ -5,11 +5,13 @@ Over 400 lines: all rows stand together.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from uuid import UUID
 
+from provenance.formats.fields import Fields, names_of
 from provenance.formats.record import Json, Kind, Phase
 from provenance.proofs.multisig import Quorum
 
@@ -259,6 +261,9 @@ class Work(StrEnum):
     """Until a webhook took it; ``told`` is its body."""
     ARCHIVE = "archive"
     """Until the run's records lie in the archive."""
+    ATTESTATION = "attestation"
+    """Until Ethereum has the run's newest outcome; ``told`` is a :class:`PendingAttestation`, None
+    before the first try."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,6 +277,40 @@ class DueWork:
     told: str | None
     attempts: int
     next_attempt_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class PendingAttestation:
+    """How far the attestation of an outcome is, stored before anything is sent.
+
+    Attributes:
+        number: Of the outcome; 0 while nothing was sent.
+        nonce: Of its transaction, whichever fees it is sent with: a chain takes one.
+        since: Time of the newest block when the nonce was taken, Unix seconds.
+        problem: Why it cannot be sent; None where it can.
+    """
+
+    number: int = 0
+    nonce: int | None = None
+    since: int = 0
+    problem: str | None = None
+
+    def encode(self) -> str:
+        """JSON."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def decode(cls, text: str | None) -> PendingAttestation:
+        """Read :meth:`encode`; None is nothing yet. Raises FormatError."""
+        if text is None:
+            return cls()
+        top = Fields.parse(text.encode(), "due_work.told").only(*names_of(cls))
+        return cls(
+            top.integer("number"),
+            top.maybe("nonce", top.integer),
+            top.integer("since"),
+            top.maybe("problem", top.text),
+        )
 
 
 @dataclass(frozen=True, slots=True)

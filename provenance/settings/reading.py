@@ -49,6 +49,7 @@ from provenance.settings.values import (
     IPFSSettings,
     LocalSettings,
     NodeSettings,
+    OnChainSettings,
     Settings,
     StorageOptions,
     TeamSettings,
@@ -134,8 +135,7 @@ def load(
         from provenance.settings.approval_files import require_approved  # others need none of it
 
         require_approved(section, approved_by, source)
-    recorded = _training(training, own_names, whole)
-    trusted = _trust(trust)
+    recorded, trusted = _training(training, own_names, whole), _trust(trust)
     return replace(
         settings,
         database_url=fixed_url(settings.database_url) or own_database,
@@ -143,10 +143,10 @@ def load(
         weight_digests=weights.read(WeightSettings),
         commitments=commitments.read(CommitmentSettings) if commitments else None,
         host=_host(host) if host else None,
-        blockchain=_blockchain(chain, base, secrets),
+        blockchain=(blockchain := _blockchain(chain, base, secrets)),
         trust=trusted,
         teams=_teams(teams, trusted.trainers),
-        verification=_verification(verification),
+        verification=_verification(verification, blockchain.networks),
         archive=archive.read(ArchiveSettings) if archive else None,
         approvals=approved_by,
         identity=_identity(identity, settings),
@@ -204,13 +204,16 @@ def _identity(o: JsonObject, settings: Settings) -> IdentitySettings:
     return read
 
 
-def _verification(o: JsonObject) -> VerificationSettings:
-    if o.raw.get("webhook") is None:
-        return o.read(VerificationSettings)
-    hook = o.child("webhook")
-    webhook = hook.read(WebhookSettings)
-    node_url(webhook.url, hook.key("url"), o.source)
-    return replace(o.read(VerificationSettings), webhook=webhook)
+def _verification(o: JsonObject, networks: Collection[str]) -> VerificationSettings:
+    own: dict[str, Section] = {}
+    if hook := o.optional_child("webhook"):
+        own["webhook"] = webhook = hook.read(WebhookSettings)
+        node_url(webhook.url, hook.key("url"), o.source)
+    if contract := o.optional_child("on_chain"):
+        own["on_chain"] = on_chain = contract.read(OnChainSettings)
+        if on_chain.private_key_file and "ethereum" not in networks:
+            raise contract.fail("private_key_file", "expected ethereum in blockchain.networks, too")
+    return o.read(VerificationSettings, **own)
 
 
 def _teams(o: JsonObject, trainers: Collection[str]) -> dict[str, TeamSettings]:

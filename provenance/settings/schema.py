@@ -23,6 +23,7 @@ from provenance.settings.values import (
     BlockchainSettings,
     CommitmentSettings,
     IdentitySettings,
+    OnChainSettings,
     Settings,
     TeamSettings,
     TrustedChains,
@@ -56,8 +57,8 @@ def settings_schema() -> dict[str, Any]:
     )
     sections: list[type[Section]] = [
         Settings, WeightSettings, CommitmentSettings, BlockchainSettings, IdentitySettings,
-        VerificationSettings, WebhookSettings, ArchiveSettings, TeamSettings, ApprovalSettings,
-        HostSettings, TpmSettings,
+        VerificationSettings, WebhookSettings, OnChainSettings, ArchiveSettings, TeamSettings,
+        ApprovalSettings, HostSettings, TpmSettings,
         *SECTIONS.values(), *TRUST,
     ]  # fmt: skip
     for cls in sections:

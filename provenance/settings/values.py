@@ -13,6 +13,7 @@ from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta, field
 
+from provenance.proofs.host.roots import VENDOR_ROOTS
 from provenance.settings.approvals import ApprovalSettings
 from provenance.settings.beyond.host import HostSettings, KeyDigest
 from provenance.settings.multisig import Address, BitcoinMultisig, EthereumMultisig, TrustedMultisig
@@ -230,7 +231,12 @@ class TrustSettings(Section, frozen=True):
     ] = ()
     """TPMs' attestation keys: SHA-256 of TPMT_PUBLIC, which `provenance host` prints."""
     host_roots: Annotated[tuple[Path, ...], Meta(description="a list of files")] = ()
-    """PEM files of certificates that stand behind such keys."""
+    """PEM files of certificates that stand behind such keys, and behind reports."""
+    host_vendors: Annotated[
+        tuple[KeyDigest, ...],
+        Meta(description="a list of SHA-256 digests, 64 lower-case hex digits"),
+    ] = tuple(VENDOR_ROOTS)
+    """Roots behind reports of TDX, SEV-SNP and GPUs: SHA-256 of the certificate's DER."""
 
 
 class IdentitySettings(Section, frozen=True):
@@ -288,6 +294,17 @@ class WebhookSettings(Section, frozen=True):
     """Mode 0600; what HMAC-SHA256 signs with."""
 
 
+class OnChainSettings(Section, frozen=True):
+    """The ``MLProvenanceAttestations`` contract on the chain of ``blockchain.ethereum``."""
+
+    contract: Address
+    registrar: Address
+    """Whose registrations count. Where it is the key's account, the workers register each root."""
+    private_key_file: Path | None = None
+    """Mode 0600: 64 hex digits, a verifier's, not the one that anchors. The workers attest with it
+    each outcome; None: nothing is sent, and ``verify`` reads."""
+
+
 class VerificationSettings(Section, frozen=True):
     """Sealed runs that are verified again."""
 
@@ -295,6 +312,7 @@ class VerificationSettings(Section, frozen=True):
         default=None, name="every"
     )
     webhook: WebhookSettings | None = None
+    on_chain: OnChainSettings | None = None
 
 
 class ArchiveSettings(Section, frozen=True):

@@ -31,6 +31,7 @@ from provenance.proofs.timelock import lock as locks
 from provenance.proofs.timelock.lock import After, Share, TimeLock
 from provenance.settings import Settings
 from provenance.settings.key_files import IDENTITY, read_seed
+from provenance.verify.headers import HeaderSource, chain_rules
 
 _AFTER: Final = re.compile(r"(bitcoin|ethereum):([1-9][0-9]{0,15})")
 _MAX_APPROVERS_BYTES: Final = 64 * 1024
@@ -101,19 +102,32 @@ def seal(
     return made
 
 
-def release(settings: Settings, bundle: Path, key_file: Path, target: Path) -> Share:
+def release(
+    settings: Settings,
+    bundle: Path,
+    key_file: Path,
+    target: Path,
+    headers: HeaderSource | None = None,
+) -> Share:
     """Write an approver's share of a bundle's lock, once its height has passed.
+
+    Args:
+        headers: Bitcoin's, which are asked instead of the configured node.
 
     Raises:
         InputError: The height has not passed, or the bundle has no lock.
-        WrongNetworkError: The node serves another chain than the lock's.
-        ProofError: The key is of no approver. ConfigError, NetworkUnavailable
+        WrongNetworkError: The node or the headers are of another chain than the lock's.
+        ProofError: The key is of no approver, or the headers do not begin with the chain's first
+            block. ConfigError, NetworkUnavailable
     """
     lock = lock_of(read_bundle(bundle))
-    chain, tip = _tip(settings, lock.after.network)
+    if headers is not None:
+        told, (chain, tip) = "the headers are of", _tip_of(headers, lock.after)
+    else:
+        told, (chain, tip) = "the node serves", _tip(settings, lock.after.network)
     if chain != lock.after.chain:
         raise WrongNetworkError(
-            f"{lock.after.network}: the node serves {chain}, the lock waits for {lock.after.chain}"
+            f"{lock.after.network}: {told} {chain}, the lock waits for {lock.after.chain}"
         )
     if tip < lock.after.height:
         wanted = f"the lock waits for {lock.after.height}"
@@ -166,6 +180,16 @@ def _tip(settings: Settings, name: str) -> tuple[dict[str, Json], int]:
         identity = network.identity()
     chain = {key: identity.fields[key] for key in CHAIN_FIELDS if key in identity.fields}
     return chain, identity.height or 0
+
+
+def _tip_of(headers: HeaderSource, after: After) -> tuple[dict[str, Json], int]:
+    """As :func:`_tip`: as many blocks as lie on the chain's first."""
+    chain = after.chain.get("chain")
+    if after.network != "bitcoin" or not isinstance(chain, str):
+        raise InputError(f"--headers: are of bitcoin, the lock waits for {after.network}")
+    genesis = chain_rules(chain).genesis
+    tip = headers.depth(bytes.fromhex(genesis)[::-1], chain) - 1
+    return {"chain": chain, "genesis": genesis}, tip
 
 
 def _write(settings: Settings, evidence: RunEvidence, target: Path) -> None:

@@ -3,7 +3,8 @@
 Life of a verification: it is due ``verification.every`` behind the run's seal; whoever takes it
 puts it off by a lease, so that nobody else does, and one that died has it taken again; the run is
 verified on the networks; how that came out is appended to the ledger and written with the alert,
-in one transaction, and the next one is due. A network that does not answer says nothing of the
+in one transaction, in which its attestation (:mod:`provenance.watch.attest`) and the next
+verification are due. A network that does not answer says nothing of the
 run: another try is due.
 """
 
@@ -80,7 +81,9 @@ def verify_next(
             return look
         if look.changed and settings.verification.webhook is not None:
             tx.add_work(Work.ALERT, row.run, now(), told=_body(look, now()))
-        _append(tx, row.run, after, report, policy, now(), every)
+        on_chain = settings.verification.on_chain
+        attested = on_chain is not None and on_chain.private_key_file is not None
+        _append(tx, row.run, after, report, policy, now(), every, attested)
         tx.save_work(replace(row, told=after, attempts=0, next_attempt_at=now() + every))
     return look
 
@@ -112,6 +115,7 @@ def _append(
     policy: SealPolicy,
     now: float,
     every: float,
+    attested: bool,
 ) -> None:
     """Append the outcome to the ledger, unless another worker told the same within ``every``."""
     before, seals = tx.outcomes(run), tx.entries(run)
@@ -141,6 +145,8 @@ def _append(
     )
     document = outcome.encode()
     index = tx.append_outcome(run, outcome.number, document, now)
+    if attested and tx.most_tried(Work.ATTESTATION, run) is None:  # one that waits takes this one
+        tx.add_work(Work.ATTESTATION, run, now)
     sign_grown(tx, index, outcome.digest(), policy, now)
 
 

@@ -81,3 +81,16 @@ def test_what_was_tried_least_comes_first_and_a_report_waits_for_its_entry(
     assert due(1, 501.0) is None
     run_tx.drop_work(first.id)
     assert due(9, 501.0) == again
+
+
+def test_what_was_tried_most_is_found_by_kind_and_run(run_tx: LedgerTx) -> None:
+    for run, kind in ((RUN, Work.ATTESTATION), (OTHER, Work.ATTESTATION), (OTHER, Work.ALERT)):
+        run_tx.add_work(kind, run, 9.0)
+    first, last = (run_tx.most_tried(Work.ATTESTATION, run) for run in (RUN, OTHER))
+    assert first is not None
+    assert last is not None
+    assert (first.run, last.run) == (RUN, OTHER)
+    run_tx.save_work(tried := replace(last, attempts=3, next_attempt_at=1e9))
+    assert run_tx.most_tried(Work.ATTESTATION) == tried
+    assert run_tx.most_tried(Work.ATTESTATION, RUN) == first
+    assert run_tx.most_tried(Work.ALERT, RUN) is None

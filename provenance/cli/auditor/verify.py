@@ -32,6 +32,7 @@ from provenance.settings import READERS, Settings
 from provenance.verify.catalogue import NETWORKS
 from provenance.verify.report import Finding, RunResult, VerificationReport
 from provenance.verify.trust import of_options
+from provenance.watch.attest import with_attestations
 
 if TYPE_CHECKING:
     from provenance.app.verify_all import AllRuns
@@ -54,6 +55,7 @@ def verify(arguments: argparse.Namespace) -> int:
         options["parent"] = _verified(settings, arguments.parent, options)
     options["proofs"] = arguments.proof or ()
     report = _verified(settings, arguments.subject, options)
+    report = with_attestations(settings, report, arguments.offline)
     if arguments.json:
         print_json(report.as_dict())
     else:

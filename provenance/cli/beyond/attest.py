@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from provenance.cli.output import answer, settings_of, when
+from provenance.cli.output import answer, settings_of
 from provenance.formats.fields import as_json
 from provenance.settings import READERS
 from provenance.watch import attest as attesting
@@ -42,12 +42,5 @@ def attestations(arguments: argparse.Namespace) -> int:
     told = attesting.attestations(
         settings, arguments.run_id, arguments.contract, arguments.registrar
     )
-    last = "never attested" if told.last is None else f"{told.outcome} on {when(told.last)}"
-    state = "OVERDUE" if told.overdue else "on time"
-    answer(
-        arguments,
-        {"root": told.root.hex(), **as_json(told)},
-        f"{state}: {last}; every {told.interval} s since {when(told.registered)}, by "
-        f"{told.registrar} (chain {told.chain_id}, contract {told.contract})",
-    )
+    answer(arguments, {"root": told.root.hex(), **as_json(told)}, told.line)
     return int(told.overdue or told.outcome == "failed")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from provenance.app.verify import header_source
 from provenance.cli.output import answer, settings_of
 from provenance.settings import READERS
 from provenance.timelock import bundles
@@ -39,8 +40,8 @@ def seal(arguments: argparse.Namespace) -> int:
 def release(arguments: argparse.Namespace) -> int:
     """Write an approver's share, once the height has passed."""
     settings = settings_of(arguments, secrets=READERS)
-    output = Path(arguments.output)
-    share = bundles.release(settings, Path(arguments.bundle), Path(arguments.key), output)
+    output, headers = Path(arguments.output), header_source(arguments.headers or ())
+    share = bundles.release(settings, Path(arguments.bundle), Path(arguments.key), output, headers)
     document = {"output": str(output), "index": share.index, "lock": share.lock.hex()}
     return answer(arguments, document, f"{output}: share {share.index}")
 

@@ -63,6 +63,11 @@ class WorkPart(Session):
         due = _WORK.where(work.kind == kind, come, func.coalesce(work.index, -1) < size)
         return self._one(DueWork, due.order_by(work.attempts, at).limit(1))
 
+    def most_tried(self, kind: Work, run: UUID | None = None) -> DueWork | None:
+        work = due_work.c
+        rows = _WORK.where(work.kind == kind).order_by(work.attempts.desc(), work.id)
+        return self._one(DueWork, (rows if run is None else rows.where(work.run == run)).limit(1))
+
     def work_count(self, kind: Work) -> int:
         query = select(func.count()).where(due_work.c.kind == kind)
         return int(self._read(query).scalar_one())

@@ -4,25 +4,36 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from secrets import token_bytes
 from typing import Any
 
 import pytest
 
 from provenance.bundle.reader import read_bundle
+from provenance.bundle.writer import bundle_files, write_files
 from provenance.cli import main
 from provenance.formats.json_text import canonical_json
-from provenance.proofs.timelock.lock import FILE
+from provenance.formats.record import Json
+from provenance.proofs.bitcoin import CHAINS, double_sha256
+from provenance.proofs.timelock.lock import FILE, After, seal
 from provenance.settings import load
 from provenance.verify.verifier import verify
 from tests.support import stranger
 from tests.support.model_world import deployment
+from tests.support.nodes.bitcoin_evidence import mined
 from tests.support.nodes.ethereum_chain import KEYS, Anvil
 from tests.support.verify_world import NOW, RUN
 
 pytest_plugins = ["tests.support.nodes.fixtures_ethereum"]
 pytestmark = [pytest.mark.nodes, pytest.mark.slow]
+
+REGTEST_GENESIS = bytes.fromhex(
+    "0100000000000000000000000000000000000000000000000000000000000000000000003ba3edfd7a7b12b27ac72c3e"
+    "67768f617fc81bc3888a51323a9fb8aa4b1e5e4adae5494dffff7f2002000000"
+)
+"""Bitcoin Core, ``kernel/chainparams.cpp``."""
 
 
 @dataclass
@@ -107,10 +118,6 @@ def forged(home: Home, change: Callable[[dict[str, Any]], object]) -> Path:
     """The bundle with another lock, and a manifest that fits."""
     bundle = home.folder / "locked"
     home.seal(bundle)
-    from dataclasses import replace
-
-    from provenance.bundle.writer import bundle_files, write_files
-
     evidence = read_bundle(bundle)
     document = json.loads(evidence.attachments[FILE])
     change(document)
@@ -158,6 +165,43 @@ def test_a_lowered_height_or_another_chain_gets_no_share(
     code, told = home.release(home.folder / "locked", "bob", config=config)
     assert code != 0
     assert "the node serves {'chain_id': 4242" in told["error"]
+
+
+def test_block_headers_show_the_height_without_a_node(home: Home) -> None:
+    folder, bundle = home.folder, home.folder / "locked.zip"
+    home.seal(bundle)
+    evidence, given = read_bundle(bundle), json.loads((folder / "approvers.json").read_text())
+    chain: dict[str, Json] = {"chain": "regtest", "genesis": CHAINS["regtest"].genesis}
+    keys = {name: bytes.fromhex(key) for name, key in given.items()}
+
+    def locked(name: str, chain: dict[str, Json]) -> Path:
+        after = After("bitcoin", chain, 5)
+        lock = seal(evidence.run, evidence.entries[-1].root, after, 2, keys, [b"x"], token_bytes)
+        attachments = {**evidence.attachments, FILE: lock.encode()}
+        made = bundle_files(replace(evidence, attachments=attachments))
+        return write_files(made, folder / name)
+
+    headers = [REGTEST_GENESIS]
+    for _ in range(5):
+        headers.append(mined(bytes(32), double_sha256(headers[-1])))
+
+    def released(bundle: Path, count: int, first: int = 0) -> tuple[int, str]:
+        (folder / "headers").write_text("\n".join(raw.hex() for raw in headers[first:count]))
+        key, share = folder / "alice", folder / "alice.share"
+        release = ("timelock", "release", bundle, "--key", key, "-o", share)
+        code, told = home.run(*release, "--headers", folder / "headers")
+        assert share.exists() == (code == 0)
+        return code, str(told.get("error"))
+
+    own = locked("own.zip", chain)
+    assert "bitcoin: is at height 4, the lock waits for 5" in released(own, 5)[1]
+    assert "is not among the headers given" in released(own, 6, first=1)[1]
+    other = locked("other.zip", {**chain, "genesis": "00" * 32})
+    assert "the headers are of {'chain': 'regtest', 'genesis': '0f91" in released(other, 6)[1]
+    unknown = locked("unknown.zip", {**chain, "chain": "dogecoin"})
+    assert "Bitcoin chain 'dogecoin', expected one of" in released(unknown, 6)[1]
+    assert "--headers: are of bitcoin, the lock waits for ethereum" in released(bundle, 6)[1]
+    assert released(own, 6)[0] == 0
 
 
 def test_what_cannot_be_sealed_says_why(home: Home) -> None:

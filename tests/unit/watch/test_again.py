@@ -23,10 +23,10 @@ from structlog.testing import capture_logs
 
 from provenance.app.report import claim
 from provenance.bootstrap import sending
-from provenance.errors import ConfigError
+from provenance.errors import ConfigError, FormatError
 from provenance.ledger.seal import SealPolicy
 from provenance.ports.store import LedgerStore
-from provenance.ports.values import DueWork, Work
+from provenance.ports.values import DueWork, PendingAttestation, Work
 from provenance.settings import Settings, load
 from provenance.settings.values import VerificationSettings, WebhookSettings
 from provenance.watch.again import LEASE_S, verify_next
@@ -245,14 +245,35 @@ def test_the_section_is_read_strictly(tmp_path: Path) -> None:
     found = load({"verification": {"every": 3600, "webhook": hook}}, tmp_path)
     assert found.verification.webhook is not None
     assert found.verification.webhook.secret_file == Path.cwd() / "s"
+    account = "0x" + "11" * 20
+    on_chain = {"contract": account, "registrar": account}
+    read = load({"verification": {"on_chain": on_chain}}, tmp_path).verification.on_chain
+    assert read is not None
+    assert (read.contract, read.private_key_file) == (account, None)
+    keyed = {**on_chain, "private_key_file": "k"}
     for section, problem in (
         ({"every": 1}, "verification.every: found 1, expected seconds from 60"),
         ({"evry": 60}, "verification.evry: unknown key"),
         ({"webhook": {"url": "https://x"}}, "verification.webhook.secret_file: missing"),
         ({"webhook": {**hook, "url": "http://example.org"}}, "verification.webhook.url: found pl"),
+        ({"on_chain": {"contract": account}}, "verification.on_chain.registrar: missing"),
+        ({"on_chain": {**on_chain, "contract": "0x1"}}, "verification.on_chain.contract: found"),
+        ({"on_chain": {**on_chain, "key": "k"}}, "verification.on_chain.key: unknown key"),
+        ({"on_chain": keyed}, "private_key_file: expected ethereum in blockchain.networks, too"),
     ):
         with pytest.raises(ConfigError, match=problem):
             load({"verification": section}, tmp_path)
+
+
+def test_how_far_an_attestation_is_is_read_strictly() -> None:
+    whole = PendingAttestation(3, 7, 99, "away")
+    for pending in (whole, PendingAttestation()):
+        assert PendingAttestation.decode(pending.encode()) == pending
+    assert PendingAttestation.decode(None) == PendingAttestation()
+    document = json.loads(whole.encode())
+    for key, wrong in (("number", -1), ("nonce", "7"), ("since", None), ("problem", 1), ("x", 1)):
+        with pytest.raises(FormatError, match=rf"due_work.told: {key}: "):
+            PendingAttestation.decode(json.dumps({**document, key: wrong}))
 
 
 def test_the_task_says_what_changed(

@@ -41,7 +41,7 @@ from provenance.ledger import ingest
 from provenance.ports.network import Network
 from provenance.ports.store import LedgerStore, LedgerTx
 from provenance.ports.transport import EventTransport
-from provenance.ports.values import AnchorState, DueWork
+from provenance.ports.values import AnchorState, DueWork, Work
 from provenance.proofs.beacon import open_beacon
 from provenance.settings import NETWORKS, load
 from provenance.stores.memory_transport import MemoryTransport
@@ -518,6 +518,24 @@ def test_the_sweep_rings_for_every_lost_hint(work: Workplace) -> None:
     verifying.verify()
     schedule.sweep()
     assert work.take() == [DRAIN]
+
+
+def test_the_sweep_rings_the_ethereum_worker_for_an_attestation(work: Workplace) -> None:
+    account = "0x" + "11" * 20
+    on_chain = {"contract": account, "registrar": account, "private_key_file": "key"}
+    chain = {"networks": ["ethereum"], "ethereum": {"url": "http://127.0.0.1:9"}}
+    config = {"blockchain": chain, "verification": {"on_chain": on_chain}}
+    Path(os.environ["PROVENANCE_CONFIG"]).write_text(json.dumps(config))
+    with resources.store().transaction() as tx:
+        tx.add_run(RUN, bytes(32), 1.0)
+        tx.add_work(Work.ATTESTATION, RUN, 0.0)
+    schedule.sweep()
+    assert ("workers.watching.attest", "anchor.ethereum", ()) in work.take()
+    del on_chain["private_key_file"]
+    Path(os.environ["PROVENANCE_CONFIG"]).write_text(json.dumps(config))
+    app_module.settings_of.cache_clear()
+    schedule.sweep()
+    assert "workers.watching.attest" not in {name for name, _, _ in work.take()}
 
 
 def test_the_sweep_seals_an_overdue_run_and_rings_for_it(work: Workplace) -> None:
