@@ -122,6 +122,7 @@ def test_headers_that_end_before_its_block_leave_it_open() -> None:
     assert end in report.checks[7].detail
 
 
+@pytest.mark.slow
 def test_a_block_hash_that_fits_nothing_is_said() -> None:
     other, world = "0x" + "5c" * 32, sealed(seed(ETHEREUM))
     anchors = {
