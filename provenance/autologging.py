@@ -85,11 +85,15 @@ class _Autolog:
             "sklearn.base": self._sklearn,
             "sklearn.model_selection": self._model_selection,
             "catboost": self._catboost,
-            "xgboost": self._xgboost,
-            "lightgbm": self._lightgbm,
-            "lightning.pytorch": self._lightning,
-            "transformers.trainer": self._transformers,
-            "keras": self._keras,
+            "xgboost": lambda module: self._record(module, "train", self._train_xgboost),
+            "lightgbm": lambda module: self._record(module, "train", self._train_lightgbm),
+            "lightning.pytorch": lambda module: self._record(
+                module.Trainer, "fit", self._fit_lightning
+            ),
+            "transformers.trainer": lambda module: self._record(
+                module.Trainer, "train", self._train_transformers
+            ),
+            "keras": lambda module: self._record(module.Model, "fit", self._fit_keras),
         }
         self._finder = _Finder(self._frameworks, self._imported)
 
@@ -204,9 +208,6 @@ class _Autolog:
         recorder = Recorder(**self.options)
         return lambda: recorded_fit(recorder, call, estimator, arguments, score=self.score)
 
-    def _xgboost(self, module: ModuleType) -> None:
-        self._record(module, "train", self._train_xgboost)
-
     def _train_xgboost(self, call: Training, bound: inspect.BoundArguments) -> Training | None:
         from provenance.integrations.xgboost import ProvenanceCallback
 
@@ -218,9 +219,6 @@ class _Autolog:
             bound,
             lambda: ProvenanceCallback(train=given["dtrain"], test=test, **self.options),
         )
-
-    def _lightgbm(self, module: ModuleType) -> None:
-        self._record(module, "train", self._train_lightgbm)
 
     def _train_lightgbm(self, call: Training, bound: inspect.BoundArguments) -> Training | None:
         from provenance.integrations.lightgbm import ProvenanceCallback
@@ -239,9 +237,6 @@ class _Autolog:
 
         return self._with_callback(call, bound, callback, lambda made, model: made.end(model))
 
-    def _lightning(self, module: ModuleType) -> None:
-        self._record(module.Trainer, "fit", self._fit_lightning)
-
     def _fit_lightning(self, call: Training, bound: inspect.BoundArguments) -> Training | None:
         from provenance.integrations.lightning import ProvenanceCallback, ProvenanceLogger
 
@@ -256,9 +251,6 @@ class _Autolog:
             trainer.callbacks.remove,
         )
 
-    def _transformers(self, module: ModuleType) -> None:
-        self._record(module.Trainer, "train", self._train_transformers)
-
     def _train_transformers(self, call: Training, bound: inspect.BoundArguments) -> Training | None:
         from provenance.integrations.transformers import ProvenanceCallback
 
@@ -271,9 +263,6 @@ class _Autolog:
             trainer.add_callback,
             trainer.remove_callback,
         )
-
-    def _keras(self, module: ModuleType) -> None:
-        self._record(module.Model, "fit", self._fit_keras)
 
     def _fit_keras(self, call: Training, bound: inspect.BoundArguments) -> Training | None:
         from provenance.integrations.keras import ProvenanceCallback
