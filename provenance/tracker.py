@@ -577,17 +577,11 @@ class ProvenanceTracker(Handle):
         Never contacts a network; ``networks`` says ``pending`` until the workers have
         brought the run into a database that this process can read.
         """
-        from provenance.tickets import Ticket
-
         chain = self.settings.blockchain
-        phases = (Phase.BEFORE, Phase.AFTER)
-        networks: dict[str, Any] = {}
-        own = self._emitter.producer
-        for name in chain.active:
-            networks[name] = {
-                phase.value: Ticket(self.settings, self.run, phase, name, own).as_dict()
-                for phase in phases
-            }
+        networks: dict[str, dict[str, Any]] = {name: {} for name in chain.active}
+        for phase in (Phase.BEFORE, Phase.AFTER):
+            for name, ticket in self._tickets(phase, chain.enabled).items():
+                networks[name][phase.value] = ticket.as_dict()
         return {
             "run_id": self.run_id,
             "enabled": chain.enabled,

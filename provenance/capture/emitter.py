@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from provenance.capture.spool import refuse_network_file_system, refused, run_directory
+from provenance.capture.spool import refuse_network_file_system, refused
 from provenance.capture.spool_writer import SEGMENT_BYTES, SpoolWriter
 from provenance.errors import InputError, ProvenanceError, TooLargeError
 from provenance.formats.record import MAX_SAFE_INTEGER, Kind, normalise
@@ -66,7 +66,7 @@ class Emitter:
         segment_bytes: int = SEGMENT_BYTES,
         restored: Callable[[], object] = bool,
     ) -> None:
-        run_dir = run_directory(spool_dir, run)
+        run_dir = spool_dir / str(run)
         refuse_network_file_system(run_dir)
         try:
             run_dir.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 from uuid import UUID
 
-from provenance.capture.spool import run_directory
 from provenance.errors import InputError
 
 if TYPE_CHECKING:
@@ -171,7 +170,7 @@ def _tracker(of: type[Handle], handed: Handed) -> Handle:
     from provenance.capture.keys import KEY_FILE, load_run_keys
     from provenance.capture.membership import Membership, given
 
-    run_dir = run_directory(Path(handed.base_dir) / "spool", handed.run)
+    run_dir = Path(handed.base_dir) / "spool" / str(handed.run)
     if not (run_dir / KEY_FILE).exists():
         raise InputError(
             f"run {handed.run}: this host has no key of it in {run_dir}: it is finished, or was "
