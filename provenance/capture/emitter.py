@@ -104,13 +104,7 @@ class Emitter:
         """Events ``written`` to the spool, ``held`` in memory for room on the disk, and ``dropped``
         (the disk was full beyond the ring, or the emitter closed); ``errors``: those that could not
         be recorded as they were given, and other failures."""
-        producer = self._producer
-        return {
-            "written": producer.written,
-            "held": producer.held,
-            "dropped": producer.dropped,
-            "errors": producer.errors,
-        }
+        return self._producer.counts()
 
     def emit(
         self, kind: Kind, epoch: int | None, fields: Mapping[str, Any], *, refuse: bool = False
@@ -188,17 +182,14 @@ class _Producer:
             self._writer.abandon()
             self._writer = None
 
-    @property
-    def dropped(self) -> int:
-        return self._refused + (self._writer.lost if self._writer is not None else 0)
-
-    @property
-    def written(self) -> int:
-        return self._writer.next_seq if self._writer is not None else 0
-
-    @property
-    def held(self) -> int:
-        return self._writer.held if self._writer is not None else 0
+    def counts(self) -> dict[str, int]:
+        writer, errors = self._writer, self.errors
+        if writer is None:
+            return {"written": 0, "held": 0, "dropped": self._refused, "errors": errors}
+        dropped = self._refused + writer.lost
+        return {
+            "written": writer.next_seq, "held": writer.held, "dropped": dropped, "errors": errors,
+        }  # fmt: skip
 
     def writer(self) -> SpoolWriter:
         if self._writer is None:
