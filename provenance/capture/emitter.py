@@ -17,7 +17,6 @@ from __future__ import annotations
 import operator
 import os
 import secrets
-import sys
 import threading
 import time
 import weakref
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from provenance.capture.ending import at_child_exit
 from provenance.capture.spool import refuse_network_file_system, refused
 from provenance.capture.spool_writer import SEGMENT_BYTES, SpoolWriter
 from provenance.errors import InputError, ProvenanceError, TooLargeError
@@ -194,12 +194,7 @@ class _Producer:
     def writer(self) -> SpoolWriter:
         if self._writer is None:
             self._writer = self._make_writer(self.id)
-            # Children of multiprocessing leave by os._exit, past atexit and finalizers.
-            # Whoever is such a child has these modules already.
-            util = sys.modules.get("multiprocessing.util")
-            process = sys.modules.get("multiprocessing.process")
-            if util is not None and process is not None and process.parent_process() is not None:
-                util.Finalize(None, self.close, args=("exit",), exitpriority=10)
+            at_child_exit(self.close, 10)
         return self._writer
 
     def emit(

@@ -31,6 +31,7 @@ import signal
 import sys
 import threading
 import weakref
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, Final, NamedTuple, Protocol
 from uuid import UUID
@@ -106,6 +107,16 @@ def watch(tracker: Endable, *, signals: bool) -> None:
         for number in _SIGNALS:
             if signal.getsignal(number) is signal.SIG_DFL:
                 signal.signal(number, _on_signal)
+
+
+def at_child_exit(close: Callable[[str], object], priority: int) -> None:
+    """Have ``close("exit")`` called as a child of multiprocessing leaves: by os._exit, past atexit
+    and finalizers. Of two the one of the higher priority comes first."""
+    # Whoever is such a child has these modules already.
+    util = sys.modules.get("multiprocessing.util")
+    process = sys.modules.get("multiprocessing.process")
+    if util is not None and process is not None and process.parent_process() is not None:
+        util.Finalize(None, close, args=("exit",), exitpriority=priority)
 
 
 def forget(tracker: Endable) -> None:
