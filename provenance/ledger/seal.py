@@ -14,8 +14,8 @@ again: *after* waits for it as for one without an end.
 
 A run that stops before it is finished has no *after* seal. Each rank marks a checkpoint of its
 newest epoch, without one of 0 (:mod:`provenance.tracker`). Where that cannot be made, or a rank
-marked none,
-a checkpoint is made of all that is here once the run gave no sign of life for ``lost_after_s``.
+marked none, a checkpoint is made of all that is here once the run gave no sign of life for
+``lost_after_s``.
 
 Checkpoints go forward. Those that are ready at once are made by epoch; one whose epoch is at or
 below that of one already made is never made, and the log says so once. So of the marks of epochs
