@@ -109,14 +109,14 @@ def watch(tracker: Endable, *, signals: bool) -> None:
                 signal.signal(number, _on_signal)
 
 
-def at_child_exit(close: Callable[[str], object], priority: int) -> None:
-    """Have ``close("exit")`` called as a child of multiprocessing leaves: by os._exit, past atexit
-    and finalizers. Of two the one of the higher priority comes first."""
+def at_child_exit(close: Callable[[str, str], object], priority: int) -> None:
+    """Have ``close("exit", "closed")`` called as a child of multiprocessing leaves: by os._exit,
+    past atexit. Of two the one of the higher priority comes first."""
     # Whoever is such a child has these modules already.
     util = sys.modules.get("multiprocessing.util")
     process = sys.modules.get("multiprocessing.process")
     if util is not None and process is not None and process.parent_process() is not None:
-        util.Finalize(None, close, args=("exit",), exitpriority=priority)
+        util.Finalize(None, close, args=(EXIT.reason, EXIT.state), exitpriority=priority)
 
 
 def forget(tracker: Endable) -> None:
