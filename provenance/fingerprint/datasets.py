@@ -59,7 +59,7 @@ from provenance.fingerprint.data.sources import (
     resolved,
     unreadable,
 )
-from provenance.fingerprint.elements import element_hasher
+from provenance.fingerprint.elements import MAX_DEPTH, element_hasher
 from provenance.fingerprint.file_tree import FileLeaf, file_leaf, folder_files
 from provenance.fingerprint.hashers import Digest, HashFactory
 from provenance.log import get_logger
@@ -157,6 +157,7 @@ class _Reading:
         self.factory = factory
         self.progress = progress
         self.varies = False
+        self.depth = 0
         self.left_out: list[str] = []
 
     def dataset(self, data: Any) -> DatasetDigest:
@@ -231,7 +232,11 @@ class _Reading:
         elif has_blocks(value):
             yield from self._array(name, value)
         elif isinstance(value, Mapping):
+            self.depth += 1  # what libraries set for recursion may be more than the C stack holds
+            if self.depth > MAX_DEPTH:
+                raise InputError(f"data: nested deeper than {MAX_DEPTH} levels")
             yield from self._entries(f"{name}.", sorted_entries(value))
+            self.depth -= 1
         elif isinstance(value, list | tuple) or (
             is_sequence(value) and not isinstance(value, str | bytes | bytearray)
         ):

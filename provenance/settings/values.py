@@ -13,7 +13,8 @@ from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta, field
 
-from provenance.settings.approvals import ApprovalSettings
+from provenance.proofs.host.roots import VENDOR_ROOTS
+from provenance.settings.approvals import ApprovalSettings, TrustedIdentity
 from provenance.settings.beyond.host import HostSettings, KeyDigest
 from provenance.settings.multisig import Address, BitcoinMultisig, EthereumMultisig, TrustedMultisig
 from provenance.settings.section import Count, Section, Text
@@ -201,13 +202,6 @@ class TrustedWitnesses(Section, frozen=True):
     quorum: Annotated[int, Meta(ge=1, description="a whole number from 1")] | None = None
 
 
-class TrustedIdentity(Section, frozen=True):
-    """A trainer that Sigstore certifies: an account, and the OpenID Connect issuer behind it."""
-
-    identity: Text
-    issuer: Text
-
-
 class TrustSettings(Section, frozen=True):
     """What a reader of evidence pins. It is signed by nobody: it is the reader's own."""
 
@@ -230,7 +224,12 @@ class TrustSettings(Section, frozen=True):
     ] = ()
     """TPMs' attestation keys: SHA-256 of TPMT_PUBLIC, which `provenance host` prints."""
     host_roots: Annotated[tuple[Path, ...], Meta(description="a list of files")] = ()
-    """PEM files of certificates that stand behind such keys."""
+    """PEM files of certificates that stand behind such keys, and behind reports."""
+    host_vendors: Annotated[
+        tuple[KeyDigest, ...],
+        Meta(description="a list of SHA-256 digests, 64 lower-case hex digits"),
+    ] = tuple(VENDOR_ROOTS)
+    """Roots behind reports of TDX, SEV-SNP and GPUs: SHA-256 of the certificate's DER."""
 
 
 class IdentitySettings(Section, frozen=True):
@@ -262,7 +261,8 @@ class CommitmentSettings(Section, frozen=True):
         tuple[Annotated[str, Meta(min_length=1, max_length=200)], ...],
         Meta(min_length=1, description="a list of names of up to 200 characters"),
     ]
-    """Of metrics, of a privacy budget and of results; nested ones joined by dots."""
+    """Of metrics, of a privacy budget and of results, nested ones joined by dots;
+    ``data.train.count`` and ``data.test.count``: how many samples the data has."""
     scale: Annotated[int, _bounds(0, 12, "a whole number")] = 6
     """Decimals that are kept."""
     hide: bool = True

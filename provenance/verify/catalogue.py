@@ -164,9 +164,11 @@ CHECKS: Final[tuple[Check, ...]] = (
         "hosts attest where it ran",
         "Each TPM's quote is of this run, over the producer's records up to then, by the key that "
         "its record states, and of the PCRs there, which the firmware's event log gives, where it "
-        "is recorded. The verdict says who pinned the key, and what differs between start and end.",
-        "Reports of TDX and SEV-SNP, and versions of software: they are shown. That the training "
-        "ran on that host, and what its PCRs mean.",
+        "is recorded. So is each report of TDX, SEV-SNP and NVIDIA GPUs, by a key that its "
+        "certificates are of, and of no guest that can be debugged. The verdict says who pinned "
+        "the key or the root, what differs between start and end, and what is absent.",
+        "Versions of software: they are shown. That the training ran on that host, what the "
+        "measured values mean, and how new its firmware was.",
     ),
 )
 

@@ -26,6 +26,8 @@ class Findings:
             cosignatures of it verify.
         standing: Who signed the run; None if nobody did.
         item_sets: Each item set that a record of data states, in words.
+        unattested: Processes without evidence of their host, at start and end, that holds and
+            whose key somebody pinned.
     """
 
     evidence: RunEvidence
@@ -36,6 +38,7 @@ class Findings:
     cosigned: dict[int, set[str]] = field(default_factory=dict)
     standing: Standing | None = None
     item_sets: list[str] = field(default_factory=list)
+    unattested: list[str] = field(default_factory=list)
     _failed: set[tuple[int, str | None]] = field(default_factory=set)
     _details: dict[int, str] = field(default_factory=dict)
     _open: dict[int, dict[str, None]] = field(default_factory=dict)

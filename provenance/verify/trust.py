@@ -35,7 +35,9 @@ TEST_ETHEREUM: Final = frozenset({1337, 31337})
 LEAST_WORK: Final = {"main": 64.0}
 """Log2 of the hashes behind a header that is taken for one of the chain today: 2010's blocks of
 difficulty 1 took 2^32, any since 2016 more than 2^68."""
-Word = Literal["key", "anchor", "ethereum", "bitcoin", "ipfs", "local", "witnesses", "identity"]
+Word = Literal[
+    "key", "anchor", "ethereum", "bitcoin", "ipfs", "local", "witnesses", "identity", "host"
+]
 WORDS: Final[tuple[Word, ...]] = get_args(Word)
 """What a reader can require."""
 _ADDRESS: Final = re.compile("0x[0-9a-f]{40}")
@@ -142,6 +144,8 @@ class Trust:
         approvals: Who approves what is anchored.
         host_keys: Digests of TPMs' attestation keys, as hex.
         host_roots: PEM files of certificates that stand behind others.
+        host_vendors: Roots of hardware's vendors that stand behind reports: SHA-256 of the DER,
+            as hex.
         own: The evidence is of the reader's own deployment: every anchor that it asked for
             must be there, and nothing more.
         require: What the reader requires instead of the default.
@@ -158,6 +162,7 @@ class Trust:
     approvals: ApprovalSettings | None = None
     host_keys: frozenset[str] = frozenset()
     host_roots: tuple[Path, ...] = ()
+    host_vendors: frozenset[str] = frozenset()
     own: bool = False
     require: tuple[Word, ...] | None = None
 
@@ -225,6 +230,7 @@ class Trust:
             approvals=other.approvals or self.approvals,
             host_keys=self.host_keys | other.host_keys,
             host_roots=(*self.host_roots, *other.host_roots),
+            host_vendors=self.host_vendors | other.host_vendors,
             own=self.own or other.own,
             require=self.require if other.require is None else other.require,
         )
@@ -271,6 +277,7 @@ def of_settings(settings: Settings) -> Trust:
         approvals=settings.approvals,
         host_keys=frozenset(section.host_keys),
         host_roots=section.host_roots,
+        host_vendors=frozenset(section.host_vendors),
     )
 
 

@@ -121,6 +121,12 @@ def _unmet(
         if standing is not None and standing.unchecked is not None:
             return standing.line
         return "no pinned trainer signed the run"
+    if word == "host":
+        if findings.unattested:
+            who = ", ".join(findings.unattested)
+            return f"{who}: no evidence of a host at start and end by a key that is pinned"
+        hosts = any(item.kind is Kind.HOST for item in findings.evidence.records)
+        return None if hosts else "no record of a host is here"
     names = PUBLIC if word == "anchor" else (word,)
     shown = {
         seal

@@ -5,9 +5,8 @@ evidence in the event's place as it makes the record, bound to the producer's ch
 (:mod:`provenance.proofs.host.evidence`), and keeps it in the run's folder, so that shipping again
 gives the same bytes. Nothing is raised here: what cannot be had is a line of the record.
 
-The TPM is asked by tpm2-tools, its reports by Linux' configfs-tsm
-(``Documentation/ABI/testing/configfs-tsm``), each within :data:`WAIT_S` seconds, all within
-:data:`ALL_S`.
+The TPM is asked by tpm2-tools, NVIDIA's GPUs by nvattest, each call bounded
+(:mod:`provenance.capture.ship.tools`), all of them by :data:`ALL_S`; confidential guests by Linux.
 """
 
 from __future__ import annotations
@@ -15,12 +14,12 @@ from __future__ import annotations
 import json
 import os
 import platform
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,16 +28,19 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from provenance import files
 from provenance.capture.keys import RunKeys
-from provenance.errors import ProvenanceError, UnavailableError
+from provenance.capture.ship.reports import NVIDIA_DRIVER, gpu_reports, guest_report, has_gpu
+from provenance.capture.ship.tools import read_bounded, run_tool
+from provenance.errors import FormatError, ProvenanceError, UnavailableError
 from provenance.formats.event import Event
 from provenance.formats.json_text import canonical_json
 from provenance.log import get_logger
 from provenance.proofs.host.evidence import (
     MAX_CERTIFICATES,
     MAX_EVENT_LOG_BYTES,
-    MAX_REPORT_BYTES,
+    MAX_ITEMS,
     HostEvidence,
     Quote,
+    Report,
     qualifying_data,
     read_host_evidence,
 )
@@ -50,9 +52,6 @@ HOST_FILE: Final = "host."
 PCRS: Final = (*range(10), *range(11, 15))
 """Firmware, boot loader, kernel and systemd's; not 10, which grows with every file IMA measures."""
 SCHEMES: Final = {RSASSA: "rsassa", RSAPSS: "rsapss", ECDSA: "ecdsa"}
-TSM: Final = Path("/sys/kernel/config/tsm/report")
-NVIDIA: Final = Path("/proc/driver/nvidia/version")
-WAIT_S: Final = 10.0
 ALL_S: Final = 20.0
 _MAX_KEPT: Final = 8 * 1024 * 1024
 
@@ -88,6 +87,10 @@ class HostCollector:
             keys = self._keys
             wanted = qualifying_data(phase, keys.run, keys.public_key, chain)
             evidence = collect(asked, phase, wanted)
+            try:
+                read_host_evidence(evidence.as_json())
+            except FormatError as error:  # a host may hand its guest what no record takes
+                evidence = HostEvidence(phase, problems=(str(error)[:300],))
         for line in evidence.problems:
             _log.warning("host evidence", run=str(self._keys.run), phase=phase, problem=line)
         body = evidence.as_json()
@@ -113,20 +116,22 @@ def collect(settings: HostSettings, phase: str, qualifying: bytes) -> HostEviden
             problems.append(f"{name}: {' '.join(said.split())}"[:300])
             return None
 
-    tpm, log, quote, event_log, report = settings.tpm, settings.event_log, None, None, None
+    tpm, log, quote, event_log = settings.tpm, settings.event_log, None, None
+    reports: tuple[Report, ...] = ()
     if tpm is not None:
         quote = tried("tpm", lambda: quoted(tpm, qualifying, until))
     if log is not None and phase == "start":
-        event_log = tried(
-            f"event log {log}", lambda: _read(log, MAX_EVENT_LOG_BYTES) or _refuse("empty")
-        )
+        event_log = tried(f"event log {log}", lambda: read_bounded(log, MAX_EVENT_LOG_BYTES))
     if settings.reports:
-        report = tried("report of TDX or SEV-SNP", lambda: _report(qualifying))
+        report = tried("report of TDX or SEV-SNP", lambda: guest_report(qualifying))
+        reports += () if report is None else (report,)
+        if has_gpu():
+            reports += tried("report of NVIDIA", lambda: gpu_reports(qualifying, until)) or ()
     return HostEvidence(
         phase=phase,
         quote=quote,
         event_log=event_log,
-        reports=() if report is None else (report,),
+        reports=reports[:MAX_ITEMS],
         software=tuple(_software(settings).items()),
         problems=tuple(problems),
     )
@@ -140,11 +145,13 @@ def quoted(settings: TpmSettings, qualifying: bytes, until: float) -> Quote:
         attest, signature, pcrs = paths
         public = os.path.join(folder, "public")
         selection = "sha256:" + ",".join(map(str, PCRS))
-        _tool(settings, until, "tpm2_readpublic", "-c", settings.ak, "-f", "tss", "-o", public)
+        tcti = settings.tcti or os.environ.get("TPM2TOOLS_TCTI", "")
+        ask = partial(run_tool, package="tpm2-tools", until=until, TPM2TOOLS_TCTI=tcti)
+        ask("tpm2_readpublic", "-c", settings.ak, "-f", "tss", "-o", public)
         key = Path(public).read_bytes()[2:]  # behind TPM2B_PUBLIC's size
         _, (scheme, _) = read_public(key)
-        _tool(
-            settings, until, "tpm2_quote", "-c", settings.ak, "-l", selection,
+        ask(
+            "tpm2_quote", "-c", settings.ak, "-l", selection,
             "-q", qualifying.hex(), "-m", attest, "-s", signature, "-o", pcrs, "-F", "values",
             "-g", "sha256", *(["--scheme", SCHEMES[scheme]] if scheme in SCHEMES else ()),
         )  # fmt: skip
@@ -164,61 +171,11 @@ def quoted(settings: TpmSettings, qualifying: bytes, until: float) -> Quote:
     )
 
 
-def _tool(settings: TpmSettings, until: float, *command: str) -> None:
-    environment = {
-        name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ
-    }
-    environment["TPM2TOOLS_TCTI"] = settings.tcti or os.environ.get("TPM2TOOLS_TCTI", "")
-    wait = min(WAIT_S, until - time.monotonic())
-    try:
-        done = subprocess.run(
-            command,
-            env={name: value for name, value in environment.items() if value},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=max(wait, 0.1),
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise UnavailableError(f"{command[0]}: no answer within {wait:.1f} s") from None
-    except FileNotFoundError:
-        raise UnavailableError(f"{command[0]}: not installed here (tpm2-tools)") from None
-    if done.returncode:
-        lines = done.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
-        cause = next((line for line in lines if line.startswith("ERROR")), lines[-1])
-        raise UnavailableError(f"{command[0]}: {cause}")
-
-
-def _report(qualifying: bytes) -> tuple[str, bytes]:
-    """By a folder of its own, as the kernel wants it: ``inblob`` is the 64 bytes of report data."""
-    if not TSM.is_dir():
-        raise UnavailableError(f"no {TSM} here")
-    folder = TSM / f"provenance-{os.getpid()}"
-    folder.mkdir()
-    try:
-        (folder / "inblob").write_bytes(qualifying.ljust(64, b"\0"))
-        data = _read(folder / "outblob", MAX_REPORT_BYTES)
-        provider = (folder / "provider").read_text(encoding="ascii").strip()
-    finally:
-        folder.rmdir()
-    return provider, data or _refuse("empty")
-
-
 def _software(settings: HostSettings) -> dict[str, str]:
     """What this machine says of itself; the libraries' versions are in the config record."""
     found = {"kernel": platform.release(), "machine": platform.machine()}
     if settings.image is not None:
         found["image"] = settings.image
     with suppress(OSError, ValueError, IndexError):
-        found["nvidia"] = NVIDIA.read_text(encoding="utf-8").splitlines()[0][:200]
+        found["nvidia"] = NVIDIA_DRIVER.read_text(encoding="utf-8").splitlines()[0][:200]
     return found
-
-
-def _read(path: Path, most: int) -> bytes:
-    with path.open("rb") as file:
-        data = file.read(most + 1)
-    return data if len(data) <= most else _refuse(f"more than {most} bytes")
-
-
-def _refuse(problem: str) -> bytes:
-    raise UnavailableError(problem)

@@ -6,33 +6,48 @@ import argparse
 import secrets
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 from provenance.app.verify import verify_run
-from provenance.capture.ship.host import NVIDIA, TSM, collect
+from provenance.capture.ship.host import collect
+from provenance.capture.ship.reports import NVATTEST, NVIDIA_DRIVER, TSM
 from provenance.cli.output import answer, settings_of
 from provenance.errors import FormatError, IntegrityError
 from provenance.formats.record import Kind, Record
-from provenance.proofs.host.evidence import read_host_evidence
+from provenance.proofs.host.evidence import HostEvidence, read_host_evidence
 from provenance.proofs.host.tpm import check_quote, key_digest
 from provenance.settings import Settings
 from provenance.verify.catalogue import HOST
+from provenance.verify.checks.beyond.attested import Pins, pieces
+from provenance.verify.trust import of_settings
 
 EVENT_LOG: Final = Path("/sys/kernel/security/tpm0/binary_bios_measurements")
 TPM_DEVICE: Final = Path("/dev/tpmrm0")
 
 
 def host(arguments: argparse.Namespace) -> int:
-    """Of a run, or of this machine; 1 where a quote does not hold, or cannot be had."""
+    """Of a run, or of this machine; 1 where a quote or report does not hold, or cannot be had."""
     settings = settings_of(arguments, secrets=False)
     if arguments.run_id is not None:
         return _of_run(arguments, settings)
     document, works = dict(_of_machine(settings)), True
-    if settings.host is not None and settings.host.tpm is not None:
-        key, problem = _tried(settings)
-        document["quote"] = problem or f"works; pin its key with trust.host_keys: {key}"
-        document["key"], works = key, problem is None
+    asked = settings.host
+    if asked is not None and (asked.tpm is not None or asked.reports):
+        wanted = secrets.token_bytes(32)
+        evidence = collect(asked, "start", wanted)
+        if asked.tpm is not None:
+            key, problem = _quoted(evidence, wanted)
+            document["quote"] = problem or f"works; pin its key with trust.host_keys: {key}"
+            document["key"], works = key, problem is None
+        if asked.reports:
+            reported = dict(_reported(evidence, wanted, Pins.of(of_settings(settings))))
+            document |= {
+                name: problem or f"works: {line}" for name, (line, problem) in reported.items()
+            }
+            works &= not any(problem for _, problem in reported.values())
     lines = (f"{name:10} {text}" for name, text in document.items() if name != "key")
     answer(arguments, document, *lines)
     return 0 if works else 1
@@ -44,23 +59,42 @@ def _of_machine(settings: Settings) -> Iterator[tuple[str, Any]]:
     yield "tpm", str(TPM_DEVICE) if TPM_DEVICE.exists() else f"no {TPM_DEVICE}"
     yield "event log", str(EVENT_LOG) if EVENT_LOG.exists() else f"no {EVENT_LOG}"
     yield "reports", f"{TSM} (TDX, SEV-SNP)" if TSM.is_dir() else f"no {TSM}"
-    yield "nvidia", str(NVIDIA) if NVIDIA.exists() else f"no {NVIDIA}"
+    yield "nvidia", str(NVIDIA_DRIVER) if NVIDIA_DRIVER.exists() else f"no {NVIDIA_DRIVER}"
+    yield NVATTEST, shutil.which(NVATTEST) or "not installed"
     asked = settings.host is not None
     yield "host", "collected: the configuration has it" if asked else "not in the configuration"
 
 
-def _tried(settings: Settings) -> tuple[str | None, str | None]:
+def _quoted(evidence: HostEvidence, wanted: bytes) -> tuple[str | None, str | None]:
     """The key of a quote over a random number, or why there is none."""
-    assert settings.host is not None
-    wanted = secrets.token_bytes(32)
-    evidence = collect(settings.host, "start", wanted)
+    problems = [line for line in evidence.problems if not line.startswith("report of ")]
     if evidence.quote is None:
-        return None, "; ".join(evidence.problems)
+        return None, "; ".join(problems)
     try:
         check_quote(evidence.quote, wanted)
     except (FormatError, IntegrityError) as error:
         return None, str(error)
-    return key_digest(evidence.quote.public), "; ".join(evidence.problems) or None
+    return key_digest(evidence.quote.public), "; ".join(problems) or None
+
+
+def _reported(
+    evidence: HostEvidence, wanted: bytes, pins: Pins
+) -> Iterator[tuple[str, tuple[str, str | None]]]:
+    """What each report over a random number shows, and why it does not hold."""
+    for name, check in pieces(replace(evidence, quote=None)):
+        try:
+            line, problem = "", None
+            if isinstance(check, str):
+                problem = check
+            else:
+                line = check(wanted, datetime.now(UTC), pins).line
+        except (FormatError, IntegrityError) as error:
+            problem = str(error)
+        yield name, (line, problem)
+    for text in evidence.problems:
+        name, _, problem = text.partition(": ")
+        if name.startswith("report of "):
+            yield name, ("", problem)
 
 
 def _of_run(arguments: argparse.Namespace, settings: Settings) -> int:

@@ -3,12 +3,13 @@
 docs/FORMAT.md, section 2.5. ::
 
     body = {"phase": "start" | "end", "tpm": {...} | null, "event_log": hex | null,
-            "reports": [{"provider": text, "report": hex}], "software": {name: text},
-            "problems": [text]}
+            "reports": [{"provider": text, "report": hex, "certificates": [hex, ...]}],
+            "software": {name: text}, "problems": [text]}
     tpm  = {"attest": hex, "certificates": [hex, ...], "pcrs": {"0": 64 hex, ...},
             "public": hex, "signature": hex}
 
-What a quote is asked for, its qualifying data (``TPM2_Quote``, TPM 2.0 Library Part 3, 18.4)::
+What a quote is asked for, its qualifying data (``TPM2_Quote``, TPM 2.0 Library Part 3, 18.4), and
+a report for, its report data (then 32 zeros, where it has 64 bytes) or nonce::
 
     SHA-256("ml-provenance/host/v1" 00 || phase (00 start, 01 end) || run (16) || run's key (32)
             || chain of the producer before this record (32))
@@ -32,13 +33,18 @@ CONTEXT: Final = b"ml-provenance/host/v1\0"
 PHASES: Final = ("start", "end")
 KEYS: Final = ("phase", "tpm", "event_log", "reports", "software", "problems")
 TPM_KEYS: Final = ("attest", "signature", "public", "pcrs", "certificates")
+REPORT_KEYS: Final = ("provider", "report", "certificates")
+TDX, SEV_SNP, NVIDIA = "tdx_guest", "sev_guest", "nvidia"
+"""Providers: two as Linux' configfs-tsm names them, and NVIDIA's GPUs."""
 MAX_QUOTE_BYTES: Final = 4096
 MAX_CERTIFICATES: Final = 4
+MAX_REPORT_CERTIFICATES: Final = 8
 MAX_CERTIFICATE_BYTES: Final = 16_384
 MAX_EVENT_LOG_BYTES: Final = 1024 * 1024
 MAX_REPORT_BYTES: Final = 64 * 1024
 MAX_ITEMS: Final = 16
 _HEX: Final = re.compile("(?:[0-9a-f]{2})+")
+_PROVIDER: Final = re.compile("[a-z0-9_-]{1,32}")
 _PCR: Final = re.compile("[0-9]|1[0-9]|2[0-3]")
 
 
@@ -70,6 +76,30 @@ class Quote:
 
 
 @dataclass(frozen=True, slots=True)
+class Report:
+    """What confidential hardware attests, as it is recorded.
+
+    Attributes:
+        provider: :data:`TDX`, :data:`SEV_SNP`, :data:`NVIDIA`, or one that nothing here verifies.
+        data: The quote of a TD, the report of an SEV-SNP guest, the measurements of a GPU.
+        certificates: DER, of the key that signed, its own first; a TD's quote holds its own.
+    """
+
+    provider: str
+    data: bytes
+    certificates: tuple[bytes, ...] = ()
+
+    def as_json(self) -> dict[str, Json]:
+        """An item of ``reports``."""
+        certificates: list[Json] = [each.hex() for each in self.certificates]
+        return {
+            "provider": self.provider,
+            "report": self.data.hex(),
+            "certificates": certificates,
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class HostEvidence:
     """What a record of kind ``host`` states.
 
@@ -77,7 +107,6 @@ class HostEvidence:
         phase: ``start`` or ``end``.
         quote: None where there is none; ``problems`` says why.
         event_log: The firmware's, as of the boot; None where there is none.
-        reports: By provider, such as ``tdx_guest``: not verified here.
         software: Versions and digests by name: claims.
         problems: What could not be had, a line each.
     """
@@ -85,7 +114,7 @@ class HostEvidence:
     phase: str
     quote: Quote | None = None
     event_log: bytes | None = None
-    reports: tuple[tuple[str, bytes], ...] = ()
+    reports: tuple[Report, ...] = ()
     software: tuple[tuple[str, str], ...] = ()
     problems: tuple[str, ...] = ()
 
@@ -95,7 +124,7 @@ class HostEvidence:
             "phase": self.phase,
             "tpm": None if self.quote is None else self.quote.as_json(),
             "event_log": None if self.event_log is None else self.event_log.hex(),
-            "reports": [{"provider": name, "report": data.hex()} for name, data in self.reports],
+            "reports": [each.as_json() for each in self.reports],
             "software": dict(self.software),
             "problems": list(self.problems),
         }
@@ -104,7 +133,7 @@ class HostEvidence:
 def read_host_evidence(body: Mapping[str, Any]) -> HostEvidence:
     """A record's body, or FormatError."""
     top = Fields(body, "body").only(*KEYS)
-    reports = top.objects("reports", "provider", "report")
+    reports = top.items("reports", lambda items, at: _report(items.object(at, *REPORT_KEYS)))
     software = top.mapping("software", Fields.text)
     problems = top.items("problems", Fields.text)
     for key, found in (("reports", reports), ("software", software), ("problems", problems)):
@@ -114,9 +143,7 @@ def read_host_evidence(body: Mapping[str, Any]) -> HostEvidence:
         phase=top.one_of("phase", PHASES),
         quote=top.maybe("tpm", lambda key: _quote(top.object(key, *TPM_KEYS))),
         event_log=top.maybe("event_log", lambda key: _bytes(top, key, MAX_EVENT_LOG_BYTES)),
-        reports=tuple(
-            (each.text("provider"), _bytes(each, "report", MAX_REPORT_BYTES)) for each in reports
-        ),
+        reports=reports,
         software=tuple(software.items()),
         problems=problems,
     )
@@ -132,18 +159,30 @@ def _quote(fields: Fields) -> Quote:
     pcrs = fields.mapping("pcrs", lambda values, name: values.hex(name, 32))
     if not pcrs or not all(map(_PCR.fullmatch, pcrs)):
         fields.refuse("pcrs", "values by numbers from 0 to 23")
-    certificates = fields.items(
-        "certificates", lambda values, at: _bytes(values, at, MAX_CERTIFICATE_BYTES)
-    )
-    if len(certificates) > MAX_CERTIFICATES:
-        fields.refuse("certificates", f"at most {MAX_CERTIFICATES}")
     return Quote(
         attest=_bytes(fields, "attest", MAX_QUOTE_BYTES),
         signature=_bytes(fields, "signature", MAX_QUOTE_BYTES),
         public=_bytes(fields, "public", MAX_QUOTE_BYTES),
         pcrs={int(name): pcrs[name] for name in sorted(pcrs, key=int)},
-        certificates=certificates,
+        certificates=_certificates(fields, MAX_CERTIFICATES),
     )
+
+
+def _report(fields: Fields) -> Report:
+    return Report(
+        provider=fields.matching("provider", _PROVIDER, "1 to 32 of a-z, 0-9, _ and -"),
+        data=_bytes(fields, "report", MAX_REPORT_BYTES),
+        certificates=_certificates(fields, MAX_REPORT_CERTIFICATES),
+    )
+
+
+def _certificates(fields: Fields, most: int) -> tuple[bytes, ...]:
+    certificates = fields.items(
+        "certificates", lambda values, at: _bytes(values, at, MAX_CERTIFICATE_BYTES)
+    )
+    if len(certificates) > most:
+        fields.refuse("certificates", f"at most {most}")
+    return certificates
 
 
 def _bytes(fields: Fields, key: Key, most: int) -> bytes:

@@ -22,14 +22,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384, HashAlgorithm
 
-from provenance.errors import (
-    BadSignatureError,
-    FormatError,
-    ProofError,
-    TrailingBytesError,
-    TruncatedError,
-)
+from provenance.errors import BadSignatureError, FormatError, ProofError
 from provenance.proofs.host.evidence import Quote
+from provenance.proofs.host.reader import Reader
 
 MAGIC: Final = 0xFF544347
 ST_ATTEST_QUOTE: Final = 0x8018
@@ -103,7 +98,7 @@ def check_quote(quote: Quote, qualifying: bytes) -> Attest:
 
 def read_attest(data: bytes) -> Attest:
     """A quote's TPMS_ATTEST, or FormatError."""
-    reader = _Reader(data, "tpm: attest")
+    reader = Reader(data, "tpm: attest")
     if (magic := reader.integer(4)) != MAGIC:
         raise FormatError(f"tpm: attest: magic {magic:08x}, expected {MAGIC:08x}, which a TPM puts")
     if (kind := reader.integer(2)) != ST_ATTEST_QUOTE:
@@ -127,7 +122,7 @@ def read_attest(data: bytes) -> Attest:
 def read_public(data: bytes) -> tuple[PublicKey, tuple[int, int]]:
     """A TPM's own signing key from its TPMT_PUBLIC, and its scheme and hash (NULL for any).
     FormatError; ProofError where the key could sign what no TPM made."""
-    reader = _Reader(data, "tpm: public")
+    reader = Reader(data, "tpm: public")
     kind = reader.one_of(2, (RSA, ECC), "type")
     reader.one_of(2, tuple(HASHES), "hash of the name")
     attributes = reader.integer(4)
@@ -160,7 +155,7 @@ def read_public(data: bytes) -> tuple[PublicKey, tuple[int, int]]:
 
 def _verify(key: PublicKey, scheme: tuple[int, int], signature: bytes, message: bytes) -> str:
     """The name of the hash that it is signed with; errors as :func:`check_quote`."""
-    reader = _Reader(signature, "tpm: signature")
+    reader = Reader(signature, "tpm: signature")
     kinds = (ECDSA,) if isinstance(key, ec.EllipticCurvePublicKey) else (RSASSA, RSAPSS)
     kind = reader.one_of(2, kinds, "scheme")
     hashed = reader.one_of(2, tuple(HASHES), "hash")
@@ -180,38 +175,3 @@ def _verify(key: PublicKey, scheme: tuple[int, int], signature: bytes, message: 
     except InvalidSignature:
         raise BadSignatureError("tpm: signature: the key did not sign this attest") from None
     return name
-
-
-class _Reader:
-    """Big-endian fields, front to back; FormatError names the structure."""
-
-    def __init__(self, data: bytes, what: str) -> None:
-        self._data, self._at, self._what = data, 0, what
-
-    def take(self, size: int) -> bytes:
-        end = self._at + size
-        if end > len(self._data):
-            raise TruncatedError(f"{self._what}: ends at byte {len(self._data)}, expected {end}")
-        taken, self._at = self._data[self._at : end], end
-        return taken
-
-    def integer(self, size: int) -> int:
-        return int.from_bytes(self.take(size), "big")
-
-    def one_of(self, size: int, known: tuple[int, ...], name: str) -> int:
-        found = self.integer(size)
-        if found not in known:
-            expected = ", ".join(f"{value:0{size * 2}x}" for value in known)
-            raise FormatError(f"{self._what}: {name} {found:0{size * 2}x}, expected {expected}")
-        return found
-
-    def sized(self, most: int = 512) -> bytes:
-        """A TPM2B: two bytes of length, then as many."""
-        size = self.integer(2)
-        if size > most:
-            raise FormatError(f"{self._what}: a field of {size} bytes, at most {most}")
-        return self.take(size)
-
-    def end(self) -> None:
-        if self._at != len(self._data):
-            raise TrailingBytesError(f"{self._what}: {len(self._data) - self._at} bytes behind it")

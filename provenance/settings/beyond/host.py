@@ -34,9 +34,14 @@ class HostSettings(Section, frozen=True):
     event_log: Path | None = None
     """Of the firmware, such as ``/sys/kernel/security/tpm0/binary_bios_measurements``."""
     reports: bool = False
-    """A report of TDX or SEV-SNP, by Linux' ``/sys/kernel/config/tsm/report`` (6.7 and later)."""
+    """A report of TDX or SEV-SNP, by Linux' ``/sys/kernel/config/tsm/report`` (6.7 and later), and
+    of NVIDIA's GPUs, by ``nvattest``."""
     image: Text | None = None
     """Digest of the container's image, which a process cannot see from inside."""
+
+    def kinds(self) -> list[str]:
+        """What is asked for, by the settings' names."""
+        return [name for name in self.__struct_fields__ if getattr(self, name)]
 
     def asked(self) -> dict[str, Any]:
         """As plain values for :meth:`of_event`, its paths absolute."""

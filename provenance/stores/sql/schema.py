@@ -142,6 +142,18 @@ records = Table(
 Index(None, records.c.run, records.c.kind)
 Index(None, records.c.run, records.c.epoch)
 
+epoch_weights = Table(
+    "epoch_weights",
+    metadata,
+    Column("run", Uuid, ForeignKey(runs.c.run), primary_key=True),
+    Column("epoch", BigInteger, primary_key=True, autoincrement=False),
+    Column("root", LargeBinary, primary_key=True),
+    _size("root", 32),
+)
+"""An index: which runs state a root of weights in a ``state`` record, and of which epochs. It names
+where to look, and proves nothing."""
+Index(None, epoch_weights.c.root, epoch_weights.c.run, epoch_weights.c.epoch)
+
 archived_runs = Table(
     "archived_runs",
     metadata,

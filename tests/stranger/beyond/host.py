@@ -10,6 +10,7 @@ import struct
 from typing import Any
 from uuid import UUID
 
+from beyond import reports
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
@@ -130,21 +131,32 @@ def replay(log: bytes) -> dict[int, bytes]:
     return values
 
 
-def check_record(run: str, run_key: bytes, chain: bytes, body: dict[str, Any]) -> str | None:
-    """The key of a record's quote; None where there is none."""
+def check_record(run: str, run_key: bytes, chain: bytes, body: dict[str, Any]) -> list[str]:
+    """What a record's quote and reports are by, a line each."""
     need(set(body) == BODY and body["phase"] in ("start", "end"), "other keys of a host")
+    phase = b"\1" if body["phase"] == "end" else b"\0"
+    wanted = sha256(b"ml-provenance/host/v1\0" + phase + UUID(run).bytes + run_key + chain)
+    lines = []
+    for report in body["reports"]:
+        name = f"a report of {report['provider']}"
+        if report["provider"] == "sev_guest" and report["certificates"] == []:
+            lines.append(f"{name} without certificates, not checked")
+            continue
+        root = reports.check(report, wanted)
+        lines.append(f"{name}, certified by {root}" if root else f"{name}, not checked")
     tpm = body["tpm"]
     if tpm is None:
-        return None
-    phase = b"\1" if body["phase"] == "end" else b"\0"
-    moment = phase + UUID(run).bytes + run_key + chain
-    check_quote(tpm, sha256(b"ml-provenance/host/v1\0" + moment))
+        return lines
+    check_quote(tpm, wanted)
     if body["event_log"] is not None:
         values = replay(unhex(body["event_log"]))
         for number in range(8):
             replayed = values.get(number, bytes(32)).hex()
             need(tpm["pcrs"].get(str(number), replayed) == replayed, f"events give PCR {number}")
-    return str(sha256(unhex(tpm["public"])).hex())
+    return [
+        *lines,
+        f"a quote of TPM key {sha256(unhex(tpm['public'])).hex()}: compare it with yours",
+    ]
 
 
 def check_hosts(
@@ -156,6 +168,11 @@ def check_hosts(
 ) -> list[tuple[str, bool]]:
     """Lines, each with whether it is a problem."""
     told: list[tuple[str, bool]] = []
+    configs = [bodies.get(r["path"]) or {} for r in records if r["kind"] == "config"]
+    if asked := next((body["host"] for body in configs if body.get("host")), None):
+        attested = {record["producer"] for record in records if record["kind"] == "host"}
+        absent = sorted({record["producer"] for record in records} - attested)
+        told += [(f"{each}: asked for {asked}, and has no host here", False) for each in absent]
     for record in records:
         path, body = record["path"], bodies.get(record["path"])
         if record["kind"] != "host":
@@ -165,9 +182,8 @@ def check_hosts(
             continue
         try:
             chain = chains[record["producer"]][record["seq"]]
-            key = check_record(run, run_key, chain, body)
-            quote = f"a quote of TPM key {key}: compare it with yours"
-            told.append((f"{path}: {quote if key else 'no quote of a TPM'}", False))
+            lines = check_record(run, run_key, chain, body) or ["no quote and no report"]
+            told += [(f"{path}: {line}", False) for line in lines]
         except (ValueError, KeyError, TypeError, IndexError, struct.error) as error:
             told.append((f"{path}: {error}", True))
     return told
@@ -177,5 +193,4 @@ def examples(look: Any) -> None:
     """That of the document."""
     keys, body = look.json("keys"), look.json("host")
     chain = unhex(look.json("statement")["chains"][5], 32)
-    key = check_record(keys["run"], unhex(keys["run_public_key"], 32), chain, body)
-    need(key is not None, "the host's quote")
+    need(check_record(keys["run"], unhex(keys["run_public_key"], 32), chain, body), "a host")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,8 +47,15 @@ def trained(base: Path, tpm: TpmSettings, between: Callable[[], object] = QUIET)
     """A run on a host with this TPM, shipped when it has begun and when it has ended."""
     (base / "event_log").write_bytes(LOG)
     own = {"ak": tpm.ak, "tcti": tpm.tcti}
-    config = {"host": {"tpm": own, "event_log": str(base / "event_log"), "image": "sha256:ab"}}
-    tracker, transport = ProvenanceTracker(base, config), MemoryTransport()
+    host = {"tpm": own, "event_log": str(base / "event_log"), "image": "sha256:ab"}
+    return recorded(base, host, between)
+
+
+def recorded(
+    base: Path, host: Mapping[str, object], between: Callable[[], object] = QUIET
+) -> Verified:
+    """As :func:`trained`, with these settings of the host."""
+    tracker, transport = ProvenanceTracker(base, {"host": host}), MemoryTransport()
     tracker.store_merkle_on_blockchain_before_training({"epochs": 1})
     ship(tracker, transport)
     between()

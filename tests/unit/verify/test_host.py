@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from provenance.capture.keys import new_run_keys
 from provenance.capture.ship import host as collector
+from provenance.capture.ship import tools
 from provenance.cli import main
 from provenance.errors import ConfigError
 from provenance.formats.event import Event
@@ -150,7 +151,7 @@ def test_a_quote_that_came_before_the_configuration_is_said_to_have() -> None:
     report = world.verify()
     assert report.findings == ()
     [line] = [each for each in report.verdict.rests_on if each.startswith("host of ")]
-    assert line.endswith("at the end: no record; the first quote came before the configuration")
+    assert line.endswith("at the end: no record; the first came before the configuration")
 
 
 @pytest.mark.slow
@@ -182,7 +183,7 @@ def test_a_tool_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     tool.write_text("#!/bin/sh\nexec /bin/sleep 60\n")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(collector, "WAIT_S", 0.1)
+    monkeypatch.setattr(tools, "WAIT_S", 0.1)
     found = collector.collect(HostSettings(tpm=TPM), "start", bytes(32))
     assert found.problems == ("tpm: tpm2_readpublic: no answer within 0.1 s",)
 

@@ -24,7 +24,7 @@ from provenance.errors import (
 )
 from provenance.proofs.host import event_log
 from provenance.proofs.host.certificates import certified_by
-from provenance.proofs.host.evidence import HostEvidence, read_host_evidence
+from provenance.proofs.host.evidence import HostEvidence, Report, read_host_evidence
 from provenance.proofs.host.tpm import check_quote, read_public
 from tests.support import stranger
 from tests.support.beyond.paper_tpm import (
@@ -93,7 +93,9 @@ def test_a_key_that_is_no_attestation_key_is_refused(bit: int) -> None:
         read_public(public(attributes=0x00050072 ^ 1 << bit))
 
 
-BODY = HostEvidence("start", QUOTE, b"\1", (("tdx_guest", b"\2"),), (("kernel", "6"),), ("x",))
+BODY = HostEvidence(
+    "start", QUOTE, b"\1", (Report("tdx_guest", b"\2", (b"\3",)),), (("kernel", "6"),), ("x",)
+)
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "an unknown key": ({"more": 1}, "body: more: unknown key"),
     "no phase": ({"phase": "middle"}, "body: phase: found 'middle'"),
@@ -105,8 +107,16 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "a quote too large": ({"attest": "00" * 4097}, "body: tpm.attest: .* at most 4096 bytes"),
     "five certificates": ({"certificates": ["00"] * 5}, "body: tpm.certificates: .* at most 4"),
     "17 reports": (
-        {"reports": [{"provider": "x", "report": "00"}] * 17},
+        {"reports": [{"provider": "x", "report": "00", "certificates": []}] * 17},
         "body: reports: .* at most 16",
+    ),
+    "a report of two lines": (
+        {"reports": [{"provider": "x\ny", "report": "00", "certificates": []}]},
+        r"body: reports\[0\].provider: found .* expected 1 to 32 of a-z",
+    ),
+    "a report's nine certificates": (
+        {"reports": [{"provider": "x", "report": "00", "certificates": ["00"] * 9}]},
+        r"body: reports\[0\].certificates: .* at most 8",
     ),
     "an event log too large": ({"event_log": "00" * (2**20 + 1)}, "body: event_log: .* 1048576"),
 }
