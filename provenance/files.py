@@ -67,8 +67,8 @@ def read_as(path: object, kind: str) -> Iterator[None]:
         raise InputError(f"{path}: cannot be read as {kind}: {why}") from error
 
 
-def create(path: Path, data: bytes, mode: int = PRIVATE) -> bool:
-    """Make a file where there is none; of several processes that try, one succeeds.
+def create(path: Path, data: bytes) -> bool:
+    """Make a private file where there is none; of several processes that try, one succeeds.
 
     Returns:
         False where the name is taken, but not by a folder: what has it stays untouched, and is
@@ -76,7 +76,7 @@ def create(path: Path, data: bytes, mode: int = PRIVATE) -> bool:
     """
     temporary = _beside(path)
     try:
-        with open(os.open(temporary, _NEW, mode), "wb") as file:
+        with open(os.open(temporary, _NEW, PRIVATE), "wb") as file:
             file.write(data)
             _sync(file)
         os.link(temporary, path)  # fails where the name exists, unlike rename
