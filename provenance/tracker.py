@@ -335,16 +335,12 @@ class ProvenanceTracker(Handle):
                 turn it is (setting ``weight_digests.ranks``, :mod:`provenance.fingerprint.shards`).
             privacy: For instance ``{"epsilon": 1.2, "delta": 1e-5}``, or Opacus' engine or
                 accountant with the delta, ``(engine, 1e-5)`` (:mod:`provenance.capture.privacy`).
-            weights: How the model is read (:mod:`.capture.weights.snapshot`): ``copy`` first;
-                ``stall-free``, where it lies, while its optimizer's next step waits; ``sync``,
-                before this returns; ``file``, a path, later, by another process: one that changes
-                until then is a gap. None: ``sync`` for a path, else ``copy``. ``stall-free`` is for
-                a training that writes to its weights by autograd and its optimizers alone: a write
-                past them (``.data``, NumPy, shared memory) before the next step is not noticed.
-                Where no digest of one state can be had, a gap says so. With
-                ``weight_digests.reuse_frozen`` in the configuration, a torch module's frozen
-                parameters are read, and copied, once, then a random share of them each epoch
-                (:mod:`.capture.weights.frozen`); a path is always read whole.
+            weights: How the model is read (docs/recording.md): ``copy`` first; ``stall-free``,
+                where it lies, while its optimizer's next step waits; ``sync``, before this returns;
+                ``file``, a path, later, by another process: one that changes until then is a gap.
+                None: ``sync`` for a path, else ``copy``. ``stall-free`` is for a training that
+                writes to its weights by autograd and its optimizers alone: a write past them
+                (``.data``, NumPy, shared memory) before the next step is not noticed.
 
         Raises:
             InputError: ``epoch`` is not a whole number, ``metrics`` no mapping, ``privacy`` neither
