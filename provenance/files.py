@@ -312,8 +312,10 @@ def require_room(folder: Path) -> None:
     """Write something and take it away again. Raises OSError: nothing can be written there, or
     hardly anything."""
     path = temporary_path(folder / "room")
-    replace(path, bytes(_LEAST_ROOM))
-    path.unlink(missing_ok=True)
+    try:
+        replace(path, bytes(_LEAST_ROOM))
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def temporary_path(path: Path) -> Path:
