@@ -1,17 +1,7 @@
 """``provenance.autolog()``: each training of the common frameworks is recorded.
 
-A framework's own function is replaced by one that records around it, and calls it with the
-arguments it was given:
-
-=====================  =================================================================
-scikit-learn           ``fit``, ``fit_predict`` and ``fit_transform`` of what predicts,
-                       of XGBoost, LightGBM and CatBoost too; ``cross_validate`` and
-                       its kind
-XGBoost, LightGBM      ``xgboost.train``, ``lightgbm.train``
-Lightning              ``Trainer.fit``
-Transformers           ``Trainer.train``
-Keras                  ``Model.fit``
-=====================  =================================================================
+A framework's own function (docs/integrations/autolog.md has which) is replaced by one that records
+around it, and calls it with the arguments it was given.
 
 A training inside of another (a candidate of a search, a step of a pipeline) is part of it. One that
 records itself, with a ``ProvenanceCallback`` or ``record_fit``, is left alone. What goes wrong with

@@ -1,14 +1,5 @@
-"""How the process ends, told to the trackers that are open then.
-
-==============================================  =======================================
-the process ends by                             the run's state, and its reason
-==============================================  =======================================
-an exception that nobody catches                ``failed``, the exception's type
-``sys.exit`` with another code than 0 or None   ``failed``, ``SystemExit: 3``
-KeyboardInterrupt                               ``interrupted``, ``SIGINT``
-SIGTERM, SIGINT or SIGHUP                       ``interrupted``, the signal's name
-the end of the script                           ``closed``, ``exit``
-==============================================  =======================================
+"""How the process ends, told to the trackers that are open then: docs/lifecycle.md has what state
+of their runs follows.
 
 An exception's message is never kept: it may hold data. ``sys.excepthook`` and ``sys.exit`` are
 wrapped once, note what they see and go on as they would. What a run records after that shows that
