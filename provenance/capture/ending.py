@@ -1,5 +1,5 @@
-"""How the process ends, told to the trackers that are open then: docs/lifecycle.md has what state
-of their runs follows.
+"""How the process ends, told to the trackers that are open then; which state a run gets of that:
+docs/lifecycle.md.
 
 An exception's message is never kept: it may hold data. ``sys.excepthook`` and ``sys.exit`` are
 wrapped once, note what they see and go on as they would. What a run records after that shows that
