@@ -149,8 +149,10 @@ def check_lineage(
         line, matches = found.line, found.matches
         if matches is False and any(item.withheld for item in _weights(parent)):
             line, matches = f"{line}; of that run some are withheld", None
-        elif matches is False and (without := _without_weights(claimed, parent, weights)):
-            line, matches = f"{line}; it has no weights of {without}", None
+        elif matches is False and found.epoch is None:
+            without = _without_weights(claimed, parent, weights)
+            line = f"{line}; it has no weights of {without}" if without else line
+            matches = None if without else False
         line = f"{line}; that run was checked too: {parent.outcome}"
         found = found._replace(line=line, matches=matches, verified=parent.outcome == "verified")
         if found.matches is False:
