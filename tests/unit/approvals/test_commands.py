@@ -21,6 +21,7 @@ from provenance.anchor.confirm import confirm
 from provenance.anchor.delivery import AnchorDelivery
 from provenance.anchor.publish import publish
 from provenance.app.fsck import fsck
+from provenance.app.health import note_alive, queues
 from provenance.bootstrap import sending
 from provenance.cli import main
 from provenance.formats.dsse import Envelope
@@ -36,6 +37,8 @@ from provenance.tickets import read_ticket
 from tests.support.model_world import deployment
 from tests.support.verify_world import RUN
 from tests.unit.approvals.world import BY, KEYS, SEEDS, altered, signed
+
+pytestmark = pytest.mark.slow  # whole commands over a whole deployment
 
 
 class Home:
@@ -96,7 +99,6 @@ def json_of(capsys: pytest.CaptureFixture[str]) -> Any:
     return json.loads(capsys.readouterr().out)
 
 
-@pytest.mark.slow
 def test_two_persons_on_their_own_machines_and_then_it_is_anchored(
     home: Home, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -181,7 +183,6 @@ def findings(home: Home) -> list[str]:
     return [kind for kind in kinds if kind.startswith("anchor")]
 
 
-@pytest.mark.slow
 def test_fsck_misses_the_approval_of_what_was_sent_alone(home: Home) -> None:
     assert findings(home) == []
     file = home.path("a.json")
@@ -224,6 +225,27 @@ def test_doctor_says_who_is_waited_for_and_fails_on_nothing(
     (row,) = (each for each in json_of(capsys)["findings"] if each["kind"] == "waits")
     assert (row["name"], row["works"], row["mend"]) == ("local", True, "provenance approvals list")
     assert row["detail"].startswith("waits for approval: 0 of 2, for ")
+
+
+@pytest.mark.slow
+def test_health_says_who_is_waited_for_and_fails_on_nothing_more(
+    home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (home.folder / "artifacts" / "run").mkdir(exist_ok=True)
+    for queue in queues(home.settings):
+        note_alive(home.settings, queue)
+    capsys.readouterr()
+    assert home.run("health") == 1
+    fault, line = capsys.readouterr().out.splitlines()
+    assert fault == "failing: no sweep has committed yet"
+    assert line.startswith("local waits for approval: 0 of 2, for ")
+    assert line.endswith(" (provenance approvals list)")
+    assert home.run("health", "--json") == 1
+    (row,) = json_of(capsys)["waits"]
+    assert (row["network"], row["reason"]) == ("local", "waits for approval: 0 of 2")
+    assert row["command"] == "provenance approvals list"
+    assert home.run("health", "hashing", "--json") == 0
+    assert json_of(capsys)["waits"] == [], "of a queue alone"
 
 
 def test_a_run_that_is_not_archived_yet_says_what_its_head_waits_for(
@@ -380,7 +402,7 @@ CONFIGURED: dict[str, tuple[dict[str, Any], str]] = {
     "no number": ({"by": BY}, "approvals.at_least: missing, expected a whole number"),
     "a key that is none": (
         {"at_least": 1, "by": {"a": "00"}},
-        'approvals.by.a: found "00", expected 64 hex digits (Ed25519)\n',
+        'approvals.by.a: found "00", expected 64 hex digits (Ed25519) or an object',
     ),
     "a key twice": (
         {"at_least": 1, "by": {"a": BY["bob"], "b": BY["bob"]}},
