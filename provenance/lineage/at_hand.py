@@ -24,7 +24,7 @@ from provenance.evidence.sharing import (
 from provenance.fingerprint.hashers import DIGEST_SIZES, HashFactory
 from provenance.fingerprint.model_files import ModelFiles, read_model
 from provenance.formats.run_tree.ranks import Piece
-from provenance.lineage.files import merged, pruned, quantised, tensors_of
+from provenance.lineage.files import Pruned, Quantised, merged, pruned, quantised, tensors_of
 from provenance.lineage.graph import claims_of, records_of
 from provenance.models.match import match_model
 from provenance.verify.report import VerificationReport
@@ -89,7 +89,10 @@ def hold(
             _share(_state(own, stated), state, model, of_parent, found)
     if len(others) == 1:
         mine, theirs = tensors_of(own), tensors_of(others[0])
-        entries = {"pruned": pruned(mine, theirs), "quantised": quantised(mine, theirs)}
+        entries: dict[str, Pruned | Quantised] = {
+            "pruned": pruned(mine, theirs),
+            "quantised": quantised(mine, theirs),
+        }
         found.shown.extend(each.line for each in entries.values() if each.tensors)
         for role, each in entries.items():
             if each.holds or not any(claim.role == role for claim in named):
@@ -148,8 +151,8 @@ def _is_meant(
     if tie.claim is not None:
         return tie.claim.role == role
     for claim in named:
-        if claim.run == tie.run and claim.role == role and claim.run in reports:
-            last = newest_state(records_of(reports[claim.run].evidence))
+        if claim.run == tie.run and claim.role == role:
+            last = newest_state(records_of(reports[str(claim.run)].evidence))
             return (last if claim.epoch is None else claim.epoch) in tie.epochs
     return False
 

@@ -150,7 +150,7 @@ def check_lineage(
         if matches is False and any(item.withheld for item in _weights(parent)):
             line, matches = f"{line}; of that run some are withheld", None
         elif matches is False and found.epoch is None:
-            without = _without_weights(claimed, parent, weights)
+            without = _without_weights(claimed, parent)
             line = f"{line}; it has no weights of {without}" if without else line
             matches = None if without else False
         line = f"{line}; that run was checked too: {parent.outcome}"
@@ -273,14 +273,13 @@ def _weights_of(parent: VerificationReport) -> list[Record]:
     return [record for record in decoded if isinstance(record, Record)]
 
 
-def _without_weights(
-    claimed: Iterable[Claim], parent: VerificationReport, weights: Iterable[Record]
-) -> str:
+def _without_weights(claimed: Iterable[Claim], parent: VerificationReport) -> str:
     """Which epochs of a parent that could be meant have records, and none of weights."""
     named = {claim.epoch for claim in claimed if claim.run == str(parent.run)}
     if None in named:
         named |= {item.epoch for item in parent.evidence.records if item.place == "tree"}
-    without = sorted(named - {r.epoch for r in weights}, key=lambda epoch: epoch or 0)
+    weights = {item.epoch for item in _weights(parent)}
+    without = sorted(named - weights, key=lambda epoch: epoch or 0)
     return f"{when(without[0])}{' and others' * (len(without) > 1)}" if without else ""
 
 

@@ -184,10 +184,10 @@ def test_what_was_cast_is_the_parents_rounded_to_the_bit(kind: str) -> None:
     assert found.line.startswith("not quantised: 255 of 256 entries are the parent's, ")
     assert found.contradiction == "1 of 256 entries are not the parent's, rounded"
     counter = {"n": ("I64", (), np.zeros(8, "u1"))}
-    own, other = {"w": (kind, (8, 32), cast), **counter}, {**parent, **counter}
-    assert quantised(own, other).contradiction is not None
+    child, other = {"w": (kind, (8, 32), cast), **counter}, {**parent, **counter}
+    assert quantised(child, other).contradiction is not None
     other = {**parent, "n": ("I64", (), np.ones(8, "u1"))}  # a method may have changed it
-    assert quantised(own, other).contradiction is None
+    assert quantised(child, other).contradiction is None
 
 
 def test_rows_have_a_scale_each_and_what_is_of_another_parent_none(
