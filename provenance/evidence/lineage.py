@@ -148,10 +148,10 @@ def _held(
 
 
 def merged_alone(named: Iterable[Claim]) -> str | None:
-    """What is wrong with a merge of which one parent is named; None where nothing is."""
-    if len({claim for claim in named if claim.role == "merged"}) != 1:
+    """What is wrong with a merge whose parent is the only one; None where nothing is."""
+    if [claim.role for claim in set(named)] != ["merged"]:
         return None
-    return "names one parent that it is merged from, expected each of two or more"
+    return "names one parent, and is merged from it: expected two or more"
 
 
 def contradiction(

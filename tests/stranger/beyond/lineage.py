@@ -161,8 +161,8 @@ def check_parent(child: Any, parent: Any) -> str:
     bodies = [body for path, body in child.bodies.items() if path.startswith("training/config")]
     claims = [claim for body in bodies for claim in read_parents(body)]
     own = [claim for claim in claims if claim.get("run") == parent.run["run"]]
-    merged = [claim for claim in claims if claim.get("role") == "merged"]
-    need(not merged or any(claim != merged[0] for claim in merged), "merged of one parent")
+    only = [claim.get("role") for claim in claims if claims.count(claim) == len(claims)]
+    need("merged" not in only, "merged of one parent")
     if not own:
         for claim in claims:
             if (epoch := made_at(parent, claim.get("weights"))) is not None:

@@ -61,7 +61,7 @@ def stranger() -> ModuleType:
         (
             [BASE],
             {"role": "merged"},
-            "names one parent that it is merged from, expected each of two or more",
+            "names one parent, and is merged from it: expected two or more",
             "merged of one parent",
         ),
         (

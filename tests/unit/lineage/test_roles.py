@@ -95,7 +95,7 @@ def test_a_role_is_held_against_the_files(
 @pytest.mark.parametrize(
     ("run", "line"),
     [
-        ("merged", "names one parent that it is merged from, expected each of two or more"),
+        ("merged", "names one parent, and is merged from it: expected two or more"),
         (
             "same_type",
             "names itself quantised of the model made.safetensors: what is quantised has other "
