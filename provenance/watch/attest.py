@@ -21,7 +21,7 @@ from msgspec.structs import replace
 
 from provenance import files
 from provenance.app.report import AGAIN, claim, unreachable
-from provenance.app.verify import verify_run
+from provenance.app.verify import verify_run, verify_sealed
 from provenance.errors import (
     ConfigError,
     InputError,
@@ -62,24 +62,12 @@ def _contract(settings: Settings, address: str, key: str | None = None) -> Itera
         contract.close()
 
 
-def root_of(settings: Settings, run: str) -> bytes:
-    """The run root of a run's newest seal, 32 bytes, once the run was verified offline. Raises
-    InputError: it has no seal, or does not hold."""
-    report = verify_run(settings, run, offline=True)
-    if report.findings:
-        first = report.findings[0]
-        raise InputError(f"run {report.run}: {first.subject}: {first.problem}")
-    if not report.seals:
-        raise InputError(f"run {report.run}: has no seal yet")
-    return report.seals[-1].root
-
-
 def register(
     settings: Settings, run: str, address: str, interval: int, verifiers: Sequence[str]
 ) -> tuple[str, str]:
     """Register a run's newest root with the configured key, once and for all: ``(registrar,
-    transaction id)``. Raises as :meth:`Attestations.register`."""
-    root = root_of(settings, run)
+    transaction id)``. Raises as :func:`verify_sealed` and :meth:`Attestations.register`."""
+    root = verify_sealed(settings, run).seals[-1].root
     with _contract(settings, address) as contract:
         return contract.sender(), contract.register(root, interval, verifiers)
 
@@ -102,8 +90,9 @@ def attest(settings: Settings, run: str, address: str, registrar: str) -> tuple[
 
 
 def attestations(settings: Settings, run: str, address: str, registrar: str) -> Watched:
-    """What the contract says of a run's newest root. Raises as :meth:`Attestations.watched`."""
-    root = root_of(settings, run)
+    """What the contract says of a run's newest root. Raises as :func:`verify_sealed` and
+    :meth:`Attestations.watched`."""
+    root = verify_sealed(settings, run).seals[-1].root
     with _contract(settings, address) as contract:
         return contract.watched(registrar, root)
 
