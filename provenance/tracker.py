@@ -144,8 +144,9 @@ class ProvenanceTracker(Handle):
         elif self.settings.identity.sigstore:  # its shipper signs
             keys = replace(keys, sigstore=str(self.settings.identity.token_file or ""))
         if self.settings.commitments is not None:
-            import provenance.capture.ship.commitments  # noqa: F401  its package may be missing
+            from provenance.capture.ship.commitments import warn_of_counts  # may lack its package
 
+            warn_of_counts(self.settings.commitments)
             keys = replace(keys, commitments=self.settings.commitments)
         refuse_network_file_system(self.spool_dir)
         self._keys = keep_run_keys(self.spool_dir / str(self.run), keys)
@@ -791,6 +792,10 @@ class ProvenanceTracker(Handle):
     def _item_folder(self, kind: Kind) -> tuple[ItemFolder, Split]:
         from provenance.items.folder import ItemFolder
 
+        told, count = self._keys.commitments, f"{kind.value}.count"
+        if told is not None and told.hide and count in told.metrics:
+            found = f"found True, and {count} hidden by 'commitments'"
+            raise InputError(f"items: {found}, expected False: a set tells how many items it has")
         split: Split = "train" if kind is Kind.DATA_TRAIN else "test"
         return ItemFolder(self.settings.base_dir, self.run), split
 

@@ -148,6 +148,7 @@ prove  beyond.zk:prove  prove a statement about a hidden number, without showing
   --metric NAME!  as 'commitments' in the run's configuration names it
   --epoch EPOCH  a number, final or results (final)
   --record PATH  where several records of the epoch have the name
+  --seal SEAL  before, checkpoint-<epoch> or after: a root that has the record (the newest)
   | --at-least X  the number is at least X
   | --at-most X  the number is at most X
   | --between LOW HIGH  the number is one of these, or between them

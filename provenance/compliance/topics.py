@@ -41,7 +41,7 @@ class Topic:
 
 
 _SEALED = "The trainer stated it before the seal, and nobody changed it since"
-_DATA = ("kind", "count", "bytes", "root")
+_DATA = ("kind", "count", "bytes", "root", "commitments")
 _WEIGHTS = ("parameter_count", "tensor_count", "bytes", "root")
 
 TOPICS: Final[dict[str, Topic]] = {

@@ -49,6 +49,10 @@ FRAME_HEADER = struct.Struct("<II")
 MAX_FRAME_BYTES = 8 * 1024 * 1024
 _NO_SECRET = {"delta", "accountant"}
 """Of a budget whose epsilon is hidden."""
+COUNTS = {f"{kind.value}.count": kind for kind in (Kind.DATA_TRAIN, Kind.DATA_TEST)}
+"""The names of datasets' sample counts, and the kinds of the records that state them."""
+_TELLS_COUNT = {"count", "bytes", "parts", "parts_total", "items"}
+"""Of a dataset whose count is hidden."""
 SURELY_FITS = 800_000
 """Bytes of an event whose record is not too large: a byte of msgpack is six of JSON at most, and
 begins one list or mapping."""
@@ -200,9 +204,11 @@ def record_of(event: Event, header: SegmentHeader, salt_key: bytes) -> Record:
     )
 
 
-def numbers_of(fields: Mapping[str, Any]) -> list[Any]:
+def numbers_of(kind: Kind, fields: Mapping[str, Any]) -> list[Any]:
     """Where the fields of an event, or the body of its record, have the numbers that a user names:
-    metrics, a budget, results, and the metrics of each series of steps."""
+    metrics, a budget, results, the metrics of each series of steps, and a dataset's count."""
+    if kind in COUNTS.values():
+        return [{f"{kind.value}.count": fields["count"]}] if "count" in fields else []
     stated = fields.get("series")
     series = stated if isinstance(stated, list) else []
     steps = [each.get("metrics") for each in series if isinstance(each, dict)]
@@ -222,11 +228,16 @@ def places_of(numbers: Any, name: str) -> Iterator[tuple[dict[str, Any], str]]:
                 yield from places_of(inner, name[len(key) + 1 :])
 
 
-def without_numbers(fields: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
-    """A copy of fields that shows no number of these names, and with an epsilon, no more of a
-    budget than delta and accountant: its steps, noise and rates give epsilon away."""
+def without_numbers(
+    kind: Kind, fields: Mapping[str, Any], names: Collection[str]
+) -> dict[str, Any]:
+    """A copy of fields that shows no number of these names. With an epsilon goes all of its budget
+    but delta and accountant: steps, noise and rates give epsilon away. With the count of a
+    dataset go its bytes, parts and item set."""
+    if any(COUNTS.get(name) is kind for name in names):
+        return {key: value for key, value in fields.items() if key not in _TELLS_COUNT}
     copy = deepcopy(dict(fields))
-    numbers = numbers_of(copy)
+    numbers = numbers_of(kind, copy)
     for name in names:
         for owner, key in list(places_of(numbers, name)):
             del owner[key]

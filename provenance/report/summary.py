@@ -192,9 +192,10 @@ def _data(first: Mapping[Kind, Record], kind: Kind) -> Lines:
         return []
     parts = body.get("parts")
     columns = [p for p in parts if isinstance(p, dict)] if isinstance(parts, list) else []
-    rows = f"{_number(body.get('count'))} rows"
-    text = f"{shown(body.get('kind'))}, {rows}, {_bytes(body.get('bytes'))}"
-    made = [(f"{kind.value}", text), ("", shown(body.get("root")))]
+    text = shown(body.get("kind"))
+    if "count" in body:
+        text += f", {_number(body['count'])} rows, {_bytes(body.get('bytes'))}"
+    made = [(kind.value, text), ("", shown(body.get("root"))), *hidden_numbers(body)]
     for part in columns[:12]:
         shape = part.get("shape")
         by = " × ".join(map(shown, shape[:50])) if isinstance(shape, list) else shown(shape)

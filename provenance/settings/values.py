@@ -268,7 +268,8 @@ class CommitmentSettings(Section, frozen=True):
         tuple[Annotated[str, Meta(min_length=1, max_length=200)], ...],
         Meta(min_length=1, description="a list of names of up to 200 characters"),
     ]
-    """Of metrics, of a privacy budget and of results; nested ones joined by dots."""
+    """Of metrics, of a privacy budget and of results, nested ones joined by dots;
+    ``data.train.count`` and ``data.test.count``: how many samples the data has."""
     scale: Annotated[int, _bounds(0, 12, "a whole number")] = 6
     """Decimals that are kept."""
     hide: bool = True

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from provenance.errors import FormatError, ProofError
 from provenance.evidence.run_evidence import RecordFile, RunEvidence, seal_label
+from provenance.formats.record import Kind
 from provenance.proofs.bulletproofs.commitment import decimal
 from provenance.zk.numbers import (
     commitment_of,
@@ -41,7 +42,7 @@ def check_proof(evidence: RunEvidence, data: bytes) -> tuple[str, str]:
         else "value not shown"
     )
     notes = "; ".join(["proved", seen, *_others(evidence, record, statement.number)])
-    where = f"{record.path}, {_place(evidence, record)},"
+    where = f"{record.path}, {_place(evidence, record, statement.number.seal)},"
     line = f"{statement.number.metric} at {where} {statement.words()} ({notes})"
     if other is not None and other.run != evidence.run:
         line += "; whether that is its number, verifying that run with this proof tells"
@@ -59,16 +60,16 @@ def _seen_from(statement: Statement, evidence: RunEvidence) -> Statement:
 
 
 def _record(evidence: RunEvidence, number: Number) -> RecordFile:
-    """The record that the number is of, under the newest root."""
-    newest = evidence.entries[-1] if evidence.entries else None
-    if newest is None or (seal_label(newest), newest.root) != (number.seal, number.root):
-        found = f"is of seal {number.seal[:40]} with root {number.root.hex()[:16]}..."
-        label = "none" if newest is None else f"{seal_label(newest)}, {newest.root.hex()[:16]}..."
-        raise ProofError(f"{found}, the run's newest is {label}")
+    """The record that the number is of, under the root of the seal that it names."""
+    seal = next((e for e in evidence.entries if seal_label(e) == number.seal), None)
+    if seal is None or seal.root != number.root:
+        found = f"is of seal {number.seal} with root {number.root.hex()[:16]}..."
+        own = "is not one of the run" if seal is None else f"has root {seal.root.hex()[:16]}..."
+        raise ProofError(f"{found}, that seal {own}")
     record = next((r for r in evidence.records if r.path == number.path), None)
     if record is None or record.digest != number.record:
         raise ProofError(f"is of another record than lies at {number.path[:80]}")
-    if number_at(evidence, record, number.metric) != number:
+    if number_at(evidence, record, number.metric, seal) != number:
         raise ProofError(f"is of another commitment than {number.path[:80]} states")
     return record
 
@@ -88,7 +89,7 @@ def _check_shown(statement: Statement, shown: set[int]) -> None:
 def _others(evidence: RunEvidence, record: RecordFile, number: Number) -> list[str]:
     """How many other records of that place have the name too, or are withheld."""
     same, withheld = 0, 0
-    for other in records_of(evidence, record.epoch):
+    for other in records_of(evidence, number.metric, record.epoch):
         if other is not record and other.withheld:
             withheld += 1
         elif other is not record:
@@ -99,9 +100,9 @@ def _others(evidence: RunEvidence, record: RecordFile, number: Number) -> list[s
     return [f"of this record alone: of the others there {', '.join(told)}"] if told else []
 
 
-def _place(evidence: RunEvidence, record: RecordFile) -> str:
-    rank = f", rank {record.rank}" if record.rank else ""
+def _place(evidence: RunEvidence, record: RecordFile, seal: str) -> str:
+    place = "the final epoch" if record.epoch == final_epoch(evidence) else f"epoch {record.epoch}"
     if record.epoch is None:
-        return f"the results{rank}"
-    final = record.epoch == final_epoch(evidence)
-    return ("the final epoch" if final else f"epoch {record.epoch}") + rank
+        place = "the results" if record.kind is Kind.RESULTS else "the data"
+    rank = f", rank {record.rank}" if record.rank else ""
+    return place + rank + ("" if seal == seal_label(evidence.entries[-1]) else f", at seal {seal}")

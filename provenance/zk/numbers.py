@@ -7,15 +7,16 @@ from typing import Final, NamedTuple
 
 from provenance.errors import FormatError, ProofError, UnavailableError
 from provenance.evidence.run_evidence import RecordFile, RunEvidence, seal_label
-from provenance.formats.event import places_of
+from provenance.formats.event import COUNTS, numbers_of, places_of
 from provenance.formats.fields import Fields
 from provenance.formats.record import EPOCH_KINDS, Kind, Phase, Record
+from provenance.ports.values import LedgerEntry
 from provenance.proofs.bulletproofs.commitment import in_units
 from provenance.proofs.bulletproofs.curve import POINT_BYTES
 from provenance.zk.statement import MAX_SCALE, Number
 
 KINDS: Final = (Kind.METRICS, Kind.PRIVACY, Kind.RESULTS)
-"""Kinds of records that commit to numbers."""
+"""Kinds of records that commit to numbers, beside those of data."""
 _DIGITS: Final = re.compile("-?[1-9][0-9]{15,30}")
 """How a record has a whole number beyond 2^53."""
 
@@ -39,7 +40,7 @@ def commitment_of(record: RecordFile, metric: str) -> Commitment | None:
     if isinstance(record.decoded, FormatError):
         raise record.decoded
     body = Fields(record.decoded.body, record.path)
-    if record.kind not in KINDS or "commitments" not in body.raw:
+    if record.kind not in (*KINDS, *COUNTS.values()) or "commitments" not in body.raw:
         return None
     stated = body.object("commitments")
     if metric not in stated.raw:
@@ -49,15 +50,14 @@ def commitment_of(record: RecordFile, metric: str) -> Commitment | None:
     return Commitment(point, own.integer("scale", most=MAX_SCALE))
 
 
-def number_at(evidence: RunEvidence, record: RecordFile, metric: str) -> Number:
-    """A committed number under the newest root; errors as :func:`commitment_of`, and
+def number_at(evidence: RunEvidence, record: RecordFile, metric: str, entry: LedgerEntry) -> Number:
+    """A committed number under the root of a seal; errors as :func:`commitment_of`, and
     ``ProofError`` where there is none."""
-    if not evidence.entries or record.place != "tree":
-        raise ProofError(f"{record.path}: no root has the record")
+    if not is_under(entry, record):
+        raise ProofError(f"{record.path}: the root of seal {seal_label(entry)} has no such record")
     stated = commitment_of(record, metric)
     if stated is None or stated.point is None:
         raise ProofError(f"{record.path}: the record has no commitment to {metric[:80]!r}")
-    entry = evidence.entries[-1]
     return Number(
         evidence.run,
         seal_label(entry),
@@ -70,6 +70,14 @@ def number_at(evidence: RunEvidence, record: RecordFile, metric: str) -> Number:
     )
 
 
+def is_under(entry: LedgerEntry, record: RecordFile) -> bool:
+    """Whether the root of a seal has a record that may commit to numbers (docs/FORMAT.md, 5.1);
+    from where the record lies at the newest one."""
+    if record.place != "tree" or entry.phase is Phase.AFTER or record.kind in COUNTS.values():
+        return record.place == "tree"
+    return record.epoch is not None and entry.epoch is not None and record.epoch <= entry.epoch
+
+
 def final_epoch(evidence: RunEvidence) -> int | None:
     """The last epoch that a root has records of; None where the run may go on."""
     if not any(entry.phase is Phase.AFTER for entry in evidence.entries):
@@ -78,9 +86,11 @@ def final_epoch(evidence: RunEvidence) -> int | None:
     return max((record.epoch for record in tree if record.epoch is not None), default=None)
 
 
-def records_of(evidence: RunEvidence, epoch: int | None) -> list[RecordFile]:
-    """The records under a root that may commit to numbers of an epoch, or of the results."""
-    tree = (r for r in evidence.records if r.place == "tree" and r.kind in KINDS)
+def records_of(evidence: RunEvidence, metric: str, epoch: int | None = None) -> list[RecordFile]:
+    """The records under a root that may commit to a number: those of an epoch, or else of the
+    results, or of the data whose count it is."""
+    kinds = (COUNTS[metric],) if metric in COUNTS else KINDS
+    tree = (r for r in evidence.records if r.place == "tree" and r.kind in kinds)
     return sorted((r for r in tree if r.epoch == epoch), key=lambda r: (r.rank, r.path))
 
 
@@ -92,8 +102,7 @@ def shown_units(record: RecordFile, number: Number) -> set[int]:
     """
     assert isinstance(record.decoded, Record)
     found: set[int] = set()
-    parts = [record.decoded.body.get(kind.value) for kind in KINDS]
-    for owner, key in places_of(parts, number.metric):
+    for owner, key in places_of(numbers_of(record.kind, record.decoded.body), number.metric):
         shown = owner[key]
         is_whole = isinstance(shown, str) and _DIGITS.fullmatch(shown)
         units = in_units(int(shown) if is_whole else shown, number.scale)

@@ -29,7 +29,9 @@ MAX_SCALE: Final = 12
 MAX_NAME: Final = 200
 """Characters of a number's name."""
 _SEAL: Final = re.compile(r"before|after|checkpoint-(?:0|[1-9][0-9]{0,15})")
-_PATH: Final = re.compile(r"training/(?:epoch/[0-9]{1,16}/)?[a-z]+(?:/[0-9]{1,9})?")
+_PATH: Final = re.compile(
+    r"training/(?:epoch/[0-9]{1,16}/)?[a-z]+(?:/[0-9]{1,9})?|data/(?:train|test)/[0-9]{1,9}"
+)
 _UNITS: Final = re.compile(r"0|-?[1-9][0-9]{0,18}")
 _PROOF: Final = re.compile(r"(?:[0-9a-f]{2}){65,754}")
 

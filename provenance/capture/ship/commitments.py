@@ -1,10 +1,11 @@
 """Commitments in the place of numbers: what the shipper does to a record of a run that asks for it.
 
 The trainer writes the number into the spool, as always. The record has ``commitments`` beside
-``metrics``, ``privacy`` or ``results``: by name ``{"point": 66 hex, "scale": int}``, with a null
-where the value is no number that fits, or several have the name. With ``hide`` the numbers
-themselves are left out. So they are of steps, which are not committed to and say what is
-``hidden``, and with an epsilon all of its budget but delta and accountant.
+``metrics``, ``privacy``, ``results`` or a dataset's digest: by name ``{"point": 66 hex, "scale":
+int}``, with a null where the value is no number that fits, or several have the name. With ``hide``
+the numbers themselves are left out. So they are of steps, which are not committed to and say what
+is ``hidden``; with an epsilon all of its budget but delta and accountant, and with a dataset's
+count its bytes, parts and item set.
 
 Their openings (:mod:`provenance.capture.ship.openings`) are on the disk before the record leaves
 this host.
@@ -18,13 +19,25 @@ from typing import Any, Final
 
 from provenance.capture.keys import RunKeys
 from provenance.capture.ship.openings import keep_openings, openings_path
-from provenance.formats.event import Event, numbers_of, places_of, without_numbers
+from provenance.formats.event import COUNTS, Event, numbers_of, places_of, without_numbers
 from provenance.formats.record import Json, Kind
 from provenance.log import get_logger
 from provenance.proofs.bulletproofs.commitment import Opening, in_units, opening_of
+from provenance.settings import CommitmentSettings
 
 _log = get_logger("provenance.shipper")
-_KINDS: Final = (Kind.METRICS, Kind.PRIVACY, Kind.RESULTS, Kind.STEPS)
+_KINDS: Final = (Kind.METRICS, Kind.PRIVACY, Kind.RESULTS, Kind.STEPS, *COUNTS.values())
+
+
+def warn_of_counts(settings: CommitmentSettings) -> None:
+    """Say what hiding the sample count of a dataset is worth, where that is asked for."""
+    names = settings.hide and sorted(COUNTS.keys() & settings.metrics)
+    if names:
+        _log.warning(
+            "a sample count is hidden in the record of the data alone: who has the data knows it "
+            "by its root, and batch sizes, steps and sample rates elsewhere may tell it",
+            hidden=", ".join(names),
+        )
 
 
 class Committer:
@@ -47,12 +60,14 @@ class Committer:
         """The event as it leaves this host."""
         if event.kind not in _KINDS:
             return event
-        numbers, names = numbers_of(event.fields), self._settings.metrics
+        numbers, names = numbers_of(event.kind, event.fields), self._settings.metrics
         found = {name: places for name in names if (places := list(places_of(numbers, name)))}
         if not found:
             return event
         hidden = self._settings.hide
-        fields = without_numbers(event.fields, found) if hidden else dict(event.fields)
+        fields = dict(event.fields)
+        if hidden:
+            fields = without_numbers(event.kind, fields, found)
         if event.kind is not Kind.STEPS:
             fields["commitments"] = {
                 name: self._commit(event, name, places) for name, places in found.items()

@@ -23,7 +23,8 @@ def prove(arguments: argparse.Namespace) -> int:
         raise InputError(f"prove: found no statement, expected one of {options}")
     settings = settings_of(arguments, secrets=False)
     asked = arguments.metric, arguments.epoch, arguments.record
-    number, other = find_number(evidence_of(settings, arguments.run_id), *asked), None
+    own = evidence_of(settings, arguments.run_id)
+    number, other = find_number(own, *asked, arguments.seal), None
     if arguments.equals_run is not None:
         other = find_number(evidence_of(settings, arguments.equals_run), *asked)
     low, high = bounds

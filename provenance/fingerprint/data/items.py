@@ -236,8 +236,8 @@ def _chunks(parts: list[bytes | _Leaf], progress: Progress) -> Iterator[Rows]:
 def _listed(rows: Rows) -> list[bytes]:
     if isinstance(rows, list):
         return rows
-    matrix = np.ascontiguousarray(rows)
-    return [row for (row,) in struct.iter_unpack(f"{matrix.shape[1]}s", matrix.data)]
+    listed: list[bytes] = np.ascontiguousarray(rows).view(f"V{rows.shape[1]}").ravel().tolist()
+    return listed
 
 
 def _parts(data: Any, path: NodePath) -> list[bytes | _Leaf]:

@@ -121,7 +121,7 @@ def _hidden(body: Mapping[str, Json]) -> list[str]:
 
 
 def _without(record: Record, names: Collection[str]) -> Record:
-    body = without_numbers(record.body, names)
+    body = without_numbers(record.kind, record.body, names)
     return replace(record, body={k: body[k] for k in body.keys() - {"commitments", "hidden"}})
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from dataclasses import dataclass, field
-from decimal import ROUND_HALF_EVEN, Context, Decimal, InvalidOperation
+from decimal import ROUND_HALF_EVEN, Context, Decimal, Inexact, InvalidOperation
 from typing import Final
 
 from provenance.formats.record import Json
@@ -23,6 +23,7 @@ LEAST: Final = -(2**63)
 MOST: Final = 2**63 - 1
 """Of a committed value, in units of the last place."""
 _CONTEXT: Final = Context(prec=400, rounding=ROUND_HALF_EVEN)
+_EXACT: Final = Context(prec=400, traps=[Inexact, InvalidOperation])
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +69,9 @@ def exact_units(text: str, scale: int) -> int | None:
     """A bound, as a person writes it, times 10^scale; None where it is no number, has more
     decimals, or is out of range."""
     try:
-        units = Decimal(text).scaleb(scale, _CONTEXT)
+        units = Decimal(text).scaleb(scale, _EXACT)
         value = int(units)
-    except (InvalidOperation, OverflowError, ValueError):
+    except (ArithmeticError, ValueError):  # of decimal too: NaN, an infinity, too many digits
         return None
     return value if units == value and LEAST <= value <= MOST else None
 

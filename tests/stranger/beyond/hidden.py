@@ -220,7 +220,7 @@ def bound(text: Any) -> int | None:
 def number(told: dict[str, Any]) -> Point:
     need(set(told) == NUMBER and type(told["scale"]) is int and 0 <= told["scale"] <= 12, "number")
     need(1 <= len(told["metric"]) <= 200 and told["metric"].isprintable(), "the number's name")
-    need(told["path"].startswith("training/"), "the number's path")
+    need(told["path"].startswith(("training/", "data/")), "the number's path")
     unhex(told["root"], 32), unhex(told["record"], 32)
     return decode(unhex(told["point"], 33))
 
@@ -246,25 +246,36 @@ def units(value: Any, scale: int) -> int:
     return found
 
 
+def is_under(seal: dict[str, Any], path: str) -> bool:
+    """Whether a record that the newest root has at this path is under a seal's root (5.1)."""
+    top, *below = path.split("/")
+    if top == "data" or seal["phase"] == "after":
+        return True
+    of_epoch = below[0] == "epoch" and seal["phase"] == "checkpoint"
+    return of_epoch and int(below[1]) <= seal["epoch"]
+
+
 def check_proof(data: bytes, run: dict[str, Any], bodies: dict[str, Any]) -> str | None:
     """Against a bundle: its ``run.json`` and the records that are not withheld; what is open."""
     own = [each for each in check_file(data) if each["run"] == run["run"]]
     need(own, "is of another run")
     values: set[int] = set()
-    newest = run["entries"][-1]
+    seals = {(seal_label(entry), entry["root"]): entry for entry in run["entries"]}
     for told in own:
-        need(
-            (told["seal"], told["root"]) == (seal_label(newest), newest["root"]),
-            "is of another seal",
-        )
+        need((told["seal"], told["root"]) in seals, "is of another seal")
+        need(is_under(seals[told["seal"], told["root"]], told["path"]), "a seal without the record")
         records = {record["path"]: record for record in run["records"]}
         record = records[told["path"]]
         need(record["digest"] == told["record"], "is of another record")
         if record["withheld"]:
             return "the record is withheld"
-        stated = bodies[told["path"]]["commitments"][told["metric"]]
+        body = bodies[told["path"]]
+        stated = body["commitments"][told["metric"]]
         need(stated == {"point": told["point"], "scale": told["scale"]}, "another commitment")
-        parts = [bodies[told["path"]].get(part) for part in ("metrics", "privacy", "results")]
+        parts = [body.get(part) for part in ("metrics", "privacy", "results")]
+        if told["path"].startswith("data/"):
+            split = told["path"].split("/")[1]
+            parts = [{f"data.{split}.count": body["count"]}] if "count" in body else []
         values |= {units(value, told["scale"]) for value in shown(parts, told["metric"])}
     statement = parse(data)["statement"]
     low, high = (bound(statement[key]) for key in ("at_least", "at_most"))

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from provenance import ProvenanceTracker
@@ -20,9 +21,10 @@ from provenance.capture.ship.commitments import Committer
 from provenance.capture.ship.loop import Shipper
 from provenance.capture.ship.openings import find_opening, keep_openings, openings_path
 from provenance.errors import ConfigError, InputError, MissingExtraError
+from provenance.fingerprint.datasets import dataset_digest
 from provenance.formats.event import Event
 from provenance.formats.producers.batch import open_batch
-from provenance.formats.record import Kind, Record
+from provenance.formats.record import Kind, Record, canonical_json
 from provenance.proofs.bulletproofs.commitment import Opening
 from provenance.settings import CommitmentSettings, load
 from provenance.stores.memory_transport import MemoryTransport
@@ -122,6 +124,71 @@ def test_steps_are_hidden_and_say_so(tmp_path: Path) -> None:
     assert committed(Kind.STEPS, fields, tmp_path, hide=False) == fields
 
 
+COUNTED = {"metrics": ["data.train.count"]}
+DATASET = dataset_digest({"x": np.zeros((7, 3), np.uint8)}).as_fields()
+
+
+def of_data(fields: dict[str, Any], hide: bool = True, kind: Kind = Kind.DATA_TRAIN) -> Any:
+    settings = CommitmentSettings(("data.train.count",), hide=hide)
+    keys = replace(new_run_keys(), commitments=settings)
+    event = Event(0, kind, None, 0, 0, fields)
+    return Committer(keys, PRODUCER, Path("spool/run")).committed(event).fields
+
+
+def test_with_a_sample_count_goes_what_gives_it_away() -> None:
+    given = {**DATASET, "items": {"count": 7, "size": 7}, "left_out": ["DESCR"], "varies": True}
+    found = of_data(given)
+    (told,) = found.pop("commitments").values()
+    assert len(told["point"]) == 66
+    stays = ("kind", "algorithm", "root", "left_out", "varies")
+    assert found == {key: given[key] for key in stays}
+    shown = of_data(given, hide=False)
+    assert (shown.pop("commitments").keys(), shown) == ({"data.train.count"}, given)
+    assert of_data(given, kind=Kind.DATA_TEST) == given
+
+
+def test_records_of_hidden_counts_are_of_one_length() -> None:
+    """However much data there is."""
+    sizes = {
+        len(canonical_json(of_data(dataset_digest([np.zeros((rows, 2))] * parts).as_fields())))
+        for rows, parts in ((1, 1), (9, 3), (100_000, 1))
+    }
+    assert len(sizes) == 1
+
+
+def test_a_hidden_count_has_no_item_set(tmp_path: Path) -> None:
+    tracker = ProvenanceTracker(tmp_path, {"commitments": COUNTED, "announce_run": False})
+    problem = "items: found True, and data.train.count hidden by 'commitments', expected False: a"
+    with pytest.raises(InputError, match=problem):
+        tracker.track_data([1, 2, 3], items=True)
+    with pytest.raises(InputError, match=problem):
+        tracker.data_stream(items=True)
+    assert not (tmp_path / "items").exists()
+    tracker.close()
+    shown = {"commitments": {**COUNTED, "hide": False}, "announce_run": False}
+    tracker = ProvenanceTracker(tmp_path, shown)
+    tracker.track_data([1, 2, 3], items=True)
+    tracker.close()
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        (COUNTED, True),
+        ({**COUNTED, "hide": False}, False),
+        ({"metrics": ["accuracy"]}, False),
+    ],
+    ids=str,
+)
+def test_who_hides_a_count_is_told_what_that_is_worth(
+    section: dict[str, Any], said: bool, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    ProvenanceTracker(tmp_path, {"commitments": section, "announce_run": False}).close()
+    told = "".join(capfd.readouterr())
+    assert ("a sample count is hidden in the record of the data alone" in told) is said
+    assert ("hidden=data.train.count" in told) is said
+
+
 @pytest.mark.parametrize(
     ("kind", "fields"),
     [
@@ -174,7 +241,7 @@ def test_no_number_leaves_the_host(tmp_path: Path, capfd: pytest.CaptureFixture[
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     kinds = [Record.decode(data).kind for data in stream.records() if b'"point"' in data]
-    assert sorted(kinds) == ["metrics", "metrics", "privacy", "privacy", "results"]
+    assert sorted(kinds) == ["data.train", "metrics", "metrics", "privacy", "privacy", "results"]
 
 
 def test_shipping_twice_gives_the_same_records(tmp_path: Path) -> None:
@@ -196,7 +263,7 @@ def test_nothing_is_shipped_whose_opening_is_not_on_the_disk(
     monkeypatch.setattr("provenance.capture.ship.commitments.keep_openings", full)
     assert shipped(tmp_path).records() == []
     monkeypatch.undo()
-    assert len(shipped(tmp_path).records()) == 10
+    assert len(shipped(tmp_path).records()) == 13
 
 
 def test_without_the_package_nothing_is_shipped_and_nothing_begins(

@@ -11,12 +11,14 @@ import pytest
 
 from provenance.capture.keys import new_run_keys
 from provenance.capture.ship.commitments import Committer
+from provenance.fingerprint.datasets import dataset_digest
 from provenance.formats.event import Event, SegmentHeader, record_of
 from provenance.formats.record import Kind
 from provenance.fsck.runs.run import _same
 from provenance.settings import CommitmentSettings
 
-KEYS = replace(new_run_keys(), commitments=CommitmentSettings(("accuracy",)))
+NAMES = ("accuracy", "data.train.count")
+KEYS = replace(new_run_keys(), commitments=CommitmentSettings(NAMES))
 HEADER = SegmentHeader(KEYS.run, b"p" * 16, 0, 1, 0)
 EVENTS = [
     Event(3, Kind.METRICS, 1, 0, 10**18, {"metrics": {"accuracy": 0.5, "loss": 1.0}}),
@@ -28,6 +30,7 @@ EVENTS = [
         10**18,
         {"series": [{"metrics": {"accuracy": [0.5], "loss": [1.0]}, "step": [1]}], "steps": 1},
     ),
+    Event(5, Kind.DATA_TRAIN, None, 0, 10**18, dataset_digest([1, 2, 3]).as_fields()),
 ]
 Change = Callable[[dict[str, Any]], object]
 
@@ -39,7 +42,7 @@ def same(event: Event, change: Change = lambda body: None) -> bool:
     return _same(event, HEADER, record.encode())
 
 
-@pytest.mark.parametrize("event", EVENTS, ids=["metrics", "steps"])
+@pytest.mark.parametrize("event", EVENTS, ids=["metrics", "steps", "data"])
 def test_a_hidden_number_is_no_difference(event: Event) -> None:
     assert same(event)
     assert not same(event, lambda body: body.update(more=1))
@@ -59,3 +62,5 @@ def test_a_hidden_number_is_no_difference(event: Event) -> None:
 )
 def test_all_else_is(change: Change) -> None:
     assert not same(EVENTS[0], change)
+    assert not same(EVENTS[2], lambda body: body.update(root="mth-sha256:" + 64 * "0"))
+    assert not same(EVENTS[2], lambda body: body.pop("commitments"))

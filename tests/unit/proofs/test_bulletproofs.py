@@ -122,7 +122,13 @@ def test_a_number_in_units_is_exact_or_nothing(
     assert in_units(number, scale) == units  # type: ignore[arg-type]  # what a record may have
 
 
-@pytest.mark.parametrize("text", ["0.9000001", "x", "", "nan", "1e300", "1e-7"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0.9000001", "x", "", "nan", "sNaN", "inf", "-inf", "1e300", "1e-7", "1e999999999",
+        "1e-999999999", f"1.{500 * '0'}1", "9223372036854.775808", "-9223372036854.775809",
+    ],
+)  # fmt: skip
 def test_a_bound_that_does_not_fit_is_none(text: str) -> None:
     assert exact_units(text, 6) is None
 

@@ -8,14 +8,27 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from provenance import ProvenanceTracker
 from provenance.cli import main
 from tests.support.home import brought_home
 
-HIDDEN = {"metrics": ["test_accuracy", "epsilon", "samples"], "scale": 6}
+HIDDEN = {"metrics": ["test_accuracy", "epsilon", "samples", "data.train.count"], "scale": 6}
 ACCURACY = 0.931234
+ROWS = 6_007
+DATA = {"x": np.zeros((ROWS, 3), np.uint8), "y": np.arange(ROWS, dtype="<i4")}
+
+
+def tracker_of(
+    base: Path, commitments: dict[str, Any] = HIDDEN, checkpoint_every: int = 1
+) -> ProvenanceTracker:
+    """A run's tracker."""
+    options = {"store_epoch_checkpoints": True, "checkpoint_every": checkpoint_every}
+    quiet = {"signal_handlers": False, "announce_run": False}
+    blockchain = {"storage_options": options}
+    return ProvenanceTracker(base, {"commitments": commitments, "blockchain": blockchain, **quiet})
 
 
 def recorded(
@@ -24,9 +37,10 @@ def recorded(
     accuracy: float = ACCURACY,
     again: dict[str, Any] | None = None,
 ) -> str:
-    """A run of two epochs in the spool, the last with other metrics again; its id."""
-    config = {"commitments": commitments, "signal_handlers": False, "announce_run": False}
-    tracker = ProvenanceTracker(base, config)
+    """A run of two epochs in the spool, each with a checkpoint, or the last with other metrics
+    again; its id."""
+    tracker = tracker_of(base, commitments, checkpoint_every=1 if again is None else 9)
+    tracker.track_data(DATA)
     tracker.store_merkle_on_blockchain_before_training({"epochs": 2})
     for epoch in (1, 2):
         metrics = {"loss": 0.5, "test_accuracy": accuracy - (2 - epoch) * 0.1}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,19 +12,33 @@ from uuid import UUID
 
 import pytest
 
-from provenance import ProvenanceTracker
+from provenance.app.runs import evidence_of
 from provenance.cli import main
+from provenance.evidence.run_evidence import seal_label
+from provenance.formats.record import Kind, Record
+from provenance.ports.values import LedgerEntry
 from provenance.proofs.bulletproofs.commitment import Opening
-from provenance.zk.statement import ProvedStatement, Statement
+from provenance.settings import load as load_settings
+from provenance.verify.verifier import verify
+from provenance.zk.statement import Number, ProvedStatement, Statement
 from tests.support.home import brought_home
 from tests.support.stranger import load
-from tests.unit.zk.conftest import ACCURACY, HIDDEN, Command, forms, recorded
+from tests.unit.zk.conftest import (
+    ACCURACY,
+    DATA,
+    ROWS,
+    Command,
+    forms,
+    recorded,
+    tracker_of,
+)
 
 pytestmark = pytest.mark.slow  # whole commands
 FINAL = "at training/epoch/2/metrics/0, the final epoch, is"
 SPENT = "at training/epoch/2/privacy/0, the final epoch, is"
 EARLY = "at training/epoch/1/metrics/0, epoch 1, is"
 RESULTS = "at training/results, the results, is"
+COUNT = "data.train.count at data/train/0, the data"
 
 
 def lines(report: dict[str, Any]) -> list[str]:
@@ -41,6 +56,15 @@ PROVED = "(proved; value not shown)"
         ("--metric test_accuracy --at-most 1 --epoch 1", f"test_accuracy {EARLY} at most 1"),
         ("--metric epsilon --between -1 1.6", f"epsilon {SPENT} between -1 and 1.6"),
         ("--metric samples --epoch results --at-most 7e4", f"samples {RESULTS} at most 70000"),
+        (f"--metric data.train.count --at-least {ROWS}", f"{COUNT}, is at least {ROWS}"),
+        (
+            f"--metric data.train.count --between 0 {ROWS} --seal before --epoch data",
+            f"{COUNT}, at seal before, is between 0 and {ROWS}",
+        ),
+        (
+            "--metric test_accuracy --at-least 0.5 --epoch 1 --seal checkpoint-1",
+            f"test_accuracy {EARLY[:-3]} at seal checkpoint-1, is at least 0.5",
+        ),
     ],
 )  # fmt: skip
 def test_what_is_true_is_proved_and_verified(
@@ -67,30 +91,34 @@ def test_an_equality_is_verified_from_both_sides(
         assert lines(report)[0].startswith(line)
 
 
-def test_what_is_false_has_no_proof(command: Command, runs: list[str], tmp_path: Path) -> None:
-    asked = ("--metric", "test_accuracy", "--at-least", "0.931235")
-    code, told = command("prove", runs[0], *asked, "-o", tmp_path / "p")
-    assert (code, (tmp_path / "p").exists()) == (1, False)
-    assert told["error"] == (
-        "test_accuracy at training/epoch/2/metrics/0: is not as stated: nothing proves that it is "
-        "at least 0.931235"
-    )
+def entries(base: Path, run: str) -> tuple[LedgerEntry, ...]:
+    return evidence_of(load_settings(None, base), run).entries
 
 
 def test_a_proof_is_of_its_run_seal_record_and_commitment(
-    command: Command, runs: list[str], tmp_path: Path
+    command: Command, base: Path, runs: list[str], tmp_path: Path
 ) -> None:
     """Each forged field of a statement by its line, and of what is forged with the openings."""
     path = tmp_path / "p.json"
     command("prove", runs[0], "--metric", "test_accuracy", "--at-least", "0.9", "-o", path)
     proved = ProvedStatement.decode(path.read_bytes())
     number = proved.statement.number
+    roots = {seal_label(entry): entry.root for entry in entries(base, runs[0])}
+
+    def sealed(label: str) -> Number:
+        return replace(number, seal=label, root=roots[label])
+
     opening = Opening(931_234, 7)  # a prover that commits to what it likes
     other = replace(number, point=opening.commitment.format())
     problems = {
         f"is of run {UUID(int=9)}, this is run {runs[0]}": replace(number, run=UUID(int=9)),
         "is of seal before with root": replace(number, seal="before"),
-        "the run's newest is after": replace(number, root=bytes(32)),
+        "is of seal after with root 0000000000000000..., that seal has root": replace(
+            number, root=bytes(32)
+        ),
+        "that seal is not one of the run": replace(number, seal="checkpoint-3"),
+        "the root of seal before has no such record": sealed("before"),
+        "the root of seal checkpoint-1 has no such record": sealed("checkpoint-1"),
         "another record than lies at training/epoch/1": replace(
             number, path="training/epoch/1/metrics/0"
         ),
@@ -112,43 +140,54 @@ def test_a_proof_is_of_its_run_seal_record_and_commitment(
     assert "does not hold" in report["findings"][0]["problem"]
 
 
-@pytest.mark.parametrize(
-    ("asked", "problem"),
-    [
-        ("--metric loss --at-least 0", "loss: the final epoch of run RUN commits to epsilon, test"),
-        ("--metric test_accuracy", "found no statement, expected one of --at-least"),
-        ("--metric test_accuracy --at-least x", "found 'x', expected a number with at most 6 dec"),
-        ("--metric test_accuracy --at-least 0.1234567", "a number with at most 6 decimals"),
-        ("--metric test_accuracy --between 1 0", "--between: found 1, expected no more than 0"),
-        ("--metric test_accuracy --at-least 0 --epoch 3", "found 3, run RUN has epochs 1 to 2"),
-        ("--metric test_accuracy --at-least 0 --epoch x", "expected a number, final or results"),
-        ("--metric words --at-least 0 --epoch results", "the results of run RUN commits to samp"),
-        ("--metric test_accuracy --at-least 0 -o /dev/null/x", "/dev/null/x: cannot be written"),
-    ],
-)
-def test_what_cannot_be_asked_is_one_line(
-    asked: str, problem: str, command: Command, runs: list[str], tmp_path: Path
-) -> None:
-    code, told = command("prove", runs[0], "-o", tmp_path / "p", *asked.split())
-    assert (code, (tmp_path / "p").exists()) == (2, False)
-    assert problem.replace("RUN", runs[0]) in told["error"]
-    assert "\n" not in told["error"]
-    assert "931234" not in told["error"]
-
-
-def test_an_epoch_of_a_run_that_is_still_going_is_under_no_seal(
+def test_a_proof_of_a_run_that_goes_on_holds_when_it_is_done(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tracker = ProvenanceTracker(tmp_path, {"commitments": HIDDEN, "announce_run": False})
+    tracker, proof = tracker_of(tmp_path), str(tmp_path / "p")
+    own = ("--base-dir", str(tmp_path))
     tracker.store_merkle_on_blockchain_before_training({"epochs": 2})
     tracker.track_epoch(1, {"test_accuracy": 0.5})
     brought_home(tmp_path)
-    words = ["--metric", "test_accuracy", "--epoch", "1", "--at-least", "0.1"]
-    where = ["-o", str(tmp_path / "p"), "--base-dir", str(tmp_path)]
-    assert main(["prove", tracker.run_id, *words, *where]) == 2
-    told = f"run {tracker.run_id} is still going: epoch 1 is under no seal yet"
-    assert told in capsys.readouterr().err
-    tracker.close()
+    words = ["--metric", "test_accuracy", "--epoch", "1", "--at-least", "0.5", "-o", proof]
+    assert main(["prove", tracker.run_id, *words, *own]) == 0
+    tracker.track_epoch(2, {"test_accuracy": 0.6})
+    tracker.store_merkle_on_blockchain_after_training({})
+    brought_home(tmp_path)
+    capsys.readouterr()
+    main(["verify", tracker.run_id, "--offline", "--proof", proof, *own])
+    line = f"test_accuracy {EARLY[:-3]} at seal checkpoint-1, is at least 0.5 {PROVED}"
+    assert line in capsys.readouterr().out
+
+
+def test_an_equality_holds_in_two_bundles(
+    command: Command, runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By themselves, where nothing else of either run is."""
+    proof, stranger = tmp_path / "p.json", load()
+    asked = ("--metric", "test_accuracy", "--epoch", "1", "--seal", "checkpoint-1")
+    assert command("prove", runs[0], *asked, "--equals-run", runs[1], "-o", proof)[0] == 0
+    for run in runs:
+        bundle = tmp_path / run
+        command("bundle", run, "-o", bundle, "--proof", proof)
+        assert main(["verify", str(bundle), "--base-dir", str(tmp_path / "none")]) == 3
+        told = capsys.readouterr().out
+        assert f"{EARLY[:-3]}" in told
+        assert "equals test_accuracy at training/epoch/1/metrics/0 of run" in told
+        assert stranger.Bundle(stranger.load(bundle)).problems == []
+    (file,) = (tmp_path / runs[1] / "proofs").iterdir()
+    file.write_text(file.read_text().replace('"checkpoint-1"', '"before"'))
+    assert main(["verify", str(tmp_path / runs[1]), "--base-dir", str(tmp_path / "none")]) == 1
+    assert stranger.Bundle(stranger.load(tmp_path / runs[1])).problems
+
+
+def test_data_of_a_hidden_count_is_still_held_by_its_root(base: Path, runs: list[str]) -> None:
+    evidence = evidence_of(load_settings(None, base), runs[0])
+    (record,) = (r for r in evidence.records if r.kind is Kind.DATA_TRAIN)
+    assert isinstance(record.decoded, Record)
+    assert record.decoded.body.keys() == {"algorithm", "commitments", "kind", "root"}
+    for data, found in ((DATA, 0), ({**DATA, "x": DATA["x"][1:]}, 1)):
+        report = verify(evidence, None, content={"data/train": data}, now=0.0)
+        assert len([finding for finding in report.findings if finding.check == 10]) == found
 
 
 def test_proofs_are_of_one_run(command: Command, tmp_path: Path) -> None:
@@ -185,24 +224,6 @@ def test_a_file_that_is_no_proof_is_wrong_input(
             assert not (tmp_path / "b").exists()
 
 
-def test_an_equality_with_another_number_has_no_proof(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    base, coarse = tmp_path / "base", {"metrics": ["test_accuracy"], "scale": 3}
-    one, other = recorded(base, accuracy=0.5), recorded(base, accuracy=0.6)
-    third = recorded(base, coarse, accuracy=0.5)
-    brought_home(base)
-    for equal, expected, problem in (
-        (other, 1, "is not as stated: nothing proves that it equals test_accuracy at training/"),
-        (third, 2, f"the commitment of run {third} has 3 decimals, expected 6 as here"),
-        (one, 2, f"--equals-run: found run {one} itself, expected another run"),
-    ):
-        words = ["prove", one, "--metric", "test_accuracy", "--equals-run", equal]
-        code = main([*words, "-o", str(tmp_path / "p"), "--base-dir", str(base)])
-        assert (code, (tmp_path / "p").exists()) == (expected, False)
-        assert problem in capsys.readouterr().err
-
-
 def test_beside_a_number_that_is_shown_the_line_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -214,6 +235,30 @@ def test_beside_a_number_that_is_shown_the_line_says_so(
     main(["verify", run, "--offline", "--proof", proof, "--base-dir", str(base)])
     line = "is at least 0.9 (proved; the record also shows a number, which fits: nothing more ties"
     assert line in capsys.readouterr().out
+
+
+def test_a_shown_count_that_is_not_the_proved_one_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("provenance.capture.ship.commitments.in_units", lambda *_: 7_000)
+    base, proof, bundle, stranger = tmp_path / "base", tmp_path / "p", tmp_path / "b", load()
+    run = recorded(base, {"metrics": ["data.train.count"], "hide": False, "scale": 0})
+    brought_home(base)
+    own = ("--base-dir", str(base))
+    asked = ("--metric", "data.train.count", "--at-least")
+    for bound, problem in (
+        ("6007", "the record also shows a number, which fits"),
+        ("6008", "data/train/0 shows data.train.count 6007 and commits to another number"),
+    ):
+        assert main(["prove", run, *asked, bound, "-o", str(proof), *own]) == 0
+        shutil.rmtree(bundle, ignore_errors=True)
+        assert main(["bundle", run, "-o", str(bundle), "--proof", str(proof), *own]) == 0
+        capsys.readouterr()
+        main(["verify", str(bundle), *own])
+        assert problem in capsys.readouterr().out
+        problems = stranger.Bundle(stranger.load(bundle)).problems
+        found = [line.partition(": ")[2] for line in problems if line.startswith("proofs/")]
+        assert found == ["the record shows another"] * (bound == "6008")
 
 
 @pytest.mark.parametrize(
@@ -252,31 +297,6 @@ def test_a_shown_number_that_is_not_the_proved_one_is_found(
     )
 
 
-def test_where_several_records_have_the_name_one_is_asked_for_and_told(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    base, proof = tmp_path / "base", str(tmp_path / "p")
-    names = {"metrics": ["test_accuracy", "epsilon"]}
-    run = recorded(base, names, again={"test_accuracy": 0.97, "epsilon": 1.0})
-    brought_home(base)
-    own, asked = ("--base-dir", str(base)), ("-o", proof, "--metric")
-    metrics, privacy = (f"training/epoch/2/{name}" for name in ("metrics/1", "privacy/0"))
-    problem = "found 2 records that commit to it, expected --record with one of"
-    assert main(["prove", run, *asked, "epsilon", "--at-most", "3", *own]) == 2
-    assert f"epsilon: {problem} {metrics}, {privacy}" in capsys.readouterr().err
-    words = ["test_accuracy", "--at-least", "0.95", "--record"]
-    assert main(["prove", run, *asked, *words, privacy, *own]) == 2
-    problem = "is committed to by training/epoch/2/metrics/0, training/epoch/2/metrics/1"
-    assert f"--record: found {privacy!r}, but test_accuracy {problem}" in capsys.readouterr().err
-    assert main(["prove", run, *asked, *words, metrics, *own]) == 0
-    main(["verify", run, "--offline", "--proof", proof, *own])
-    line = (
-        f"test_accuracy at {metrics}, the final epoch, is at least 0.95 (proved; value not shown; "
-        "of this record alone: of the others there 1 commit to this name)"
-    )
-    assert line in capsys.readouterr().out
-
-
 def test_a_withheld_record_leaves_its_proof_open(
     command: Command, runs: list[str], tmp_path: Path
 ) -> None:
@@ -287,21 +307,6 @@ def test_a_withheld_record_leaves_its_proof_open(
     (check,) = (check for check in report["checks"] if check["number"] == 14)
     assert check["status"] == "unchecked"
     assert "the record is withheld, and so is its commitment" in check["detail"]
-
-
-def test_a_lost_opening_is_one_line(
-    command: Command, base: Path, runs: list[str], tmp_path: Path
-) -> None:
-    path = base / "openings" / f"{runs[1]}.jsonl"
-    kept = path.rename(tmp_path / "kept")
-    code, told = command(
-        "prove", runs[1], "--metric", "samples", "--epoch", "results", "--at-least", "1",
-        "-o", tmp_path / "p",
-    )  # fmt: skip
-    kept.rename(path)
-    assert code == 2
-    problem = "cannot be read: No such file or directory, expected the file that the run's shipper"
-    assert told["error"] == f"{path}: {problem} wrote: without it nothing can be proved"
 
 
 def test_no_number_is_in_the_database(base: Path) -> None:
