@@ -4,33 +4,35 @@ Life of a verification: it is due ``verification.every`` behind the run's seal; 
 puts it off by a lease, so that nobody else does, and one that died has it taken again; the run is
 verified on the networks; how that came out is appended to the ledger and written with the alert,
 in one transaction, in which its attestation (:mod:`provenance.watch.attest`) and the next
-verification are due. A network that does not answer says nothing of the
+verification are due, and once a day the head itself. A network that does not answer says nothing of the
 run: another try is due.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Final
 from uuid import UUID, uuid4
 
-from provenance.anchor.outbox import ceiling
+from provenance.anchor.outbox import ACTIVE, ceiling
 from provenance.app.report import AGAIN, claim, unreachable
 from provenance.app.verify import verify_run
 from provenance.errors import FormatError, IntegrityError
 from provenance.formats.tlog.outcome import Outcome
 from provenance.ledger.seal import SealPolicy, sign_grown
 from provenance.ports.store import LedgerStore, LedgerTx
-from provenance.ports.values import Work
+from provenance.ports.values import AnchorState, Work
 from provenance.settings import Settings
 from provenance.verify.catalogue import RECORDS, Status
 from provenance.verify.report import VerificationReport
 
 LEASE_S: Final = 300.0
+DAY_S: Final = 86400.0
+"""Outcomes alone make no head due sooner behind the one before: an anchor costs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,9 +147,20 @@ def _append(
     )
     document = outcome.encode()
     index = tx.append_outcome(run, outcome.number, document, now)
+    size = sign_grown(tx, index, outcome.digest(), policy, now)
+    if size is not None:
+        _anchor(tx, policy.networks, size, now, max(every, DAY_S))
     if attested and tx.most_tried(Work.ATTESTATION, run) is None:  # one that waits takes this one
         tx.add_work(Work.ATTESTATION, run, now)
-    sign_grown(tx, index, outcome.digest(), policy, now)
+
+
+def _anchor(tx: LedgerTx, networks: Sequence[str], size: int, now: float, wait_s: float) -> None:
+    """Make a head due on each network whose newest anchor is of a head signed ``wait_s`` ago; on
+    none without an anchor, which no run asked for."""
+    for network in networks:
+        last = tx.head(tx.reach(network, ACTIVE | {AnchorState.FINAL}))
+        if last is not None and now - last.created_at >= wait_s:
+            tx.add_anchor(network, size, now)
 
 
 def _body(look: Look, now: float) -> str:
