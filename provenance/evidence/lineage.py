@@ -28,7 +28,7 @@ ROLES: Final[Mapping[str, str]] = {
 }
 """What a run can be to its parent, and how that reads; the first is meant where none is stated."""
 MAX_PARENTS: Final = 64
-_SAME_WEIGHTS: Final = (None, "continues", "fine-tuned")
+SAME_WEIGHTS: Final = (None, "continues", "fine-tuned")
 """Roles whose runs begin from an epoch's weights as they are."""
 _ID_CHARS: Final = 64
 _ROOT: Final = re.compile(r"mth-sha256:[0-9a-f]{64}")
@@ -134,7 +134,7 @@ def _held(
     own = [record for record in records if record.kind is Kind.WEIGHTS]
     if not own:
         found = Lineage(name, None, f"{says}; its initial weights are not here")
-    elif claim.role in _SAME_WEIGHTS:
+    elif claim.role in SAME_WEIGHTS:
         found = _begun_from(says, name, stated, own, parent)
     else:
         found = _made_from(says, claim, own, parent)

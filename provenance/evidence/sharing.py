@@ -241,12 +241,16 @@ def _renamed(
     child: TensorState, parent: TensorState, added: Collection[str], removed: Collection[str]
 ) -> Iterable[tuple[str, str]]:
     """The child's name and the parent's of a tensor that either has as an alias of the other."""
-    theirs = {alias: name for name in removed for alias in parent.aliases.get(name, ())}
+    theirs: dict[str, list[str]] = {}
+    for name in sorted(removed):
+        for alias in parent.aliases.get(name, ()):
+            theirs.setdefault(alias, []).append(name)
     taken = set[str]()
     for name in sorted(added):
-        names = [*child.aliases.get(name, ()), theirs.get(name, "")]
-        other = next((n for n in names if n in removed and n not in taken), None)
-        own = child.pieces[name]
-        if other is not None and own[2:5] == parent.pieces[other][2:5]:  # dtype, shape, region
+        own = child.pieces[name][2:5]  # dtype, shape, region
+        names = (*child.aliases.get(name, ()), *theirs.get(name, ()))
+        left = (other for other in names if other in removed and other not in taken)
+        other = next((other for other in left if own == parent.pieces[other][2:5]), None)
+        if other is not None:
             taken.add(other)
             yield name, other

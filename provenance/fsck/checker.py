@@ -239,6 +239,7 @@ def _check_runs(
             archived=run in archived,
             records=records,
             entries=entries.get(run, []),
+            weights=tables.all(rows.WeightsRow, run),  # as many as records: of one run at once
             spooled=own.events,
             streamed=stream.records.get(run, {}),
             parked=parked,

@@ -96,6 +96,13 @@ class DueRow(Row, frozen=True):
     epoch: int
 
 
+class WeightsRow(Row, frozen=True):
+    """A row of ``epoch_weights``."""
+
+    epoch: int
+    root: bytes
+
+
 class TreeRow(Row, frozen=True):
     """A row of ``run_trees``."""
 
@@ -259,6 +266,7 @@ TABLES: Final[Mapping[type[Row], tuple[str, str]]] = {
     StatementRow: ("statements", "run, producer, count"),
     MarkRow: ("marks", "phase, epoch, producer"),
     DueRow: ("due_checkpoints", "epoch"),
+    WeightsRow: ("epoch_weights", "epoch, root"),
     TreeRow: ("run_trees", "run"),
     EquivocationRow: ("equivocations", "run, producer, seq"),
     ParkedRow: ("parked", "id"),
@@ -312,6 +320,7 @@ class RunFacts:
     equivocations: Sequence[EquivocationRow]
     marks: Sequence[MarkRow]
     due: Sequence[DueRow]
+    weights: Sequence[WeightsRow]
     trees: Sequence[TreeRow]
     spooled: Mapping[Key, tuple[SegmentHeader, Event]]
     streamed: Mapping[Key, bytes]

@@ -24,7 +24,7 @@ from provenance.evidence.sharing import (
 from provenance.fingerprint.hashers import DIGEST_SIZES, HashFactory
 from provenance.fingerprint.model_files import ModelFiles, read_model
 from provenance.formats.run_tree.ranks import Piece
-from provenance.lineage.files import merged, pruned, tensors_of
+from provenance.lineage.files import merged, pruned, quantised, tensors_of
 from provenance.lineage.graph import claims_of, records_of
 from provenance.models.match import match_model
 from provenance.verify.report import VerificationReport
@@ -87,8 +87,9 @@ def hold(
         for stated in algorithms & DIGEST_SIZES.keys():
             _share(_state(own, stated), state, model, of_parent, found)
     if len(others) == 1:
-        entries = pruned(tensors_of(own), tensors_of(others[0]))
-        found.shown.extend([entries.line] if entries.tensors else ())
+        mine, theirs = tensors_of(own), tensors_of(others[0])
+        entries = (pruned(mine, theirs), quantised(mine, theirs))
+        found.shown.extend(each.line for each in entries if each.tensors)
     elif others:
         found.shown.append(merged(tensors_of(own), [tensors_of(files) for files in others]).line)
     return found

@@ -1,9 +1,14 @@
-"""What a model's files have of its parents' files, entry by entry: pruned, merged.
+"""What a model's files have of its parents' files, entry by entry: pruned, quantised, merged.
 
-These are statements about the elements, which no digest shows. Both take tensors with the same
-name, shape and element type; F64, F32, F16 and BF16 are numbers here.
+These are statements about the elements, which no digest shows. They take tensors with the same
+name and shape, and but for *quantised* the same element type; F64, F32, F16 and BF16 are numbers.
 
 - *pruned*: an entry is zero, or has the bits of the parent's entry.
+- *quantised*: an entry of another of these types is the parent's entry x, rounded once to it. Of
+  the entries q of I8 there is a scale s > 0 so that |x / s - q| <= 1/2 for each, but for |q| of 127
+  and more, where x may be farther out; one s for the tensor, or one for each row, of `ROW` entries
+  and more, of its first dimension. How s was rounded is not known: its bounds may cross by `SLACK`
+  of their size. Where every q is 0, and some x is not, nothing shows.
 - *merged*: one number a(i) for each parent i, the same for all tensors, so that each entry c is
   the sum of a(i) * x(i). An entry holds to the bit where c is that sum, in double precision,
   rounded once to c's type, or the sum of the products, each rounded to that type, rounded again
@@ -29,6 +34,9 @@ CHUNK: Final = 1 << 20
 MAX_PARENTS: Final = 8
 SAMPLE: Final = 4096
 """Entries of a tensor that the numbers a(i) are worked out from."""
+ROW: Final = 16
+"""Entries that a scale of their own is taken for: of one or two, any."""
+SLACK: Final = 2.0**-20
 _FLOATS: Final = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 _DECIMALS: Final = (2, 3, 4, 6)
 Array = Any
@@ -55,6 +63,37 @@ class Pruned(NamedTuple):
         if self.holds:
             return f"pruned: {self.zeroed} of {total} entries are zero, the others are the parent's"
         return f"entries: {self.kept} of {total} are the parent's, bit for bit, {self.zeroed} zero"
+
+
+class Quantised(NamedTuple):
+    """Entries of the tensors that both have in another type: those that are the parent's, rounded;
+    by a scale of their tensor; of their index of its first dimension; and all others."""
+
+    rounded: int
+    by_tensor: int
+    by_row: int
+    other: int
+    tensors: int
+
+    @property
+    def holds(self) -> bool:
+        """Whether all entries are the parent's in another type."""
+        return self.tensors > 0 and not self.other
+
+    @property
+    def line(self) -> str:
+        """For people."""
+        total = sum(self[:4])
+        parts = (
+            (self.rounded, "rounded to the nearest"),
+            (self.by_tensor, "by one scale for a tensor"),
+            (self.by_row, "by a scale for each row"),
+        )
+        how = ", ".join(f"{number} {words}" for number, words in parts if number)
+        rest = f", {self.other} are not" if self.other else ""
+        what = "quantised" if self.holds else "not quantised"
+        held = f"{total - self.other} of {total} entries are the parent's"
+        return f"{what}: {held}{', ' if how else ''}{how}{rest}"
 
 
 class Merged(NamedTuple):
@@ -122,6 +161,57 @@ def pruned(child: Tensors, parent: Tensors) -> Pruned:
             kept, zeroed = kept + int(same.sum()), zeroed + int(zero.sum())
             other += int((~same & ~zero).sum())
     return Pruned(kept, zeroed, other, tensors)
+
+
+def quantised(child: Tensors, parent: Tensors) -> Quantised:
+    """The child's entries of another type held against the parent's."""
+    numpy = load_numpy()
+    rounded = by_tensor = by_row = other = tensors = 0
+    for name, (dtype, shape, own) in child.items():
+        kind, size, theirs = parent.get(name, ("", (), None))
+        if kind not in _FLOATS or dtype not in (_FLOATS.keys() | {"I8"}) - {kind} or size != shape:
+            continue
+        tensors += 1
+        if dtype in _FLOATS:
+            for mine, x in _pieces(own, theirs):
+                with numpy.errstate(all="ignore"):
+                    number, near = _numbers(mine, dtype), _rounded(_numbers(x, kind), dtype)
+                equal = (number == near) | (numpy.isnan(number) & numpy.isnan(near))
+                rounded, other = rounded + int(equal.sum()), other + int((~equal).sum())
+            continue
+        row = len(own) // shape[0] if len(shape) > 1 and len(own) else len(own)
+        step = row * max(1, CHUNK // max(1, row))
+        bounds = [
+            _scales(
+                own[at : at + step].view("<i1").reshape(-1, row),
+                _numbers(theirs[at : at + step], kind),
+            )
+            for at in range(0, len(own), max(1, step))
+        ]
+        if not bounds:
+            continue
+        least, most = (numpy.concatenate(each) for each in zip(*bounds, strict=True))
+        held = least <= most * (1 + SLACK)
+        if held.all() and least.max() <= most.min() * (1 + SLACK):
+            by_tensor += len(own)
+        else:
+            number = int(held.sum()) * row if row >= ROW else 0
+            by_row, other = by_row + number, other + len(own) - number
+    return Quantised(rounded, by_tensor, by_row, other, tensors)
+
+
+def _scales(q: Array, x: Array) -> tuple[Array, Array]:
+    """Of each row of I8 the least and the greatest scale that its entries leave to it."""
+    numpy = load_numpy()
+    x = x.reshape(q.shape)
+    steps, size = numpy.sign(x) * q.astype("<f8"), abs(x)
+    with numpy.errstate(all="ignore"):
+        least = numpy.where(steps >= 0, size / (steps + 0.5), numpy.inf)
+        least = numpy.where(steps >= 127, 0.0, least)
+        least = numpy.where(x == 0, numpy.where(q == 0, 0.0, numpy.inf), least)
+        most = numpy.where(steps >= 1, size / (steps - 0.5), numpy.inf)
+    shown = (steps >= 1).any(axis=1) | (x == 0).all(axis=1)
+    return numpy.where(shown, least.max(axis=1), numpy.inf), most.min(axis=1)
 
 
 def merged(child: Tensors, parents: Sequence[Tensors]) -> Merged:

@@ -1,49 +1,25 @@
 """The runs and models that a run comes from, and what came of it: as far as it is known here.
 
-Life of a graph: the run's configuration names its parents; each that is at hand, as a bundle that
-was given or in the database, is verified first, and the same is done for its own parents; then the
-run is verified against each. What other runs of the database say that they come from this one is
-listed as they say it. No node is asked.
+:mod:`provenance.lineage.walk` makes the graph, :mod:`provenance.lineage.export` writes it.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
-from pathlib import Path
 from typing import Any, Final
-from uuid import UUID
 
-from provenance.app.bundle import bundle_at
-from provenance.app.runs import evidence_of
-from provenance.app.verify import Options, verify_path, verify_run
-from provenance.bootstrap import reading
-from provenance.bundle.reader import read_bundle
-from provenance.bundle.sources import FileSource
-from provenance.errors import FormatError, InputError, IntegrityError
-from provenance.evidence.lineage import Claim, Lineage, claims
-from provenance.evidence.run_evidence import RunEvidence, seal_label
+from provenance.errors import FormatError
+from provenance.evidence.lineage import Claim, claims
+from provenance.evidence.run_evidence import RunEvidence
 from provenance.evidence.sharing import Sharing
-from provenance.evidence.story import restarts
 from provenance.formats.record import Kind, Record
-from provenance.ports.listing import Wanted
-from provenance.ports.store import LedgerTx
-from provenance.report.summary import summary_of
-from provenance.settings import Settings
-from provenance.verify.report import VerificationReport
+from provenance.formats.run_tree.tree import RunProof
 
-MAX_ANCESTORS: Final = 100
-MAX_DESCENDANTS: Final = 1000
-_PAGE: Final = 500
 NOT_CHECKED: Final = (
     "the networks: no node was asked (provenance verify); and what runs that come from this one "
     "say, which is listed as they say it (provenance lineage of each)"
 )
-Source = str | Path | FileSource
-"""A run of the database by its id, or a bundle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +56,15 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """A claim of a child about its parent.
+    """A claim of a child about its parent; or, where the child is a model, a run whose weights it
+    has.
 
     Attributes:
-        matches: Whether the child's initial weights are the parent's; None where that cannot be
-            said.
+        matches: Whether the child's initial weights are the parent's (of a model: whether its
+            weights are an epoch's of the run); None where that cannot be said.
         verified: Whether the parent was verified, and holds.
         tensors: What the child's newest weights have of the parent's.
+        proof: Of the record that states a model's weights, under the newest root of the run.
     """
 
     child: str
@@ -96,6 +74,7 @@ class Edge:
     matches: bool | None = None
     verified: bool = False
     tensors: Sharing | None = None
+    proof: RunProof | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +118,11 @@ class Graph:
             "exit_code": self.exit_code,
             "nodes": [_fields(node) for node in self.nodes.values()],
             "edges": [
-                {**_fields(edge), "tensors": edge.tensors and edge.tensors.as_dict()}
+                {
+                    **_fields(edge),
+                    "tensors": edge.tensors and edge.tensors.as_dict(),
+                    "proof": edge.proof and edge.proof.to_json(),
+                }
                 for edge in self.edges
             ],
             "problems": list(self.problems),
@@ -151,170 +134,6 @@ def _fields(value: Any) -> dict[str, Any]:
     return {name: getattr(value, name) for name in value.__slots__}
 
 
-def lineage_graph(
-    settings: Settings,
-    subject: str,
-    bundles: Sequence[Path] = (),
-    tell: Callable[[], None] = lambda: None,
-) -> tuple[Graph, Mapping[str, VerificationReport]]:
-    """The graph around a run, and what verifying it and its ancestors found, by their ids.
-
-    Args:
-        subject: A run id, 8 or more of its first or last hex digits, ``latest``; a bundle's path,
-            or its CID.
-        bundles: Of runs that others come from.
-        tell: Is called before each verification.
-
-    Raises:
-        UnknownRunError, StoreUnavailable, InputError, FormatError, IntegrityError: As
-            :func:`provenance.app.verify.verify_run` and ``verify_path``.
-    """
-    walk = _Walk(settings, bundles, tell)
-    report = walk.visit(bundle_at(settings, subject) or subject, ())
-    walk.descend(str(report.run))
-    graph = Graph(str(report.run), walk.nodes, walk.edges, walk.problems)
-    return graph.expecting([*walk.bundles]), walk.reports
-
-
-class _Walk:
-    def __init__(
-        self, settings: Settings, bundles: Sequence[Path], tell: Callable[[], None]
-    ) -> None:
-        self.settings, self.tell = settings, tell
-        self.bundles = {str(_bundle(path).run): path for path in bundles}
-        self.reports: dict[str, VerificationReport] = {}
-        self.nodes: dict[str, Node] = {}
-        self.edges: list[Edge] = []
-        self.problems: list[str] = []
-
-    def visit(self, source: Source, below: tuple[str, ...]) -> VerificationReport:
-        """Verify a run behind its parents. ``below``: the runs that led here, the last one last."""
-        if isinstance(source, str):
-            evidence = evidence_of(self.settings, source)
-            source = str(evidence.run)
-        else:
-            evidence = _bundle(source)
-        run, own = str(evidence.run), records_of(evidence)
-        if run in self.reports:
-            return self.reports[run]
-        if len(self.reports) >= MAX_ANCESTORS:
-            raise InputError(f"lineage: run {below[0]} has more than {MAX_ANCESTORS} ancestors")
-        reports, edges = list[VerificationReport](), list[Edge]()
-        for claim in claims_of(own):
-            name, says = str(claim.run or claim.model), f"says that {claim.says}"
-            known = Edge(run, name, claim.role, f"{says} run {name}, which is not known here")
-            place = None if claim.run is None else self._place(claim.run)
-            if claim.model is not None:
-                weights = claim.weights and f"with weights {claim.weights}"
-                how = weights or "whose files were not at hand"
-                known = replace(known, line=f"{says} the model {name}, {how}")
-                self.nodes.setdefault(name, Node(name, "model", weights=claim.weights))
-            elif name in (*below, run):
-                circle = [*below, run][[*below, run].index(name) :]
-                line = f"the claims go in a circle: {' comes from '.join([*circle, name])}"
-                self.problems.append(line)
-                known = replace(known, line=line)
-            elif place is None:
-                self.nodes.setdefault(name, Node(name, "run"))
-            else:
-                parent = self.visit(place, (*below, run))
-                reports.append(self._verified(source, {"parent": parent}))
-                known = _held(known, reports[-1].lineage)
-            edges.append(known)
-        if not reports:
-            reports.append(self._verified(source, {}))
-        self.problems += [f"run {run}: {line}" for line in dict.fromkeys(_problems(reports))]
-        self.nodes[run] = _node(reports[-1], own)
-        self.edges += edges
-        self.reports[run] = reports[-1]
-        return reports[-1]
-
-    def descend(self, subject: str) -> None:
-        """List what the database's runs say that they come from the subject, or from what does."""
-        named = self._children()
-        waiting = [subject]
-        while waiting and len(self.nodes) < MAX_DESCENDANTS:
-            parent = waiting.pop(0)
-            for child, name, state, claim in named.get(parent, ()):
-                edge = Edge(child, parent, claim.role, f"says that {claim.says} run {parent}")
-                if child in self.reports:
-                    continue
-                self.edges.append(edge)
-                if child not in self.nodes:
-                    self.nodes[child] = Node(child, "run", name, state=state)
-                    waiting.append(child)
-
-    def _children(self) -> dict[str, list[tuple[str, str | None, str, Claim]]]:
-        """Runs of the database by what they name as a parent: id, name, state and the claim."""
-        found: dict[str, list[tuple[str, str | None, str, Claim]]] = {}
-        store = reading.open_store(self.settings)
-        if store is None:
-            return found
-        wanted, seen, total = Wanted(time.time(), self.settings.lost_after_s, size=_PAGE), 0, 1
-        with closing(store), store.snapshot() as tx:
-            while seen < total:
-                rows, total = tx.list_runs(replace(wanted, page=1 + seen // _PAGE))
-                for row, summary in rows:
-                    for claim in self._named(tx, row.run) if summary.parent is not None else ():
-                        own = (str(row.run), summary.name, summary.state, claim)
-                        found.setdefault(str(claim.run or claim.model), []).append(own)
-                seen += _PAGE
-        return found
-
-    def _named(self, tx: LedgerTx, run: UUID) -> list[Claim]:
-        """The parents that a run of the database names."""
-        try:
-            return claims_of([Record.decode(row.data) for row in tx.records(run, (Kind.CONFIG,))])
-        except (FormatError, IntegrityError):
-            problem = f"run {run}: its configuration cannot be read; see: provenance verify {run}"
-            self.problems.append(problem)
-            return []
-
-    def _verified(self, source: Source, more: Options) -> VerificationReport:
-        self.tell()
-        options: Options = {"offline": True, **more}
-        if isinstance(source, str):
-            return verify_run(self.settings, source, **options)
-        return verify_path(self.settings, source, **options)
-
-    def _place(self, run: str) -> Source | None:
-        """Where a run's evidence is: among the bundles that were given, else in the database."""
-        if run in self.bundles:
-            return self.bundles[run]
-        store = reading.open_store(self.settings)
-        if store is None:
-            return None
-        with closing(store), store.snapshot() as tx:
-            try:
-                return run if tx.run(UUID(run)) is not None else None
-            except ValueError:
-                return None
-
-
-def _held(claim: Edge, found: Lineage | None) -> Edge:
-    """The claim with what came out; a record that does not hold claims nothing."""
-    if found is None:
-        return replace(
-            claim, line=f"{claim.line.partition(',')[0]}, in a record that does not hold"
-        )
-    matches, verified, tensors = found.matches, found.verified, found.tensors
-    return Edge(claim.child, claim.parent, claim.role, found.line, matches, verified, tensors)
-
-
-def _problems(reports: Sequence[VerificationReport]) -> Iterator[str]:
-    """What verifying a run against its parents found of these, and the first of all else."""
-    for report in reports:
-        of_parents = [f.problem for f in report.findings if f.subject == "parent"]
-        others = (f for f in report.findings if f.subject != "parent")
-        yield from of_parents
-        yield from (f"({f.check}) {f.subject}: {f.problem}" for f in islice(others, 1))
-
-
-def _bundle(source: Path | FileSource) -> RunEvidence:
-    inner = source / "evidence" if isinstance(source, Path) else None
-    return read_bundle(inner if inner is not None and inner.is_dir() else source)
-
-
 def records_of(evidence: RunEvidence) -> list[Record]:
     """What decodes, without late ones."""
     own = (item.decoded for item in evidence.records if item.place != "late")
@@ -323,7 +142,7 @@ def records_of(evidence: RunEvidence) -> list[Record]:
 
 def claims_of(records: Sequence[Record]) -> list[Claim]:
     """The parents that the configurations name, each once."""
-    found: dict[str, Claim] = {}
+    found: dict[object, Claim] = {}
     for record in records:
         if record.kind is Kind.CONFIG:
             try:
@@ -331,35 +150,5 @@ def claims_of(records: Sequence[Record]) -> list[Claim]:
             except FormatError:  # the verification says so
                 continue
             for claim in named:
-                found.setdefault(str(claim.run or claim.model), claim)
+                found.setdefault(claim.run or (claim.model, claim.weights), claim)
     return list(found.values())
-
-
-def _node(report: VerificationReport, own: Sequence[Record]) -> Node:
-    evidence = report.evidence
-    times = sorted(record.ts for record in own)
-    weights = [r for r in own if r.kind in (Kind.WEIGHTS, Kind.STATE) and r.rank == 0]
-    newest = max(weights, key=lambda r: (-1 if r.epoch is None else r.epoch, r.order), default=None)
-    data = {
-        item.path: str(record.body.get("root"))
-        for item in evidence.records
-        if item.kind in (Kind.DATA_TRAIN, Kind.DATA_TEST)
-        and isinstance(record := item.decoded, Record)
-        and item.place != "late"
-    }
-    entry = evidence.entries[-1] if evidence.entries else None
-    return Node(
-        id=str(report.run),
-        kind="run",
-        name=summary_of(evidence).name,
-        outcome=report.outcome,
-        state=report.state.state,
-        root=None if entry is None else entry.root.hex(),
-        seal=None if entry is None else seal_label(entry),
-        weights=None if newest is None else str(newest.body.get("root")),
-        data=data,
-        resumed=tuple((each.rank, each.number, each.line) for each in restarts(own)),
-        withheld=any(item.withheld for item in evidence.records if item.kind is Kind.CONFIG),
-        began=times[0] if times else None,
-        ended=times[-1] if times else None,
-    )

@@ -89,6 +89,11 @@ class LedgerTx(Protocol):
         """An archived run's records come back from its file; how many. Raises IntegrityError as
         :meth:`records`, and UnknownRunError where it is not archived."""
 
+    def runs_of_weights(self, root: bytes, limit: int) -> Sequence[tuple[UUID, int]]:
+        """Runs with a ``state`` record of this root of weights (32 bytes), each with the last epoch
+        of one, by id: the oldest run first. An index tells, at a cost that does not grow with the
+        number of runs; the records prove it."""
+
     def has_record(self, run: UUID, producer: bytes, seq: int) -> bool:
         """Whether anything stands at this place."""
 

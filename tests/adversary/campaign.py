@@ -70,6 +70,7 @@ FREE = {
     r"(networks|nonces|anchor_versions)(\..*)?": _OUTBOX,
     r"statements(\..*)?": _SPARE,
     r"summaries(\..*)?": "what lists show, kept from the records; no verdict reads it",
+    r"epoch_weights(\..*)?": "an index of records, which lineage verifies; no verdict reads it",
     r"due_(reports|announcements|work)(\..*)?": "work that is to be done again: it proves nothing",
     r"equivocations(\.(proof|data))?": _KEPT_BACK,
     r"batch\.identity": "an identity that comes with another batch as well",

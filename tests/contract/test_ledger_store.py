@@ -128,6 +128,23 @@ def test_bulk_answers_in_order_even_within_one_batch(run_tx: LedgerTx) -> None:
     assert run_tx.records(OTHER) == [record(1, run=OTHER)]
 
 
+def test_runs_are_found_by_the_weights_of_an_epoch(run_tx: LedgerTx) -> None:
+    """The last epoch of each run, the oldest run first; of what stands for a key alone."""
+    ours, theirs = "0a" * 32, "0b" * 32
+
+    def state(seq: int, epoch: int, root: str, run: UUID = RUN) -> StoredRecord:
+        text = f'{{"body":{{"root":"mth-sha256:{root}"}}}}'
+        return record(seq, run=run, kind=Kind.STATE, epoch=epoch, text=text)
+
+    rows = [state(0, 3, ours, OTHER), state(0, 1, ours), state(1, 7, ours), state(2, 9, theirs)]
+    run_tx.insert_records([*rows, state(3, 7, ours), record(4, kind=Kind.STATE)], 1.0)
+    assert run_tx.insert_records([state(2, 9, ours)], 1.0) == [Inserted.CONFLICT]
+    assert run_tx.runs_of_weights(bytes.fromhex(ours), 5) == [(RUN, 7), (OTHER, 3)]
+    assert run_tx.runs_of_weights(bytes.fromhex(ours), 1) == [(RUN, 7)]
+    assert run_tx.runs_of_weights(bytes.fromhex(theirs), 5) == [(RUN, 9)]
+    assert run_tx.runs_of_weights(bytes(32), 5) == []
+
+
 def test_an_empty_batch_is_nothing(run_tx: LedgerTx) -> None:
     assert list(run_tx.insert_records([], 1.0)) == []
 

@@ -16,7 +16,8 @@ from provenance.errors import FormatError, InputError
 from provenance.lineage import export
 from provenance.lineage.at_hand import AtHand, hold
 from provenance.lineage.claim import is_bundle
-from provenance.lineage.graph import NOT_CHECKED, Graph, lineage_graph
+from provenance.lineage.graph import NOT_CHECKED, Graph
+from provenance.lineage.walk import lineage_graph
 from provenance.log import shown
 
 

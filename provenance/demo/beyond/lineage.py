@@ -9,7 +9,7 @@ import numpy as np
 
 from provenance.demo.beyond.stage import Stage
 from provenance.errors import IntegrityError
-from provenance.lineage.graph import lineage_graph
+from provenance.lineage.walk import lineage_graph
 from provenance.tracker import ProvenanceTracker
 
 NEEDS = ()

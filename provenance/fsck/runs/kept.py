@@ -1,4 +1,5 @@
-"""What seals are made from, against the records: marks, ends, checkpoints that are due, the tree.
+"""What is kept of the records, against them: marks, ends, checkpoints that are due, the tree, the
+index of weights.
 
 Each row is worked out from the run's records and entries. Ingest and seal move these rows in the
 transactions that move records and entries, so that they agree at any moment.
@@ -7,8 +8,9 @@ transactions that move records and entries, so that they agree at any moment.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Collection, Iterable, Iterator
-from typing import Any
+from typing import Any, Final
 
 from msgspec.structs import asdict, replace
 
@@ -24,7 +26,9 @@ from provenance.formats.run_tree.selection import (
 )
 from provenance.formats.run_tree.walk import RunWalk
 from provenance.fsck.findings import Finding, FindingKind
-from provenance.fsck.rows import DueRow, MarkRow, ProducerRow, RunFacts, TreeRow
+from provenance.fsck.rows import DueRow, MarkRow, ProducerRow, RunFacts, TreeRow, WeightsRow
+
+_ROOT: Final = re.compile(r"mth-sha256:[0-9a-f]{64}")
 
 
 def check_kept(facts: RunFacts, records: Collection[Record], walk: RunWalk) -> Iterator[Finding]:
@@ -45,6 +49,7 @@ def check_kept(facts: RunFacts, records: Collection[Record], walk: RunWalk) -> I
     yield from _differing(facts, "marks", facts.marks, _marks(records, counting))
     yield from _differing(facts, "run_trees", facts.trees, tree)
     yield from _differing(facts, "due_checkpoints", facts.due, _due(facts, counting, tree))
+    yield from _differing(facts, "epoch_weights", facts.weights, _weights(records))
 
 
 def _producers(
@@ -106,6 +111,16 @@ def _due(facts: RunFacts, counting: Iterable[SealMark], trees: Iterable[TreeRow]
     ]
 
 
+def _weights(records: Iterable[Record]) -> set[WeightsRow]:
+    """Of each epoch the roots that its ``state`` records have."""
+    return {
+        WeightsRow(record.epoch, bytes.fromhex(root[-64:]))
+        for record in records
+        if record.kind is Kind.STATE and record.epoch is not None
+        if isinstance(root := record.body.get("root"), str) and _ROOT.fullmatch(root)
+    }
+
+
 def _differing(
     facts: RunFacts, table: str, stored: Iterable[Any], given: Iterable[Any]
 ) -> Iterator[Finding]:
@@ -126,7 +141,7 @@ def _differing(
 
 def _key(row: object) -> str:
     """The key's part beside the run."""
-    parts = (getattr(row, name, None) for name in ("phase", "epoch", "producer"))
+    parts = (getattr(row, name, None) for name in ("phase", "epoch", "producer", "root"))
     return "".join(f"/{_shown(part)}" for part in parts if part is not None)
 
 

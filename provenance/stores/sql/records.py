@@ -1,15 +1,21 @@
-"""Runs, records, what their producers signed, equivocations and parked batches."""
+"""Runs, records and their index of weights, what their producers signed, equivocations and parked
+batches.
+
+Over 400 lines: all that ingest writes stands together.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
 from operator import attrgetter
-from typing import Final
+from typing import Annotated, Final
 from uuid import UUID
 
+import msgspec
 from sqlalchemy import (
     ColumnElement,
     Connection,
@@ -57,6 +63,30 @@ _STATEMENTS: Final = values_in(StatementRow, schema.statements)
 _EQUIVOCATIONS: Final = values_in(Equivocation, schema.equivocations)
 _PARKED: Final = values_in(Parked, schema.parked)
 _HELD: Final = values_in(HeldRun, schema.held_runs)
+
+
+class _Weights(msgspec.Struct):
+    root: Annotated[str, msgspec.Meta(pattern=r"^mth-sha256:[0-9a-f]{64}\Z")]
+
+
+class _State(msgspec.Struct):
+    """All that the index reads of a ``state`` record, whose other fields it skips."""
+
+    body: _Weights
+
+
+_STATE: Final = msgspec.json.Decoder(_State)
+
+
+def _epoch_weights(records: Iterable[StoredRecord]) -> list[dict[str, object]]:
+    """The rows of ``epoch_weights`` that these records give."""
+    found: dict[tuple[UUID, int, bytes], None] = {}
+    for record in records:
+        if record.kind is Kind.STATE and record.epoch is not None:
+            with suppress(msgspec.DecodeError):  # states no root
+                root = bytes.fromhex(_STATE.decode(record.data).body.root.partition(":")[2])
+                found[record.run, record.epoch, root] = None
+    return [{"run": run, "epoch": epoch, "root": root} for run, epoch, root in found]
 
 
 class RecordsPart(Session):
@@ -131,6 +161,7 @@ class RecordsPart(Session):
             self._arrived += new
             self._arrived_at = now
             self._add_new(schema.records, [(*_VALUES(record), now) for record in new])
+            self._index_weights(new)
             self._write(
                 update(schema.runs)
                 .where(
@@ -201,7 +232,18 @@ class RecordsPart(Session):
         self._write(delete(schema.archived_runs).where(schema.archived_runs.c.run == run))
         self._add_new(schema.records, [(*_VALUES(record), now) for record in kept.values()])
         self._read_back.pop(run)
+        self._index_weights(kept.values())
         return len(kept)
+
+    def _index_weights(self, records: Iterable[StoredRecord]) -> None:
+        if rows := _epoch_weights(records):
+            self._write(self._insert(schema.epoch_weights).on_conflict_do_nothing(), rows)
+
+    def runs_of_weights(self, root: bytes, limit: int) -> Sequence[tuple[UUID, int]]:
+        own = schema.epoch_weights.c
+        query = select(own.run, func.max(own.epoch)).where(own.root == root)
+        rows = self._read(query.group_by(own.run).order_by(own.run).limit(limit))
+        return [(run, epoch) for run, epoch in rows]
 
     def _of_archive(self, run: UUID) -> dict[tuple[bytes, int], StoredRecord] | None:
         """An archived run's records by producer and ``seq``, in order, read once; None of a run
@@ -378,3 +420,11 @@ def _stretches(seqs: Sequence[int]) -> Iterator[tuple[int, int]]:
             yield first, before
             first = after
     yield first, seqs[-1]
+
+
+def index_weights(connection: Connection) -> None:
+    """Fill ``epoch_weights`` from the records that are in the database, run by run."""
+    tx = RecordsPart(connection, "migration", writable=True, archive=None)
+    for row in tx.runs():
+        own = schema.records.c.run == row.run, schema.records.c.kind == Kind.STATE
+        tx._index_weights(tx._all(StoredRecord, _RECORDS.where(*own)))

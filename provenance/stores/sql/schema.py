@@ -42,7 +42,7 @@ from provenance.formats.record import Kind, Phase
 from provenance.ports.values import AnchorState, Work
 from provenance.stores.sql.column_types import EnumText, FreeText, JsonText, Lines
 
-REVISIONS: Final = ("0001",)
+REVISIONS: Final = ("0001", "0002")
 """Every schema revision this release knows, oldest first; the last is the one it needs."""
 
 NO_EPOCH: Final = -1
@@ -141,6 +141,18 @@ records = Table(
 )
 Index(None, records.c.run, records.c.kind)
 Index(None, records.c.run, records.c.epoch)
+
+epoch_weights = Table(
+    "epoch_weights",
+    metadata,
+    Column("run", Uuid, ForeignKey(runs.c.run), primary_key=True),
+    Column("epoch", BigInteger, primary_key=True, autoincrement=False),
+    Column("root", LargeBinary, primary_key=True),
+    _size("root", 32),
+)
+"""An index: which runs state a root of weights in a ``state`` record, and of which epochs. It names
+where to look, and proves nothing."""
+Index(None, epoch_weights.c.root, epoch_weights.c.run, epoch_weights.c.epoch)
 
 archived_runs = Table(
     "archived_runs",

@@ -102,7 +102,17 @@ def check_lineage(
         fork = None if findings.failed(LEDGER) else _fork(evidence, parent.evidence)
         if fork is not None:
             findings.fail(LEDGER, "parent", fork)
-    if parent is not None and str(parent.run) not in named:
+    model = None if parent is None else _model_of(claimed, parent)
+    if parent is not None and parent.findings and (model or str(parent.run) in named):
+        first = parent.findings[0]
+        problem = f"run {parent.run} does not hold: ({first.check}) {first.subject}"
+        findings.fail(CONTENT, "parent", f"{problem}: {first.problem}")
+    elif parent is not None and model is not None:
+        line = f"{model}; that run was checked too: {parent.outcome}"
+        findings.notice(CONTENT, "parent", line)
+        if parent.outcome != "verified":
+            findings.unchecked(CONTENT, f"parent: {line}")
+    elif parent is not None and str(parent.run) not in named:
         if not named and any(r.withheld and r.kind is Kind.CONFIG for r in evidence.records):
             why = "the configuration is withheld, which names the run that this one continues"
             findings.unchecked(CONTENT, f"parent: {why}")
@@ -110,11 +120,8 @@ def check_lineage(
             names = " and ".join(map(repr, named)) or "no run"
             names = f"names {names} as the run that it continues"
             findings.fail(CONTENT, "parent", f"{names}; the run that was given is {parent.run}")
+    if parent is not None and str(parent.run) not in named:
         parent = None
-    elif parent is not None and parent.findings:
-        first = parent.findings[0]
-        problem = f"run {parent.run} does not hold: ({first.check}) {first.subject}"
-        findings.fail(CONTENT, "parent", f"{problem}: {first.problem}")
     weights = evidence.parent
     if parent is not None:
         decoded = (item.decoded for item in _weights(parent))
@@ -168,6 +175,20 @@ def _check_claims(own: Iterable[Record], findings: Findings) -> list[Claim]:
                 line += ", which are its initial weights" if same else ""
             findings.notice(CONTENT, "parent", line)
     return named
+
+
+def _model_of(claimed: Iterable[Claim], parent: VerificationReport) -> str | None:
+    """Which model that is named has an epoch's weights of a run that was verified."""
+    epochs = dict[str, int]()
+    for item in _weights(parent):
+        if item.kind is Kind.STATE and isinstance(record := item.decoded, Record):
+            root = str(record.body.get("root"))
+            epochs[root] = max(item.epoch or 0, epochs.get(root, 0))
+    for claim in claimed:
+        if claim.weights in epochs:
+            epoch = epochs[claim.weights]
+            return f"the model {claim.model!r} has the weights of epoch {epoch} of run {parent.run}"
+    return None
 
 
 def _check_parent(

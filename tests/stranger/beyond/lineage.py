@@ -59,13 +59,15 @@ def shared(child: State, parent: State) -> dict[str, list[str]]:
     need(child and parent and len(algorithms) == 1, "no digests of one algorithm")
     names = [{tensor["name"] for tensor in state.values()} for state in (child, parent)]
     need(set(child) & set(parent) or not names[0] & names[1], "other shards")
-    alone = [name for name in parent if name not in child]
+    alone = sorted((name for name in parent if name not in child), key=str.encode)
     for name, own in sorted(child.items(), key=lambda item: item[0].encode()):
         other = parent.get(name)
         if other is None:
             known = [n for n in own.get("aliases", []) if n in alone]
             known += [n for n in alone if name in parent[n].get("aliases", [])]
-            if known and all(own[k] == parent[known[0]][k] for k in ("whole", "at", "dtype")):
+            fields = ("whole", "at", "dtype")
+            known = [n for n in known if all(own[k] == parent[n][k] for k in fields)]
+            if known:
                 alone.remove(known[0])
                 found["renamed"].append(name)
             else:
@@ -104,6 +106,14 @@ def roots_of(bundle: Any, kind: str) -> dict[str, int | None]:
     return found
 
 
+def made_at(bundle: Any, root: str | None) -> int | None:
+    """The last epoch of a run whose state has a root, of records in the run tree."""
+    epochs = [r["epoch"] for r in bundle.run["records"]
+              if r["kind"] == "state" and r["path"].startswith("training/")
+              and bundle.bodies.get(r["path"], {}).get("root", "") == root]  # fmt: skip
+    return max(epochs, default=None)
+
+
 def begun_at(child: Any, parent: Any, role: str | None) -> int | None:
     """The epoch of the parent that is meant where none is named."""
     if role in (None, "continues", "fine-tuned"):
@@ -126,6 +136,10 @@ def check_parent(child: Any, parent: Any) -> str:
     bodies = [body for path, body in child.bodies.items() if path.startswith("training/config")]
     claims = [claim for body in bodies for claim in read_parents(body)]
     own = [claim for claim in claims if claim.get("run") == parent.run["run"]]
+    if not own:
+        for claim in claims:
+            if (epoch := made_at(parent, claim.get("weights"))) is not None:
+                return f"parent: model {claim['model']} has the weights of epoch {epoch}"
     need(own, f"names no run {parent.run['run']} as a parent")
     roots = {entry["root"] for entry in parent.run["entries"]}
     need(all(claim.get("root") in {None, *roots} for claim in own), "a root that is no seal's")

@@ -1003,7 +1003,7 @@ def test_migrate_makes_the_database_that_reading_commands_want(
     assert cli.main(["status", *base]) == 2
     assert "migrate it first (provenance migrate)" in capsys.readouterr().err
     assert cli.main(["migrate", "--json", *base]) == 0
-    assert json.loads(capsys.readouterr().out) == {"revision": "0001", "was": None}
+    assert json.loads(capsys.readouterr().out) == {"revision": "0002", "was": None}
     assert cli.main(["migrate", *base]) == 0
-    assert "revision 0001 already" in capsys.readouterr().err
+    assert "revision 0002 already" in capsys.readouterr().err
     assert cli.main(["status", "--json", *base]) == 0

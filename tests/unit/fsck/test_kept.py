@@ -129,6 +129,40 @@ def test_records_of_a_worker_that_does_not_seal_are_kept_like_others(tmp_path: P
     assert {each.kind for each in world.fsck(offline=True).findings} == {F.RUN_NOT_SEALED}
 
 
+@pytest.mark.parametrize(
+    ("edit", "subjects"),
+    [
+        ("UPDATE epoch_weights SET epoch=3 WHERE epoch=1", ["1/{0}", "3/{0}"]),
+        ("UPDATE epoch_weights SET root=zeroblob(32) WHERE epoch=1", ["1/{0}", "1/{2}"]),
+        ("DELETE FROM epoch_weights WHERE epoch=2", ["2/{0}", "2/{1}"]),
+    ],
+)
+def test_the_index_of_weights_is_what_state_records_give(
+    tmp_path: Path, edit: str, subjects: list[str]
+) -> None:
+    """Of an epoch with two roots both, of what is no root nothing."""
+    world = World(tmp_path)
+    world.networks = ()
+    leader = Producer(run=RUN, name=LEADER)
+    leader.begin()
+    roots = ["0a" * 32, "0b" * 32, "00" * 32]
+    for epoch, root in ((1, roots[0]), (2, roots[0]), (2, roots[1]), (2, roots[1])):
+        leader.add(Kind.STATE, epoch, root=f"mth-sha256:{root}")
+    for other in (f"mth-sha256:{'0A' * 32}", f"mth-sha256:{roots[0]}\n", "", None, 1, [roots[0]]):
+        leader.add(Kind.STATE, 3, root=other)
+    leader.add(Kind.STATE, 3, covers={"root": f"mth-sha256:{roots[2]}"})
+    leader.finish()
+    world.ingest(leader.batch())
+    assert world.fsck(offline=True).findings == ()
+    kept = world.sql("SELECT epoch, lower(hex(root)) FROM epoch_weights ORDER BY 1, 2")
+    assert kept == [(1, roots[0]), (2, roots[0]), (2, roots[1])]
+    world.sql(edit)
+    found = {(each.kind, each.subject) for each in world.fsck(offline=True).findings}
+    assert found == {
+        (F.KEPT_STATE, f"{RUN}/epoch_weights/{subject.format(*roots)}") for subject in subjects
+    }
+
+
 # --- what somebody changed -----------------------------------------------------------------
 
 

@@ -5,13 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
-import jsonschema
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -19,6 +16,7 @@ from safetensors.numpy import save_file
 from provenance import ProvenanceTracker
 from provenance.bundle.writer import write_bundle
 from provenance.cli import main
+from tests.support.beyond import lineage_forms
 from tests.support.beyond.lineage_world import CHILD, adapted, base, named
 from tests.support.beyond.lineage_world import family as two_runs
 from tests.support.home import brought_home
@@ -30,6 +28,7 @@ BASE = base()
 TUNED = {**BASE, "fc.bias": BASE["fc.bias"] + 1}
 MERGED = {name: np.float32(0.25) * BASE[name] + np.float32(0.75) * TUNED[name] for name in BASE}
 CUT = {name: np.where(abs(value) < 0.5, value * 0, value) for name, value in TUNED.items()}
+HALF = {name: value.astype("f2") for name, value in TUNED.items()}
 ZEROS = sum(int((own == 0).sum()) for own in CUT.values())
 HOSTILE = "<script>alert(1)</script>"
 HUB = "hf:org/net@" + "0" * 40
@@ -49,7 +48,8 @@ class Family:
 @pytest.fixture(scope="module")
 def family(tmp_path_factory: pytest.TempPathFactory) -> Family:
     place = tmp_path_factory.mktemp("family")
-    for name, weights in (("base", BASE), ("tuned", TUNED), ("merged", MERGED), ("cut", CUT)):
+    saved = {"base": BASE, "tuned": TUNED, "merged": MERGED, "cut": CUT, "half": HALF}
+    for name, weights in saved.items():
         save_file(weights, place / f"{name}.safetensors")
     pair = {f"base_model.model.{name}": value for name, value in adapted({}).items()}
     save_file(pair, place / "lora.safetensors")
@@ -73,6 +73,7 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Family:
     )
     sources = (runs["base"], place / "tuned.safetensors", HUB)
     run("merge", [MERGED], [{"source": source, "role": "merged"} for source in sources])
+    run("half", [HALF], {"source": runs["tuned"], "role": "quantised"})
     run(HOSTILE, [BASE], runs["base"])
     brought_home(place)
     for name in ("base", "tuned"):
@@ -116,7 +117,8 @@ def test_json_has_the_nodes_and_the_edges_with_their_tensors(family: Family, tol
     code, text = told(family["merge"], "--json")
     document = json.loads(text)
     assert (code, document["exit_code"], document["problems"]) == (0, 0, [])
-    edges = {edge["parent"]: edge for edge in document["edges"]}
+    own = [edge for edge in document["edges"] if edge["child"] == family["merge"]]
+    edges = {edge["parent"]: edge for edge in own}
     assert edges.keys() == {family["base"], "tuned.safetensors", HUB}
     assert {edge["role"] for edge in edges.values()} == {"merged"}
     assert edges[family["base"]]["tensors"]["changed"] == ["fc.bias"]
@@ -138,6 +140,17 @@ def test_json_has_the_nodes_and_the_edges_with_their_tensors(family: Family, tol
                 "base.safetensors: the weights of epoch 1 of run ",
                 "tuned.safetensors: the weights that the run names as the model tuned.safetensors",
                 "merge: 0.25 * A + 0.75 * B: 24 of 24 entries to the bit, 0 within 1 ulp",
+            ],
+        ),
+        (
+            "half",
+            "half",
+            ["tuned"],
+            [
+                "half.safetensors: the weights before training of run ",
+                "tuned.safetensors: the weights of epoch 1 of run ",
+                "3 of the same shape in another type (F32 -> F16)",
+                "quantised: 24 of 24 entries are the parent's, 24 rounded to the nearest",
             ],
         ),
         ("tuned", "tuned", [], ["2 of 3 tensors are the parent's, bit for bit, 1 changed"]),
@@ -302,45 +315,8 @@ def test_the_page_loads_nothing_and_reads_aloud(family: Family, told: Told) -> N
     assert json.loads(told(family["adapter"], "--format", "html", "--json")[1])["text"] == text
 
 
-NAME = {"type": "string", "pattern": "^(mlp|run|weights|_):[A-Za-z0-9._/-]+$"}
-
-
-def relation(one: str, other: str) -> dict[str, Any]:
-    ends = {f"prov:{one}": NAME, f"prov:{other}": NAME}
-    own = {"type": "object", "required": [*ends], "properties": ends}
-    return {"type": "object", "propertyNames": NAME, "additionalProperties": own}
-
-
-def things() -> dict[str, Any]:
-    return {"type": "object", "propertyNames": NAME, "additionalProperties": {"type": "object"}}
-
-
-PROV = {
-    "type": "object",
-    "additionalProperties": False,
-    "required": ["prefix", "entity", "activity"],
-    "properties": {
-        "prefix": {"type": "object", "additionalProperties": {"type": "string", "format": "uri"}},
-        "entity": things(),
-        "activity": things(),
-        "used": relation("activity", "entity"),
-        "wasGeneratedBy": relation("entity", "activity"),
-        "wasDerivedFrom": relation("generatedEntity", "usedEntity"),
-        "wasInformedBy": relation("informed", "informant"),
-    },
-}
-"""Of https://www.w3.org/submissions/2013/SUBM-prov-json-20130424/schema what is written here."""
-
-
 def test_prov_json_is_of_its_schema_and_names_what_is_there(family: Family, told: Told) -> None:
-    document = json.loads(told(family["adapter"], "--format", "prov")[1])
-    jsonschema.Draft202012Validator(PROV).validate(document)
-    known = document["entity"].keys() | document["activity"].keys()
-    prefixes = {name.partition(":")[0] for name in known}
-    assert prefixes <= document["prefix"].keys()
-    for kind in ("used", "wasGeneratedBy", "wasDerivedFrom", "wasInformedBy"):
-        for item in document[kind].values():
-            assert {value for key, value in item.items() if key.startswith("prov:")} <= known
+    document = lineage_forms.prov(told(family["adapter"], "--format", "prov")[1])
     derived = [
         (item["prov:generatedEntity"], item["prov:usedEntity"], item["mlp:role"])
         for item in document["wasDerivedFrom"].values()
@@ -349,24 +325,16 @@ def test_prov_json_is_of_its_schema_and_names_what_is_there(family: Family, told
         (f"weights:{family['adapter']}", f"weights:{family['tuned']}", "adapter-of"),
         (f"weights:{family['tuned']}", f"weights:{family['base']}", "fine-tuned"),
     }
-    assert json.loads(told(family["merge"], "--format", "prov")[1])["wasDerivedFrom"].keys()
+    assert lineage_forms.prov(told(family["merge"], "--format", "prov")[1])["wasDerivedFrom"].keys()
 
 
 def test_openlineage_events_are_of_the_specification(family: Family, told: Told) -> None:
-    """https://openlineage.io/spec/2-0-2/OpenLineage.json: RunEvent with what it requires."""
-    _, text = told(family["adapter"], "--format", "openlineage")
-    events = {event["run"]["runId"]: event for event in map(json.loads, text.splitlines())}
+    events = lineage_forms.openlineage(told(family["adapter"], "--format", "openlineage")[1])
     assert events.keys() == {family["base"], family["tuned"], family["adapter"]}
-    for run, event in events.items():
-        assert {"eventTime", "producer", "schemaURL", "run", "job"} <= event.keys()
-        assert str(UUID(run)) == run
-        assert datetime.fromisoformat(event["eventTime"]).tzinfo is not None
+    for event in events.values():
         assert event["eventType"] == "COMPLETE"
-        assert {"namespace", "name"} <= event["job"].keys()
         for dataset in (*event["inputs"], *event["outputs"]):
-            assert {"namespace", "name"} <= dataset.keys()
-            facet = dataset["facets"]["version"]
-            assert facet.keys() == {"_producer", "_schemaURL", "datasetVersion"}
+            assert dataset["facets"]["version"]["datasetVersion"].startswith("mth-sha256:")
     names = [item["name"] for item in events[family["adapter"]]["inputs"]]
     assert names == [
         f"{family['adapter']}/data/test/0",

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from provenance.errors import InputError
 from provenance.lineage import files
-from provenance.lineage.files import merged, pruned
+from provenance.lineage.files import merged, pruned, quantised
 
 KINDS = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
 numbers = st.lists(
@@ -117,3 +117,97 @@ def test_what_is_no_merge_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     for wrong in (parents[:1], parents * 5):
         with pytest.raises(InputError, match="merge: found .* models, expected 2 to 8"):
             merged(half, wrong)
+
+
+# --- quantised ------------------------------------------------------------------------------
+
+
+def bytes_of(*shape: int, values: Any) -> dict[str, Any]:
+    return {"w": ("I8", shape, np.array(values, "<i1").reshape(-1).view("<u1"))}
+
+
+def scale_by_hand(xs: list[float], qs: list[int]) -> bool:
+    """Whether a scale rounds each x to its q, by the bounds of each in fractions."""
+    least, most = Fraction(0), None
+    for x, q in zip(map(Fraction, xs), qs, strict=True):
+        steps = q if x > 0 else -q
+        if x == 0 or steps < 0:
+            if q:
+                return False
+            continue
+        if steps < 127:
+            least = max(least, abs(x) / (steps + Fraction(1, 2)))
+        if steps:
+            bound = abs(x) / (steps - Fraction(1, 2))
+            most = bound if most is None else min(most, bound)
+    if most is None:
+        return not any(xs)
+    return least <= most * (1 + Fraction(files.SLACK))
+
+
+@pytest.mark.slow
+@settings(deadline=None)
+@given(numbers, st.floats(0.01, 30), st.data())
+def test_a_scale_is_found_where_there_is_one_by_hand(
+    values: list[float], scale: float, data: st.DataObject
+) -> None:
+    off = data.draw(st.lists(st.sampled_from([0] * 9 + [-1, 1]), min_size=12, max_size=12))
+    xs = np.array(values, "<f4").astype(float)
+    exact = np.clip(np.rint(xs / scale), -127, 127).astype(int)
+    q = [max(-128, min(127, own + more)) for own, more in zip(exact.tolist(), off, strict=False)]
+    parent = tensors("F32", w=values)
+    found = quantised(bytes_of(len(q), values=q), parent)
+    assert found.holds == scale_by_hand(xs.tolist(), q)
+    shows = exact.any() or not xs.any()
+    assert not shows or quantised(bytes_of(len(q), values=exact), parent).holds
+
+
+@pytest.mark.parametrize("kind", ["F16", "BF16", "F32"])
+def test_what_was_cast_is_the_parents_rounded_to_the_bit(kind: str) -> None:
+    own = np.random.default_rng(1).normal(size=(8, 32)).astype("<f4")
+    own[0, :4] = [np.nan, np.inf, 1e-9, -0.0]
+    parent = {"w": ("F64", (8, 32), own.astype("<f8").reshape(-1) * 1.1)}
+    doubles = parent["w"][2]
+    cast = {
+        "F16": lambda: doubles.astype("<f2"),
+        "F32": lambda: doubles.astype("<f4"),
+        "BF16": lambda: np.array([0x7FC0, 0x7F80] + [bf16(x) for x in doubles[2:].tolist()], "<u2"),
+    }[kind]()
+    found = quantised({"w": (kind, (8, 32), cast)}, parent)
+    assert found == (256, 0, 0, 0, 1)
+    assert (
+        found.line == "quantised: 256 of 256 entries are the parent's, 256 rounded to the nearest"
+    )
+    cast.view("<u1")[-2] ^= 1
+    found = quantised({"w": (kind, (8, 32), cast)}, parent)
+    assert (found[:4], found.holds) == ((255, 0, 0, 1), False)
+    assert found.line.startswith("not quantised: 255 of 256 entries are the parent's, ")
+
+
+def test_rows_have_a_scale_each_and_what_is_of_another_parent_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In pieces of a few rows, too."""
+    own = np.random.default_rng(2).normal(size=(16, 64)).astype("<f4")
+    own *= np.arange(1, 17, dtype="<f4")[:, None]
+    parent = {"w": ("F32", own.shape, own.reshape(-1))}
+    scales = np.abs(own).max(axis=1, keepdims=True) / 127
+    q = np.rint(own / scales)
+    for chunk in (files.CHUNK, 200):
+        monkeypatch.setattr(files, "CHUNK", chunk)
+        found = quantised(bytes_of(16, 64, values=q), parent)
+        assert (found, found.holds) == ((0, 0, 1024, 0, 1), True)
+        whole = quantised(bytes_of(16, 64, values=np.rint(own / scales.max())), parent)
+        assert whole == (0, 1024, 0, 0, 1)
+    wrong = q.copy()
+    wrong[3, 5] -= np.sign(wrong[3, 5]) * 2
+    assert quantised(bytes_of(16, 64, values=wrong), parent) == (0, 0, 960, 64, 1)
+    tuned = {"w": ("F32", own.shape, (own + scales).astype("<f4").reshape(-1))}
+    assert quantised(bytes_of(16, 64, values=q), tuned)[:4] == (0, 0, 0, 1024)
+    # Short rows take any entries: they are judged as one tensor.
+    assert quantised(bytes_of(64, 2, values=q[:2].reshape(64, 2)), {
+        "w": ("F32", (64, 2), own[:2].reshape(-1))
+    }) == (0, 0, 0, 128, 1)  # fmt: skip
+    nothing = {"w": ("F32", (0, 4), np.zeros(0, "<f4"))}
+    assert quantised(bytes_of(0, 4, values=[]), nothing).other == 0
+    assert quantised(parent, parent).tensors == 0

@@ -6,7 +6,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from provenance.bundle.reader import read_bundle
@@ -133,8 +133,20 @@ def states(draw: st.DrawFn) -> list[dict[str, Any]]:
     return found
 
 
+def plain(name: str, **more: Any) -> dict[str, Any]:
+    return {"name": name, "dtype": "F32", "shape": [1], "digest": f"sha256:{'0' * 64}", **more}
+
+
 @pytest.mark.slow
 @given(states(), states())
+@example(
+    [plain("a")],
+    [
+        plain("b", aliases=["a"], shard={"global_shape": [4], "offset": [0]}),
+        plain("c", aliases=["a"], dtype="I8"),
+        plain("d", aliases=["a"]),
+    ],
+)  # the first that it could be by name is none by shape or type
 def test_the_stranger_finds_what_we_find_in_any_two_states(
     child: list[dict[str, Any]], parent: list[dict[str, Any]]
 ) -> None:

@@ -21,10 +21,11 @@ import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import Connection, exc, text
+from sqlalchemy import Connection, Engine, event, exc, text
 
 from provenance.errors import (
     ConfigError,
@@ -35,7 +36,7 @@ from provenance.errors import (
     StoreUnavailable,
     UsageError,
 )
-from provenance.stores.sql import SqlStore, migrate
+from provenance.stores.sql import SqlStore, migrate, schema
 from provenance.stores.sql import engine as sql_engine
 from provenance.stores.sql import store as sql
 from provenance.stores.sql.errors import translate
@@ -649,3 +650,32 @@ def test_a_file_that_was_deleted_under_its_writer_takes_no_more(tmp_path: Path) 
     with store.transaction():
         pass
     store.close()
+
+
+def test_weights_are_looked_up_by_an_index_alone(path: Path) -> None:
+    """Among 10,000 runs: no table is walked, nothing is sorted."""
+    store = SqlStore.open(f"sqlite:///{path}")
+    wanted = bytes(32)
+    with store.exclusive() as connection:
+        runs = [UUID(int=number) for number in range(10_000)]
+        row = {"public_key": KEY, "state": "open", "created_at": 1.0}
+        connection.execute(schema.runs.insert(), [{"run": run, **row} for run in runs])
+        rows = [{"run": run, "epoch": 1, "root": run.bytes * 2} for run in runs]
+        connection.execute(schema.epoch_weights.insert(), rows)
+    asked = list[str]()
+
+    def note(*own: Any) -> None:
+        asked.append(own[2])
+
+    event.listen(Engine, "before_cursor_execute", note)
+    with store.snapshot() as tx:
+        found = tx.runs_of_weights(wanted, 9)
+    event.remove(Engine, "before_cursor_execute", note)
+    with store.exclusive() as connection:
+        statement = next(each for each in asked if "epoch_weights" in each)
+        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", (wanted, 9, 0))
+        steps = [each.detail for each in plan]
+    store.close()
+    assert found == [(UUID(int=0), 1)]
+    index = "USING COVERING INDEX ix_epoch_weights_root_run_epoch (root=?)"
+    assert steps == [f"SEARCH epoch_weights {index}"]
