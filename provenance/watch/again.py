@@ -4,8 +4,8 @@ Life of a verification: it is due ``verification.every`` behind the run's seal; 
 puts it off by a lease, so that nobody else does, and one that died has it taken again; the run is
 verified on the networks; how that came out is appended to the ledger and written with the alert,
 in one transaction, in which its attestation (:mod:`provenance.watch.attest`) and the next
-verification are due, and once a day the head itself. A network that does not answer says nothing of the
-run: another try is due.
+verification are due, and once a day the head itself. A network that does not answer says nothing of
+the run: another try is due.
 """
 
 from __future__ import annotations
@@ -70,10 +70,13 @@ def verify_next(
     every = settings.verification.every_s
     if every is None:
         return None
-    at, horizon = now(), max(every, AGAIN.cap_s) + LEASE_S
+    longest = max(every, *(each.verify_every_s or 0.0 for each in settings.teams.values()), 0.0)
+    at, horizon = now(), max(longest, AGAIN.cap_s) + LEASE_S
     row = claim(store, lambda tx: tx.due_work(Work.VERIFICATION, at, horizon), at, LEASE_S)
     if row is None:
         return None
+    with store.snapshot() as tx:
+        every = every_of(settings, tx, row.run) or every
     report, finding = _verify(settings, row.run)
     after = _word(report)
     look = Look(row.run, row.told, after, finding)
@@ -88,6 +91,13 @@ def verify_next(
         _append(tx, row.run, after, report, policy, now(), every, attested)
         tx.save_work(replace(row, told=after, attempts=0, next_attempt_at=now() + every))
     return look
+
+
+def every_of(settings: Settings, tx: LedgerTx, run: UUID) -> float | None:
+    """The interval of a run's team, or of all; seconds. None where runs are not verified again."""
+    team = settings.teams.get(tx.teams_of([run]).get(run) or "")
+    own = None if team is None else team.verify_every_s
+    return own or settings.verification.every_s
 
 
 def _verify(settings: Settings, run: UUID) -> tuple[VerificationReport | None, str | None]:

@@ -38,6 +38,7 @@ from provenance.ports.values import DueWork, PendingAttestation, Work
 from provenance.settings import Settings
 from provenance.verify.catalogue import LEDGER
 from provenance.verify.report import Finding, VerificationReport
+from provenance.watch.again import every_of
 
 if TYPE_CHECKING:
     from provenance.chains.ethereum.attestations import Attestations, Watched
@@ -176,6 +177,7 @@ class _Attesting:
         self._pending = pending = PendingAttestation.decode(self._row.told)
         with self._store.snapshot() as tx:
             outcome = _newest(tx, self._row)
+            every = every_of(self._settings, tx, outcome.run) or 0.0
         run, word = str(outcome.run), outcome.outcome
         key = _verifier_key(self._settings, on_chain.private_key_file)
         with _contract(self._settings, on_chain.contract, key) as contract:
@@ -187,7 +189,7 @@ class _Attesting:
             if told is not None:
                 call = contract.attestation(on_chain.registrar, outcome.root, word)
             else:
-                call = self._registration(contract, on_chain.registrar, outcome.root)
+                call = self._registration(contract, on_chain.registrar, outcome.root, every)
             nonce, since = pending.nonce, pending.since
             if nonce is None or spent:
                 nonce, since = contract.reserve()
@@ -202,12 +204,13 @@ class _Attesting:
         self._save(changed(self._pending, problem=problem), row.attempts, wait_s)
         return Try(str(row.run), None, None, problem, error.retryable)
 
-    def _registration(self, contract: Attestations, registrar: str, root: bytes) -> bytes:
+    def _registration(
+        self, contract: Attestations, registrar: str, root: bytes, every: float
+    ) -> bytes:
         """With time for one verification that is missed."""
         if (own := contract.sender()).lower() != registrar.lower():
             problem = f"root {root.hex()} is not registered by {registrar}"
             raise RejectedError(f"ethereum: {problem}: provenance contract register")
-        every = self._settings.verification.every_s or 0.0
         return contract.registration(root, round(2 * every), [own])
 
     def _save(self, pending: PendingAttestation, attempts: int, wait_s: float) -> None:

@@ -216,7 +216,9 @@ def test_a_run_that_does_not_hold_is_not_sealed(home: Home) -> None:
     tamper(load(home.config, base_dir=home.folder / "base"))
     code, told = home.seal(home.folder / "out.zip")
     assert code == 1
-    assert re.fullmatch(f"run {RUN}: training/epoch/1/metrics/0: SHA-256 of .*", told["error"]), told["error"]
+    assert re.fullmatch(f"run {RUN}: training/epoch/1/metrics/0: SHA-256 of .*", told["error"]), (
+        told["error"]
+    )
     assert not (home.folder / "out.zip").exists()
 
 

@@ -219,7 +219,9 @@ def test_an_outcome_is_not_of_a_time_behind_the_block_over_it(
     else:
         [finding] = report.findings
         assert (finding.check, finding.subject) == (6, FILE)
-        assert finding.problem.startswith(f"outcome 1: is said to be made {problem} after the block")
+        assert finding.problem.startswith(
+            f"outcome 1: is said to be made {problem} after the block"
+        )
 
 
 def outcome_of(world: World, root: bytes, at: int) -> Outcome:

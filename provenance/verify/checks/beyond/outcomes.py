@@ -20,8 +20,8 @@ from provenance.verify.findings import Findings, counted
 
 OUTCOMES: Final = (
     "That the later verifications came out as their outcomes say, or when: the ledger's owner says "
-    "so, by the owner's clock and nodes. That there was none after the last that is here, and which "
-    "are under a head that a chain has: see provenance log runs."
+    "so, by the owner's clock and nodes. That there was none after the last that is here, and "
+    "which are under a head that a chain has: see provenance log runs."
 )
 
 
@@ -55,8 +55,8 @@ def check_outcomes(
             verify_inclusion(item.record.digest(), item.index, head.size, item.proof, head.root)
             behind = [item.record.at - time for size, time in blocks if item.index < size]
             if (late := max(behind, default=0.0)) > CLOCK_SLACK_S:
-                problem = f"is said to be made {late / 3600:.1f} hours after the block that holds it"
-                raise ProofError(f"outcome {number}: {problem}")
+                problem = f"made {late / 3600:.1f} hours after the block that holds it"
+                raise ProofError(f"outcome {number}: is said to be {problem}")
     except (FormatError, ProofError) as error:
         findings.fail(LEDGER, FILE, str(error), FILE)
         return []
