@@ -21,8 +21,9 @@ from provenance.errors import InputError, IntegrityError, UnavailableError
 from provenance.evidence.run_evidence import RunEvidence
 from provenance.fingerprint.model_files import read_model
 from provenance.formats import json_text
-from provenance.formats.dsse import BUNDLE_TYPE, pae, sigstore_bundle
+from provenance.formats.dsse import pae, sigstore_bundle
 from provenance.formats.fields import as_json
+from provenance.formats.producers.keyless import BUNDLE_TYPE
 from provenance.formats.receipt import Receipt
 from provenance.formats.record import Json, Phase
 from provenance.models.key import read_signing_key

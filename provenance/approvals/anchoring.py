@@ -17,13 +17,20 @@ from typing import Final
 
 from provenance import files
 from provenance.approvals.statement import MAX_RUNS, Anchoring
-from provenance.errors import BadSignatureError, FormatError, InputError
-from provenance.formats.approval import Count, count, has_expired, term
-from provenance.formats.dsse import Envelope, pae
-from provenance.formats.ed25519 import verify_signature
+from provenance.errors import (
+    BadSignatureError,
+    FormatError,
+    InputError,
+    ProvenanceError,
+    UnavailableError,
+    UsageError,
+)
+from provenance.formats.approval import has_expired, term
+from provenance.formats.dsse import AccountSignature, Envelope
 from provenance.formats.record import Json, Phase
 from provenance.ports.store import LedgerTx
 from provenance.ports.values import CHAIN_FIELDS, AnchorRow, AnchorState
+from provenance.settings.approval_files import Count, check_signer, count
 from provenance.settings.approvals import ApprovalSettings
 
 _NOT_SENT: Final = (
@@ -32,7 +39,7 @@ _NOT_SENT: Final = (
     AnchorState.REPLACED,
     AnchorState.FAILED,
 )
-NOBODY: Final = Count((), ())
+NOBODY: Final = Count()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +124,7 @@ class AnchoringApprovals:
             return Approval(wanted, problem=str(error))
         if problem := found.problem(wanted, self.clock()):
             return Approval(wanted, problem=problem)
-        return Approval(found, envelope, count(self.rule.by, envelope, what))
+        return Approval(found, envelope, count(self.rule, envelope, what))
 
     def _wanted(self, tx: LedgerTx, row: AnchorRow) -> Anchoring | None:
         """The statement for a head, for ever; None where it needs no approval."""
@@ -153,7 +160,7 @@ class AnchoringApprovals:
             own = (self.ledger, row.network, chain, anchor.size, anchor.root)
             head = (stated.ledger, stated.network, stated.chain, stated.size, stated.root)
             lapsed = anchor.state in _NOT_SENT and has_expired(stated.until, self.clock())
-            names = count(self.rule.by, envelope, "approval").names
+            names = count(self.rule, envelope, "approval").names
             if head == own and not lapsed and len(names) >= self.rule.at_least:
                 return max(size, self.rule.since)
         return self.rule.since
@@ -211,7 +218,8 @@ def add(approvals: AnchoringApprovals, tx: LedgerTx, brought: Envelope, file: st
     Raises:
         InputError: Nothing waits for this, no signature is one of the persons' and new, or the file
             is no approval.
-        BadSignatureError: The first that could count does not verify, and none does.
+        BadSignatureError, MissingExtraError, UnavailableError, ConfigError: The first that could
+            count does not verify, or cannot be checked here, and none does.
     """
     with files.read_as(file, "an approval of 'provenance approvals show'"):
         stated = Anchoring.decode(brought.payload, file)
@@ -225,25 +233,27 @@ def add(approvals: AnchoringApprovals, tx: LedgerTx, brought: Envelope, file: st
         found, wanted = term(stated.until), term(known.wanted.until)
         raise InputError(f"{file}: approves {found}; expected {wanted}, as others sign")
     rule = approvals.rule
-    names = {key: name for name, key in rule.by.items()}
-    valid, left_out = dict[str, bytes](), list[InputError | BadSignatureError]()
-    for key, signature in brought.signatures.items():
+    names = rule.signers
+    valid, left_out = dict[str, bytes | AccountSignature](), list[ProvenanceError]()
+    for signer, signature in brought.signatures.items():
         try:
-            if key not in names:
-                raise InputError(f"{file}: signed by {key[:16]}, expected {rule.wanted}")
-            verify_signature(bytes.fromhex(key), signature, pae(brought.payload), file)
-            valid[key] = signature
-        except (InputError, BadSignatureError) as error:
+            if signer not in names:
+                shown = signer[:16] if isinstance(signature, bytes) else signer
+                problem = rule.other_issuer(signer) or f"signed by {shown}, expected {rule.wanted}"
+                raise InputError(f"{file}: {problem}")
+            check_signer(rule, brought, signer, file)
+            valid[signer] = signature
+        except (UsageError, BadSignatureError, UnavailableError) as error:
             left_out.append(error)
-    if not any(names[key] not in known.signed.names for key in valid):
+    if not any(names[signer] not in known.signed.names for signer in valid):
         if left_out:
             raise left_out[0]
-        who = ", ".join(sorted(names[key] for key in valid)) or "nobody"
+        who = ", ".join(sorted(names[signer] for signer in valid)) or "nobody"
         raise InputError(f"{file}: signed by {who}; expected a new signature, {rule.wanted}")
     there = {} if known.envelope is None else known.envelope.signatures
     envelope = Envelope(brought.payload, {**there, **valid})
     tx.save_approval(row.id, envelope.encode())
     tx.save_anchor(replace(row, next_attempt_at=approvals.clock()))
-    counted = count(rule.by, envelope, file)
+    counted = count(rule, envelope, file)
     problems = tuple(f"left out: {str(error).removeprefix(f'{file}: ')}" for error in left_out)
     return Approval(stated, envelope, Count(counted.names, (*counted.problems, *problems)))

@@ -20,7 +20,7 @@ from provenance.formats.approval import (
     term,
     until_of,
 )
-from provenance.formats.dsse import Statement, Subject
+from provenance.formats.dsse import Statement, Subject, in_one_form
 from provenance.formats.fields import Fields
 from provenance.formats.note import VerifierKey
 from provenance.formats.record import Json
@@ -86,9 +86,7 @@ class Anchoring:
             runs=tuple(_run(subject, file) for subject in statement.subjects),
             until=until_of(fields),
         )
-        if made.encode() != data:
-            raise FormatError(f"{file}: is not the one form of such a statement")
-        return made
+        return in_one_form(made, data, file)
 
     def problem(self, expected: Anchoring, now: float) -> str | None:
         """Why it does not approve what is to be done now, in one line; None where it does."""
@@ -132,8 +130,7 @@ def approval_file(network: str, size: int) -> str:
 
 def _run(subject: Subject, file: str) -> tuple[UUID, bytes]:
     named = Fields.of({"name": subject.name}, f"{file}: subject")
-    digest = Fields.of(dict(subject.digest), f"{file}: subject").only("mth_sha256")
-    return named.uuid("name"), digest.hex("mth_sha256", 32)
+    return named.uuid("name"), subject.only_digest("mth_sha256", f"{file}: subject")
 
 
 def _chain_value(chain: Fields, name: str) -> Json:

@@ -185,7 +185,8 @@ gate  auditor.gate:gate  whether a pipeline may take a model: a policy's rules, 
   | --bundle PATH  the run's bundle
   | --run RUN  where the deployment is; without either, each run there that has these weights
   --parent PATH...  bundle of a run that it continues; repeatable
-  --approval FILE...  signatures of persons, as 'provenance approve' writes them; repeatable
+  --approval FILE...  signatures of persons, as 'provenance approve' writes them, or Sigstore
+    bundles; repeatable
   --headers FILE|URL...  Bitcoin block headers that you trust, or an Esplora explorer
   --quorum K  how many explorers must agree (all)
   --sarif FILE  write the refusals there as SARIF 2.1.0
@@ -195,7 +196,8 @@ gate  auditor.gate:gate  whether a pipeline may take a model: a policy's rules, 
 approve  auditor.gate:approve  sign that a run may be promoted, for a gate's policy to count
   | --bundle PATH  the run's bundle
   | --run RUN  where the deployment is: run id, its first or last 8, or latest
-  --key FILE!  yours, as 'provenance identity' makes it
+  --key FILE  yours, as 'provenance identity' makes it
+  --sigstore  instead, the account of your token: SIGSTORE_ID_TOKEN, or the platform's own
   --until DAY  the last day that it holds for, such as 2027-01-31 (for ever)
   -o --output FILE!  signatures that are there stay, and yours comes to them
 compliance  beyond.compliance:compliance  what a run's records say to a framework, and what is left
@@ -216,9 +218,10 @@ approvals show  beyond.approvals:show  write what is to be signed; it keeps its 
   -o --output FILE!  the statement, with the signatures that it has
 approvals sign  beyond.approvals:sign  sign such a file, on whatever machine
   file FILE  of 'approvals show'; your signature comes to those that are there
-  --key FILE!  yours, as 'provenance identity' makes it
+  --key FILE  yours, as 'provenance identity' makes it
+  --sigstore  instead, the account of your token: SIGSTORE_ID_TOKEN, or the platform's own
 approvals add  beyond.approvals:add  take signatures into the deployment
-  file FILE  of 'approvals sign'
+  file FILE  of 'approvals sign', or a Sigstore bundle around its statement
 sign  auditor.model:sign  sign a model's files (OpenSSF Model Signing)
   model FOLDER  the model's files
   --run RUN!  where it is from
@@ -341,7 +344,7 @@ timelock open  beyond.timelock:unlock  write the bundle with its locked records 
 networks  ACTION  the networks heads are anchored on
 networks resume  up:resume  lift the pause of a network
   network {ethereum,bitcoin,ipfs,local}
-health  doctor:health  whether work gets on; 1 where a queue is stale or cannot do its work
+health  health:health  whether work gets on; 1 where a queue is stale or cannot do its work
   queues QUEUE*  hashing, anchor.NETWORK, ..., beat (all, and Redis and the database); shipper
   --serve HOST:PORT  serve /metrics, /healthz and /readyz there (loopback without HOST:)
 doctor  doctor:doctor  say what works here, and what would mend it

@@ -1,12 +1,10 @@
-"""``provenance doctor``: what works here, and the command that mends what does not; and
-``provenance health``: whether work gets on, asked once or served to who asks."""
+"""``provenance doctor``: what works here, and the command that mends what does not."""
 
 from __future__ import annotations
 
 import argparse
 import base64
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,11 +24,10 @@ from provenance.bootstrap import guarding, reading, sending
 from provenance.bundle.archive import Archive
 from provenance.capture.ship.loop import MAX_BACKLOG
 from provenance.cli import DEVNET_INSTALL
-from provenance.cli.output import answer, err, print_json, print_table, settings_of
+from provenance.cli.output import print_json, print_table, settings_of
 from provenance.errors import (
     ConfigError,
     InputError,
-    MissingExtraError,
     ProvenanceError,
     UnavailableError,
 )
@@ -187,8 +184,9 @@ def _work(settings: Settings, known: Sequence[Finding]) -> Iterator[Finding]:
             needed = problem != readiness.NO_SWEEP
             yield Finding("work", "gets on", False, problem, _mend(problem), needed)
     with suppress(ProvenanceError):  # the database has its own line
-        for name, reason, waits_s, command in waits(settings, time.time()):
-            yield Finding("waits", name, True, f"{reason}, for {words.age(waits_s)}", command)
+        for held in waits(settings, time.time()):
+            detail = f"{held.reason}, for {words.age(held.waiting_s)}"
+            yield Finding("waits", held.network, True, detail, held.command)
         with reading.opened_store(settings, "doctor") as store, store.snapshot() as tx:
             if (unsent := attestations(tx)[1]) is not None:
                 yield Finding("work", "attestations", False, unsent, "mend what it names")
@@ -353,44 +351,3 @@ def _network(settings: Settings, name: str) -> Finding:
     hint = f"check blockchain.{name}"
     hint += "; for trying out: provenance devnet up" if name != "local" else ""
     return replace(_try("network", name, look, hint), client=client)
-
-
-def health(arguments: argparse.Namespace) -> int:
-    """0 where work gets on; 1, and one line that says why, where it does not. Of queues that are
-    named, those alone."""
-    settings = settings_of(arguments, secrets=False)
-    if arguments.serve:
-        return _serve(settings, *arguments.serve)
-    known = (*marks.queues(settings), marks.SHIPPER)
-    for name in arguments.queues:
-        if name not in known:
-            raise InputError(f"QUEUE: found {name!r}, expected one of {', '.join(known)}")
-    ages, limit = marks.ages(settings, arguments.queues), marks.limit_s(settings)
-    stale = [age for age in ages if age.stale(limit)]
-    failing = [str(age) for age in ages if age.problem is not None and age not in stale]
-    if not arguments.queues:
-        failing += readiness.of_servers(settings) + readiness.of_networks(settings)
-    rows = [asdict(age) | {"fresh": age not in stale} for age in ages]
-    lines = [f"stale (limit {limit:.0f} s): {'; '.join(map(str, stale))}"] if stale else []
-    lines += [f"failing: {'; '.join(failing)}"] if failing else []
-    fresh = not stale
-    document = {"fresh": fresh, "limit_s": limit, "queues": rows, "problems": failing}
-    answer(arguments, document, *(lines or ["; ".join(map(str, ages))]))
-    return 1 if lines else 0
-
-
-def _serve(settings: Settings, host: str, port: int) -> int:
-    """Answer Prometheus, and those who ask whether this works, until SIGINT or SIGTERM."""
-    if find_spec("prometheus_client") is None:
-        raise MissingExtraError("prometheus_client", "workers")
-    from provenance.observe.server import Watch
-
-    try:
-        server = Watch(settings, host, port)
-    except OSError as error:
-        raise InputError(f"--serve: {host}:{port}: {error.strerror or error}") from error
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with server, suppress(KeyboardInterrupt):
-        err.print(f"http://{host}:{server.server_port}/metrics, /healthz and /readyz")
-        server.serve_forever()
-    return 0

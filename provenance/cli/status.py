@@ -166,6 +166,7 @@ def _document(seen: Overview, wanted: Wanted) -> dict[str, Any]:
         },
         "teams": {name: team.as_dict() for name, team in seen.teams.items()},
         "unsigned": dict(seen.unsigned),
+        "unshipped": dict(seen.unshipped),
         "attestations": seen.attestations,
         "unattested": seen.unattested,
         "parked": seen.parked,

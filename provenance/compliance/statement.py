@@ -18,8 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from provenance import files
 from provenance.errors import BadSignatureError, FormatError, ProvenanceError
-from provenance.formats.dsse import Envelope, Statement, Subject, pae
-from provenance.formats.ed25519 import verify_signature
+from provenance.formats.dsse import Envelope, Statement, Subject, in_one_form, pae
 from provenance.formats.fields import Fields
 from provenance.verify.report import EXIT_CODES, VerificationReport
 
@@ -69,13 +68,9 @@ class ComplianceStatement:
     def decode(cls, data: bytes, file: str) -> ComplianceStatement:
         """Read what `encode` writes, and nothing else; ``FormatError``."""
         statement = Statement.decode(data)
-        if statement.predicate_type != PREDICATE_TYPE:
-            found = statement.predicate_type[:60]
-            raise FormatError(f"{file}: found a statement {found!r}, expected {PREDICATE_TYPE}")
         keys = ("run", "framework", "version", "table_sha256", "outcome")
-        fields = Fields.of(dict(statement.predicate), file).only(*keys)
+        fields = statement.fields(PREDICATE_TYPE, file).only(*keys)
         run, *others = statement.subjects
-        root = Fields.of(dict(run.digest), file).only("mth_sha256")
         seal = Fields.of(dict(run.annotations), file).only("seal")
         if not 0 < len(others) <= MAX_FILES:
             raise FormatError(f"{file}: found {len(others)} files, expected 1 to {MAX_FILES}")
@@ -86,12 +81,10 @@ class ComplianceStatement:
                     f"{file}: subject: found {subject.name[:60]!r}, expected the name of a file "
                     "of a report"
                 )
-            named[subject.name] = (
-                Fields.of(dict(subject.digest), file).only("sha256").hex("sha256", 32).hex()
-            )
+            named[subject.name] = subject.only_digest("sha256", file).hex()
         made = cls(
             fields.uuid("run"),
-            root.hex("mth_sha256", 32),
+            run.only_digest("mth_sha256", file),
             seal.matching("seal", _LABEL, "the label of a seal"),
             fields.matching("framework", _LABEL, "the name of a framework"),
             fields.matching("version", _LABEL, "the version of a table"),
@@ -99,9 +92,7 @@ class ComplianceStatement:
             fields.one_of("outcome", tuple(EXIT_CODES)),
             named,
         )
-        if made.encode() != data:
-            raise FormatError(f"{file}: is not the one form of such a statement")
-        return made
+        return in_one_form(made, data, file)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +130,8 @@ def read_statement(folder: Path) -> tuple[Envelope, ComplianceStatement]:
     envelope = Envelope.decode(data, str(path))
     if envelope.encode() != data:
         raise FormatError(f"{path}: is not the one form of such an envelope (RFC 8785)")
+    if not all(isinstance(made, bytes) for made in envelope.signatures.values()):
+        raise FormatError(f"{path}: signatures: found an account's, expected those of keys")
     return envelope, ComplianceStatement.decode(envelope.payload, str(path))
 
 
@@ -156,9 +149,9 @@ def check(
     """
     envelope, statement = read_statement(folder)
     path, problems, signers = folder / FILE, list[str](), list[str]()
-    for key, signature in envelope.signatures.items():
+    for key in envelope.signatures:
         try:
-            verify_signature(bytes.fromhex(key), signature, pae(envelope.payload), str(path))
+            envelope.check(key, str(path))
             signers.append(key)
         except BadSignatureError as error:
             problems.append(str(error))

@@ -1,7 +1,7 @@
 """What all approvals have in common: an in-toto statement in a DSSE envelope, signed by persons.
 
-docs/FORMAT.md, section 10.6. Each person's Ed25519 key signs the same bytes, so that whoever adds a
-signature sees what the others signed.
+docs/FORMAT.md, section 10.6. Each person signs the same bytes, by an Ed25519 key or as an account
+that Sigstore certifies, so that whoever adds a signature sees what the others signed.
 """
 
 from __future__ import annotations
@@ -14,9 +14,7 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from provenance.errors import BadSignatureError, FormatError
-from provenance.formats.dsse import Envelope, Statement, Subject, pae
-from provenance.formats.ed25519 import verify_signature
+from provenance.formats.dsse import Envelope, Statement, Subject, in_one_form, pae
 from provenance.formats.fields import Fields
 from provenance.formats.json_text import canonical_json
 from provenance.formats.record import Json
@@ -48,10 +46,7 @@ def open_statement(data: bytes, file: str, purpose: str, *keys: str) -> tuple[St
     """The statement of an approval ``for`` a purpose, and its predicate, which has ``keys`` and
     ``until``; ``FormatError``."""
     statement = Statement.decode(data)
-    if statement.predicate_type != PREDICATE_TYPE:
-        found = statement.predicate_type[:60]
-        raise FormatError(f"{file}: found a statement {found!r}, expected {PREDICATE_TYPE}")
-    fields = Fields.of(dict(statement.predicate), file)
+    fields = statement.fields(PREDICATE_TYPE, file)
     fields.one_of("for", (purpose,))
     return statement, fields.only("for", "until", *keys)
 
@@ -65,33 +60,6 @@ def sign(envelope: Envelope, key: Ed25519PrivateKey) -> Envelope:
     """With a person's signature beside those that are there."""
     signature = {key.public_key().public_bytes_raw().hex(): key.sign(pae(envelope.payload))}
     return Envelope(envelope.payload, {**envelope.signatures, **signature})
-
-
-@dataclass(frozen=True, slots=True)
-class Count:
-    """How many of the persons of a rule signed.
-
-    Attributes:
-        names: Who did, in order.
-        problems: What is the matter with signatures under their keys.
-    """
-
-    names: tuple[str, ...]
-    problems: tuple[str, ...]
-
-
-def count(by: Mapping[str, str], envelope: Envelope, file: str) -> Count:
-    """Who of the persons (keys as hex by name) signed an envelope; keys of others do not count."""
-    names, problems = list[str](), list[str]()
-    for name, key in sorted(by.items()):
-        if (signature := envelope.signatures.get(key)) is None:
-            continue
-        try:
-            verify_signature(bytes.fromhex(key), signature, pae(envelope.payload), file)
-            names.append(name)
-        except BadSignatureError as error:
-            problems.append(f"{error}, as {name}")
-    return Count(tuple(names), tuple(problems))
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,11 +89,8 @@ class TrustApproval:
     def decode(cls, data: bytes, file: str) -> TrustApproval:
         """Read what `encode` writes, and nothing else; ``FormatError``."""
         statement, fields = open_statement(data, file, TRUST)
-        digest = Fields.of(dict(statement.subjects[0].digest), file).only("sha256")
-        made = cls(digest.hex("sha256", 32), until_of(fields))
-        if made.encode() != data:
-            raise FormatError(f"{file}: is not the one form of such a statement")
-        return made
+        digest = statement.subjects[0].only_digest("sha256", file)
+        return in_one_form(cls(digest, until_of(fields)), data, file)
 
     @property
     def line(self) -> str:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from provenance.errors import FormatError
-from provenance.formats.approval import count
 from provenance.formats.dsse import Envelope, Statement, Subject
 from provenance.formats.record import Phase
 from provenance.fsck.findings import Finding, FindingKind, holes
@@ -24,6 +23,7 @@ from provenance.fsck.rows import (
 from provenance.proofs.bitcoin import display, parse_transaction
 from provenance.proofs.ipfs.cid import decode_cid, raw_cid
 from provenance.proofs.local_file import local_transaction_id
+from provenance.settings.approval_files import count
 from provenance.settings.approvals import ApprovalSettings
 
 PAYLOAD_TAG: Final = b"MLP1"
@@ -123,9 +123,10 @@ def _unapproved(facts: OutboxFacts, rule: ApprovalSettings) -> Iterator[Finding]
         anchors = [anchor for anchor in facts.anchors if anchor.network == network]
         sent = sorted(a.size for a in anchors if a.state in WITH_BYTES)
         approved: dict[tuple[str, str | None], int] = {}  # from which size on
+        problems: list[str] = []  # of signatures, such as a package that is missing here
         for anchor in sorted(anchors, key=lambda each: each.size):
             data = envelopes.get(anchor.id)
-            for subject in () if data is None else _approved(anchor, data, rule):
+            for subject in () if data is None else _approved(anchor, data, rule, problems):
                 approved.setdefault((subject.name, subject.digest.get("mth_sha256")), anchor.size)
         for entry in facts.entries:
             first = next((size for size in sent if size > entry.index), None)
@@ -134,14 +135,15 @@ def _unapproved(facts: OutboxFacts, rule: ApprovalSettings) -> Iterator[Finding]
             size = approved.get((str(entry.run), entry.root.hex()))
             if size is None or size > first:  # what was approved later had gone out
                 problem = f"the final root of run {entry.run} was signed without the approval of "
-                yield FindingKind.ANCHOR_UNAPPROVED(
-                    f"{network} entry {entry.index}", problem + rule.wanted
-                )
+                problem = "; ".join([problem + rule.wanted, *problems[:1]])
+                yield FindingKind.ANCHOR_UNAPPROVED(f"{network} entry {entry.index}", problem)
 
 
-def _approved(anchor: Anchor, data: bytes, rule: ApprovalSettings) -> Sequence[Subject]:
+def _approved(
+    anchor: Anchor, data: bytes, rule: ApprovalSettings, problems: list[str]
+) -> Sequence[Subject]:
     """The runs that enough persons approved with an anchor; none where its statement is of another
-    head, or too few signed."""
+    head, or too few signed; ``problems`` gets what is the matter with signatures."""
     try:
         envelope = Envelope.decode(data, anchor.name)
         statement = Statement.decode(envelope.payload)
@@ -150,8 +152,9 @@ def _approved(anchor: Anchor, data: bytes, rule: ApprovalSettings) -> Sequence[S
     told = statement.predicate
     stated = (told.get("for"), told.get("network"), told.get("head"))
     own = ("anchoring", anchor.network, {"size": anchor.size, "root": anchor.root.hex()})
-    enough = len(count(rule.by, envelope, anchor.name).names) >= rule.at_least
-    return statement.subjects if stated == own and enough else ()
+    signed = count(rule, envelope, anchor.name)
+    problems += signed.problems
+    return statement.subjects if stated == own and len(signed.names) >= rule.at_least else ()
 
 
 def _version_problem(anchor: Anchor, version: Version) -> str | None:

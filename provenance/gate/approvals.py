@@ -6,32 +6,28 @@ until when. The root is of everything that the run recorded: its weights too.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Final
 from uuid import UUID
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
 from provenance import files
-from provenance.errors import FormatError, InputError, ProvenanceError
+from provenance.errors import InputError, ProvenanceError
 from provenance.formats.approval import (
     PREDICATE_TYPE,
-    count,
     has_expired,
     open_statement,
-    sign,
     term,
     until_of,
 )
-from provenance.formats.dsse import Envelope, Statement, Subject
-from provenance.formats.fields import Fields
+from provenance.formats.dsse import Envelope, Statement, Subject, in_one_form
 from provenance.formats.record import Phase
 from provenance.gate.rules import RuleResult, result
-from provenance.settings.approval_files import read_approval
-from provenance.settings.approvals import ApprovalRule
+from provenance.settings.approval_files import count, read_approval
+from provenance.settings.approvals import ApprovalRule, ApprovalSettings
+from provenance.sigstore_root import TRUST_KEY
 from provenance.verify.report import VerificationReport
 
 PROMOTION: Final = "promotion"
@@ -57,15 +53,15 @@ class Approval:
     def decode(cls, data: bytes, file: str) -> Approval:
         """Read what `encode` writes, and nothing else; ``FormatError``."""
         statement, fields = open_statement(data, file, PROMOTION, "run")
-        digest = Fields.of(dict(statement.subjects[0].digest), file).only("mth_sha256")
-        made = cls(fields.uuid("run"), digest.hex("mth_sha256", 32), until_of(fields))
-        if made.encode() != data:
-            raise FormatError(f"{file}: is not the one form of such a statement")
-        return made
+        root = statement.subjects[0].only_digest("mth_sha256", file)
+        return in_one_form(cls(fields.uuid("run"), root, until_of(fields)), data, file)
 
 
 def approve(
-    report: VerificationReport, key: Ed25519PrivateKey, until: date | None, path: Path
+    report: VerificationReport,
+    sign: Callable[[Envelope], Envelope],
+    until: date | None,
+    path: Path,
 ) -> tuple[Approval, int]:
     """Sign that a run may be promoted, into ``path``: beside the signatures that are there.
 
@@ -95,16 +91,25 @@ def approve(
             raise InputError(
                 f"{path}: found approval of {found}; expected {wanted}, or another file"
             )
-    signed = sign(envelope, key)
+    signed = sign(envelope)
     files.replace(path, signed.encode(), files.PUBLIC)
     return approval, len(signed.signatures)
 
 
 def held(
-    rule: ApprovalRule, report: VerificationReport, paths: Sequence[Path], now: float
+    rule: ApprovalRule,
+    report: VerificationReport,
+    paths: Sequence[Path],
+    now: float,
+    sigstore_root: Path | None = None,
 ) -> RuleResult:
-    """Whether enough of the named persons approved this run's newest root."""
+    """Whether enough of the named persons approved this run's newest root.
+
+    Args:
+        sigstore_root: File of the trusted root behind accounts; None takes sigstore's own.
+    """
     wanted = rule.wanted
+    rooted = ApprovalSettings(rule.at_least, rule.by, sigstore_root=sigstore_root)
     agreed, problems = set[str](), list[str]()
     for path in paths:
         try:
@@ -115,7 +120,7 @@ def held(
         if problem := _problem(approval, report, now):
             problems.append(f"{path}: {problem}")
             continue
-        signed = count(rule.by, envelope, str(path))
+        signed = count(rooted, envelope, str(path), TRUST_KEY)
         agreed |= set(signed.names)
         problems += signed.problems
     enough, who = len(agreed) >= rule.at_least, ", ".join(sorted(agreed)) or "nobody"

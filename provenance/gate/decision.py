@@ -201,9 +201,9 @@ class Gate:
                 holds = None if bad and bad.outcome == "unchecked" else bad is None
             expected = "that the run it continues passes too"
             results.append(result("parent.passes", holds, found, expected))
-        if self.policy.approvals is not None:
-            now = report.checked_at
-            results.append(approvals.held(self.policy.approvals, report, self.approvals, now))
+        if (asked := self.policy.approvals) is not None:
+            now, root = report.checked_at, self.settings.trust.sigstore_root
+            results.append(approvals.held(asked, report, self.approvals, now, root))
         return report, [*run_rules(self.policy, report), *results]
 
     def _verified(

@@ -24,11 +24,11 @@ from provenance.errors import ConfigError, FormatError, InputError
 from provenance.fingerprint.tensors import ROOT_ALGORITHM
 from provenance.formats.json_text import canonical_json
 from provenance.formats.note import VerifierKey
-from provenance.settings.approvals import ApprovalRule
+from provenance.settings.approvals import ApprovalRule, TrustedIdentity
 from provenance.settings.objects import JsonObject, read_file
-from provenance.settings.reading import approvers_of, trainers_of
+from provenance.settings.reading import identities_of
 from provenance.settings.section import Count, Section
-from provenance.settings.values import NETWORKS, TrustedIdentity
+from provenance.settings.values import NETWORKS
 from provenance.verify.trust import PinnedChain, PinnedKey, Trust
 
 _MAX_INT: Final = 2**53 - 1
@@ -200,7 +200,7 @@ def load_policy(path: Path) -> Policy:
     for name in _SECTIONS.keys() & raw.keys():
         section = whole.child(name)
         if name == "approvals" and isinstance(section.raw.get("by"), Mapping):
-            section.raw["by"] = approvers_of(section.child("by"))
+            section.raw["by"] = identities_of(section.child("by"))
         also[name] = section.read(_SECTIONS[name])
     policy = whole.read(Policy, **also)
     for key in policy.ledger_keys:
@@ -211,7 +211,7 @@ def load_policy(path: Path) -> Policy:
     for name, rule in (("datasets", policy.datasets), ("approvals", policy.approvals)):
         if rule is not None and (problem := rule.problem()):
             raise whole.fail(f"{name}.{problem[0]}", problem[1])
-    return replace(policy, signers=trainers_of(signers))
+    return replace(policy, signers=identities_of(signers))
 
 
 def _no_empty(value: object, path: str, source: str) -> None:

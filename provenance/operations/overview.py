@@ -8,10 +8,11 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from provenance.anchor.owners import WAITS
 from provenance.app.base_directory import TOKENS_FILE, running_fleet
 from provenance.app.run_list import ListedRun, list_runs
 from provenance.bootstrap import reading
-from provenance.capture.ship.keyless import unsigned_runs
+from provenance.capture.reasons import UNSHIPPED, UNSIGNED, noted
 from provenance.capture.spool import pending_bytes
 from provenance.errors import ConfigError, UnavailableError
 from provenance.ledger.teams import TeamStanding, standings
@@ -63,6 +64,7 @@ class Overview:
         roots: How many ask for an anchor.
         teams: By name, how much came of each today.
         unsigned: Runs that go on without an identity, and why.
+        unshipped: Runs of this host of which nothing is shipped, and why.
         attestations: Of how many runs an outcome is on its way to Ethereum.
         unattested: A run whose outcome cannot be sent there, and why; None without one.
         pages: What ``provenance up`` serves here, by name.
@@ -84,6 +86,7 @@ class Overview:
     networks: dict[str, NetworkStanding] = field(default_factory=dict)
     teams: Mapping[str, TeamStanding] = field(default_factory=dict)
     unsigned: Mapping[str, str] = field(default_factory=dict)
+    unshipped: Mapping[str, str] = field(default_factory=dict)
     attestations: int = 0
     unattested: str | None = None
     pages: Mapping[str, str] = field(default_factory=dict)
@@ -119,7 +122,8 @@ def overview(settings: Settings, wanted: Wanted, problems: Sequence[str] = ()) -
         ConfigError: The database is of another schema, or not to be read.
     """
     spool, fleet = settings.base_dir / "spool", running_fleet(settings.base_dir) or {}
-    made = Overview(settings, pending_bytes(spool), unsigned=unsigned_runs(spool))
+    made = Overview(settings, pending_bytes(spool), unsigned=noted(spool, UNSIGNED))
+    made.unshipped = noted(spool, UNSHIPPED)
     made.problems = list(problems)
     made.pages = fleet.get("pages") or {}
     if fleet.get("flower_auth"):
@@ -166,19 +170,33 @@ def attestations(tx: LedgerTx) -> tuple[int, str | None]:
     return tx.work_count(Work.ATTESTATION), problem and f"run {row.run}: {problem}"
 
 
-def waits(settings: Settings, now: float) -> list[tuple[str, str, float, str]]:
-    """Of each network whose head persons must sign first: its name, for what it waits and how many
-    seconds, and the command that shows who has signed."""
-    store, found = reading.open_store(settings), list[tuple[str, str, float, str]]()
+@dataclass(frozen=True, slots=True)
+class HeldHead:
+    """A head that persons must sign first: for what it waits and how many seconds, and the command
+    that shows who has signed."""
+
+    network: str
+    reason: str
+    waiting_s: float
+    command: str
+
+
+def waits(settings: Settings, now: float) -> list[HeldHead]:
+    """Of each network, the head that waits for persons."""
+    store, found = reading.open_store(settings), list[HeldHead]()
     if store is None:
         return found
     with closing(store), store.snapshot() as tx:
         for name in settings.blockchain.active:
             if (held := held_head(tx, name)) is not None:
                 reason = held[0] or "waits for persons"
-                of = "multisig" if "waits for owners" in reason else "approvals"
-                found.append((name, reason, now - held[1], f"provenance {of} list"))
+                found.append(HeldHead(name, reason, now - held[1], held_command(reason)))
     return found
+
+
+def held_command(reason: str) -> str:
+    """The command that shows who has signed what a head waits for."""
+    return f"provenance {'multisig' if reason.startswith(WAITS) else 'approvals'} list"
 
 
 def _standing(tx: LedgerTx, settings: Settings, name: str, now: float) -> NetworkStanding:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-from provenance.anchor.owners import WAITS
 from provenance.ledger.teams import TeamStanding
-from provenance.operations.overview import NetworkStanding, Overview, cost
+from provenance.operations.overview import NetworkStanding, Overview, cost, held_command
 from provenance.ports.values import AnchorState
 from provenance.report.summary import size_of, spoken
 
@@ -64,9 +63,7 @@ def notes(seen: Overview) -> Iterator[str]:
         elif network.tally.problem:
             yield f"{name} does not get on: {network.tally.problem}"
         if network.held_s is not None:
-            owners = (network.held or "").startswith(WAITS)
-            command = f"provenance {'multisig' if owners else 'approvals'} list"
-            yield f"{name} {network.held}, for {age(network.held_s)} ({command})"
+            yield held_line(name, network.held or "waits for persons", network.held_s)
     spool = f"{size_of(seen.spool_bytes)} on this host, kept until the database confirms them"
     empty = "empty" if seen.problems else "empty: the database has all of this host"
     yield f"spool: {spool if seen.spool_bytes else empty}"
@@ -79,6 +76,8 @@ def notes(seen: Overview) -> Iterator[str]:
         yield f"attestations: {_some(seen.attestations, 'run')} to be attested on ethereum{stuck}"
     for run, reason in seen.unsigned.items():
         yield f"run {run} goes on without an identity: {reason}"
+    for run, reason in seen.unshipped.items():
+        yield f"run {run} cannot be shipped: {reason}"
     for name, team in seen.teams.items():
         yield team_line(name, team)
     if seen.parked:
@@ -90,6 +89,11 @@ def notes(seen: Overview) -> Iterator[str]:
         yield f"runs: {', '.join(states)}"
     for name, url in seen.pages.items():
         yield ", ".join([f"{name}: {url}", *filter(None, [seen.logins.get(name)])])
+
+
+def held_line(network: str, reason: str, seconds: float) -> str:
+    """What a head waits for that persons must do, how long, and the command that shows it."""
+    return f"{network} {reason}, for {age(seconds)} ({held_command(reason)})"
 
 
 def team_line(name: str, team: TeamStanding) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from provenance.settings.approvals import ApprovalSettings
+from provenance.settings.approvals import ApprovalSettings, TrustedIdentity
 from provenance.settings.multisig import BitcoinMultisig, EthereumMultisig
 from provenance.settings.reading import load
 from provenance.settings.redis_urls import (
@@ -26,7 +26,6 @@ from provenance.settings.values import (
     RetrySettings,
     Settings,
     TeamSettings,
-    TrustedIdentity,
     TrustSettings,
 )
 

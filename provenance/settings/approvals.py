@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from provenance.settings.section import Count, Section
+from provenance.settings.section import Count, Section, Text
 
 PublicKey = Annotated[
     str,
@@ -17,12 +17,41 @@ PublicKey = Annotated[
 ]
 
 
+class TrustedIdentity(Section, frozen=True):
+    """An account that Sigstore certifies, and the OpenID Connect issuer behind it."""
+
+    identity: Text
+    issuer: Text
+
+    @property
+    def account(self) -> str:
+        """``ci@example.org, by https://accounts.google.com``, as signatures are named."""
+        from provenance.formats.producers.keyless import account  # a trainer needs none of it
+
+        return account(self.identity, self.issuer)
+
+
 class ApprovalRule(Section, frozen=True):
     """People who must have approved: so many of these."""
 
     at_least: Count
-    by: Mapping[str, PublicKey]
-    """Their public keys by name."""
+    by: Mapping[str, PublicKey | TrustedIdentity]
+    """Their public keys, or Sigstore identities, by name."""
+
+    @property
+    def signers(self) -> dict[str, str]:
+        """Their names, by who an envelope says has signed: a key as hex, or an account."""
+        return {pin if isinstance(pin, str) else pin.account: name for name, pin in self.by.items()}
+
+    def other_issuer(self, signer: str) -> str | None:
+        """What is the matter with the account of one of them behind another issuer; None where it
+        is nobody's."""
+        for name, pin in sorted(self.by.items()):
+            if isinstance(pin, str) or signer == pin.account:
+                continue
+            if signer.startswith(pin.account.removesuffix(pin.issuer)):
+                return f"signed by {signer}, expected {pin.issuer} behind {name}"
+        return None
 
     @property
     def wanted(self) -> str:
@@ -50,3 +79,5 @@ class ApprovalSettings(ApprovalRule, frozen=True):
     """Index of the ledger's first entry that it is asked of."""
     trust: Path | None = None
     """File of their approval of the section ``trust``, which counts only with it."""
+    sigstore_root: Path | None = None
+    """Trusted root (JSON) of their Sigstore identities; else that of sigstore's package."""

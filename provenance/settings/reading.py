@@ -19,7 +19,7 @@ from msgspec.structs import fields, replace
 
 from provenance.errors import ConfigError, FormatError, InputError
 from provenance.formats.record import Json
-from provenance.settings.approvals import ApprovalSettings
+from provenance.settings.approvals import ApprovalSettings, TrustedIdentity
 from provenance.settings.beyond.host import HostSettings, TpmSettings
 from provenance.settings.hyperparameters import Hyperparameters, hyperparameters, named_fields
 from provenance.settings.multisig import MULTISIG, TrustedMultisig, multisig_of
@@ -55,7 +55,6 @@ from provenance.settings.values import (
     TeamSettings,
     TrustedChains,
     TrustedContract,
-    TrustedIdentity,
     TrustedWitnesses,
     TrustSettings,
     VerificationSettings,
@@ -325,7 +324,7 @@ def _trust(o: JsonObject) -> TrustSettings:
     return replace(
         read,
         ledger_keys=keys,
-        trainers=trainers_of(trainers),
+        trainers=identities_of(trainers),
         require_trainers=required,
         witnesses=_witnesses(witnesses),
         chains=replace(known, bitcoin=tuple(BITCOIN_NAMES.get(n, n) for n in known.bitcoin)),
@@ -338,34 +337,26 @@ def _host(o: JsonObject) -> HostSettings:
     return replace(o.read(HostSettings), tpm=tpm.read(TpmSettings) if tpm else None)
 
 
-def trainers_of(o: JsonObject) -> dict[str, str | TrustedIdentity]:
+def identities_of(o: JsonObject) -> dict[str, str | TrustedIdentity]:
     """Who the keys or Sigstore identities of an object are of, by name; ConfigError."""
-    trainers: dict[str, str | TrustedIdentity] = {}
+    identities: dict[str, str | TrustedIdentity] = {}
     for name, key in o.raw.items():
         if not name.strip() or not name.isprintable():
             raise o.fail(ascii(name), "found a name that does not print, expected one")
         if isinstance(key, Mapping):
-            trainers[name] = JsonObject(key, f"{o.path}.{name}", o.source).read(TrustedIdentity)
+            identities[name] = JsonObject(key, f"{o.path}.{name}", o.source).read(TrustedIdentity)
         elif isinstance(key, str) and _PUBLIC_KEY.fullmatch(key.lower()):
-            trainers[name] = key.lower()
+            identities[name] = key.lower()
         else:
             expected = "64 hex digits (Ed25519) or an object with identity and issuer (Sigstore)"
             raise o.fail(name, f"found {show(key)}, expected {expected}")
-    return trainers
-
-
-def approvers_of(o: JsonObject) -> dict[str, str]:
-    """Whose the Ed25519 keys of an object are, by name; ConfigError."""
-    for name, key in o.raw.items():
-        if not isinstance(key, str) or not _PUBLIC_KEY.fullmatch(key.lower()):
-            raise o.fail(ascii(name)[1:-1], f"found {show(key)}, expected 64 hex digits (Ed25519)")
-    return {name: str(key) for name, key in trainers_of(o).items()}
+    return identities
 
 
 def _approvals(o: JsonObject) -> ApprovalSettings:
     by = o.child("by")
     if by.raw:
-        o.raw["by"] = approvers_of(by)
+        o.raw["by"] = identities_of(by)
     approvals = o.read(ApprovalSettings)
     if problem := approvals.problem():
         raise o.fail(*problem)

@@ -13,7 +13,7 @@ from typing import Any
 
 from msgspec.json import schema_components
 
-from provenance.settings.approvals import ApprovalSettings
+from provenance.settings.approvals import ApprovalSettings, TrustedIdentity
 from provenance.settings.beyond.host import HostSettings, TpmSettings
 from provenance.settings.multisig import BitcoinMultisig, EthereumMultisig, TrustedMultisig
 from provenance.settings.reading import NOT_IN_JSON, SECTIONS, TABLE
@@ -28,7 +28,6 @@ from provenance.settings.values import (
     TeamSettings,
     TrustedChains,
     TrustedContract,
-    TrustedIdentity,
     TrustedWitnesses,
     TrustSettings,
     VerificationSettings,

@@ -14,7 +14,7 @@ from typing import Annotated, ClassVar, Literal
 from msgspec import Meta, field
 
 from provenance.proofs.host.roots import VENDOR_ROOTS
-from provenance.settings.approvals import ApprovalSettings
+from provenance.settings.approvals import ApprovalSettings, TrustedIdentity
 from provenance.settings.beyond.host import HostSettings, KeyDigest
 from provenance.settings.multisig import Address, BitcoinMultisig, EthereumMultisig, TrustedMultisig
 from provenance.settings.section import Count, Section, Text
@@ -200,13 +200,6 @@ class TrustedWitnesses(Section, frozen=True):
 
     keys: Annotated[tuple[Text, ...], Meta(description="a list of witness keys")] = ()
     quorum: Annotated[int, Meta(ge=1, description="a whole number from 1")] | None = None
-
-
-class TrustedIdentity(Section, frozen=True):
-    """A trainer that Sigstore certifies: an account, and the OpenID Connect issuer behind it."""
-
-    identity: Text
-    issuer: Text
 
 
 class TrustSettings(Section, frozen=True):

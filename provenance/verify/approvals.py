@@ -4,19 +4,26 @@ signatures (docs/FORMAT.md, 10.10)."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
 from provenance.approvals.statement import APPROVALS, Anchoring, approval_file
-from provenance.errors import FormatError, IntegrityError, ProofError
+from provenance.errors import (
+    FormatError,
+    IntegrityError,
+    ProofError,
+    UnavailableError,
+    UsageError,
+)
 from provenance.evidence.run_evidence import RunEvidence
-from provenance.formats.approval import count, has_expired
-from provenance.formats.dsse import Envelope, pae
-from provenance.formats.ed25519 import verify_signature
+from provenance.formats.approval import has_expired
+from provenance.formats.dsse import Envelope
 from provenance.formats.note import VerifierKey
 from provenance.formats.receipt import Receipt
 from provenance.formats.record import Phase
 from provenance.ports.values import CHAIN_FIELDS, LedgerEntry
+from provenance.settings.approval_files import Count, check_signer, count
 from provenance.verify.catalogue import NETWORKS
 from provenance.verify.findings import Findings, counted
 from provenance.verify.trust import Trust
@@ -31,6 +38,7 @@ class _Approved:
     file: str
     envelope: Envelope
     statement: Anchoring
+    signed: Count
 
 
 def check_approvals(
@@ -50,18 +58,24 @@ def check_approvals(
         if not file.startswith(APPROVALS):
             continue
         try:
-            held.append(_opened(evidence, final, key, file, data))
+            held.append(_opened(evidence, final, key, file, data, trust))
         except (FormatError, IntegrityError) as error:
             findings.fail(NETWORKS, file, str(error).removeprefix(f"{file}: "), file)
     rule = trust.approvals
     if trust.own and rule is not None and final is not None:
         for network in rule.networks:
-            names = {n for a in held if a.statement.network == network for n in _names(a, trust)}
+            counts = [a.signed for a in held if a.statement.network == network]
+            names = {name for signed in counts for name in signed.names}
+            claimed = names.union(*(signed.unchecked for signed in counts))
             anchored = any(r.phase is Phase.AFTER for r in evidence.receipts_of(network))
             if anchored and final.index >= rule.since and len(names) < rule.at_least:
                 who = ", ".join(sorted(names)) or "nobody"
                 problem = f"anchored with the approval of {who}, expected {rule.wanted}"
-                findings.fail(NETWORKS, f"after on {network}", problem)
+                if len(claimed) < rule.at_least:
+                    findings.fail(NETWORKS, f"after on {network}", problem)
+                else:
+                    why = [text for signed in counts for text in signed.problems]
+                    findings.unchecked(NETWORKS, "; ".join([problem, *why]))
     for approved in held:
         for receipt in _receipts(evidence, approved.statement):
             moment = receipt.anchor.block_time
@@ -77,6 +91,7 @@ def _opened(
     key: VerifierKey | None,
     file: str,
     data: bytes,
+    trust: Trust,
 ) -> _Approved:
     """Raises FormatError or IntegrityError: it is not of this run's final root, of
     another head, chain or ledger, or a signature of it does not verify."""
@@ -103,9 +118,15 @@ def _opened(
             raise ProofError(f"is of {differs}")
     if not envelope.signatures:
         raise ProofError("nobody signed it")
-    for public, signature in envelope.signatures.items():
-        verify_signature(bytes.fromhex(public), signature, pae(envelope.payload), file)
-    return _Approved(file, envelope, stated)
+    rule = trust.approvals
+    for signer in envelope.signatures:
+        if rule is None or signer not in rule.signers:
+            envelope.check(signer, file)
+            continue
+        with suppress(UsageError, UnavailableError):  # it is not counted, and the line says so
+            check_signer(rule, envelope, signer, file)
+    counted = Count() if rule is None else count(rule, envelope, file)
+    return _Approved(file, envelope, stated, counted)
 
 
 def _receipts(evidence: RunEvidence, stated: Anchoring) -> Sequence[Receipt]:
@@ -121,17 +142,18 @@ def _other_chain(chain: Mapping[str, object], receipt: Receipt) -> str | None:
     return None
 
 
-def _names(approved: _Approved, trust: Trust) -> Sequence[str]:
-    by = {} if trust.approvals is None else trust.approvals.by
-    return count(by, approved.envelope, approved.file).names
-
-
 def _line(approved: _Approved, trust: Trust) -> str:
     """``anchoring on ethereum: approved by alice, bob (2 of 2)``."""
-    what, signatures = f"anchoring on {approved.statement.network}", approved.envelope.signatures
-    names, rule = _names(approved, trust), trust.approvals
-    others = f"{counted(len(signatures) - len(names), 'key')} that nobody pinned"
-    if rule is None or not names:
-        return f"{what}: approved by {others}"
-    more = f", and by {others}" if len(signatures) > len(names) else ""
-    return f"{what}: approved by {', '.join(names)} ({len(names)} of {rule.at_least}){more}"
+    rule, signed, signatures = trust.approvals, approved.signed, approved.envelope.signatures
+    known = {} if rule is None else rule.signers
+    strangers = [isinstance(made, bytes) for each, made in signatures.items() if each not in known]
+    kinds = (strangers.count(True), "key"), (strangers.count(False), "account")
+    others = " and ".join(counted(number, noun) for number, noun in kinds if number)
+    who = []
+    if rule is not None and signed.names:
+        who.append(f"{', '.join(signed.names)} ({len(signed.names)} of {rule.at_least})")
+    if others:
+        who.append(f"{'by ' if who else ''}{others} that nobody pinned")
+    problems = "".join(f"; {text}" for text in signed.problems)
+    by = ", and ".join(who) or "nobody"
+    return f"anchoring on {approved.statement.network}: approved by {by}{problems}"

@@ -63,6 +63,11 @@ def check_bundle(data: bytes, message: bytes) -> str:
     told = signed["messageDigest"]
     need(told["algorithm"] == "SHA2_256", "another digest")
     need(unbase64(told["digest"]) == sha256(message), "a Sigstore bundle of another message")
+    return check_material(material, unbase64(signed["signature"]), message)
+
+
+def check_material(material: dict[str, Any], signature: bytes, message: bytes) -> str:
+    """Whom the certificate names, whose key signed; the certificate is not checked."""
     (entry,) = material["tlogEntries"]
     proof = entry["inclusionProof"]
     text, _, lines = proof["checkpoint"]["envelope"].rpartition("\n\n")
@@ -74,7 +79,7 @@ def check_bundle(data: bytes, message: bytes) -> str:
     key = leaf.public_key()
     assert isinstance(key, ec.EllipticCurvePublicKey), "no ECDSA key"
     need(key.curve.name == "secp256r1", "no key on P-256")
-    key.verify(unbase64(signed["signature"]), message, ec.ECDSA(hashes.SHA256()))
+    key.verify(signature, message, ec.ECDSA(hashes.SHA256()))
     (name,) = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert isinstance(name, x509.RFC822Name | x509.UniformResourceIdentifier), "no name"
     issuer = leaf.extensions.get_extension_for_oid(x509.ObjectIdentifier(ISSUER)).value

@@ -311,11 +311,11 @@ def approved(look: Examples) -> None:
     receipt = {"phase": "after", "anchor": {"network": "ethereum"}}
     receipts = [{**receipt, "evidence": {"chain_id": 11155111}}]
     data, name = look.exact("approval"), "approvals/ethereum-4.json"
-    keys = check_approval(name, data, told, {4: root}, receipts, vkey)
+    keys, _ = check_approval(name, data, told, {4: root}, receipts, vkey)
     seeds = [Ed25519PrivateKey.from_private_bytes(each * 32) for each in (b"\x02", b"\x03")]
     known = [seed.public_key().public_bytes_raw().hex() for seed in seeds]
     need(sorted(keys) == sorted(known), "the approvers")
-    payload, keys = open_envelope(look.exact("trust-approval"))
+    payload, keys, _ = open_envelope(look.exact("trust-approval"))
     stated = parse(payload)
     section = canonical({"trainers": {"research": keys[0]}})
     subject = {"name": "trust", "digest": {"sha256": sha256(section).hex()}}

@@ -366,8 +366,11 @@ class Bundle:
     def _approval(self, name: str) -> None:
         receipts = [parse(self.files[f"receipts/{told}.json"]) for told in self.run["receipts"]]
         data = self.files[name]
-        keys = approvals.check_approval(name, data, self.run, self.heads, receipts, self.key)
-        self.unproven.append(f"{name}: whose keys these are: {', '.join(sorted(keys))}")
+        told = approvals.check_approval(name, data, self.run, self.heads, receipts, self.key)
+        keys = ", ".join(sorted(told[0]))
+        self.unproven += [f"{name}: whose keys these are: {keys}"] if keys else []
+        accounts = [f"{name}: signed by {account}" for account in told[1]]
+        self.unproven += [f"{line}: not checked here: needs sigstore" for line in accounts]
 
 
 def main(arguments: list[str]) -> int:

@@ -2,8 +2,8 @@
 
 As sigstore's own verifier wants it: a root CA; a leaf for a key used once, with the subject's name,
 Fulcio's issuer extensions (https://github.com/sigstore/fulcio/blob/main/docs/oid-info.md) and an
-SCT over its precertificate (RFC 6962, 3.2 and 3.3); a hashedrekord entry with inclusion proof,
-checkpoint (C2SP tlog-checkpoint) and signed entry timestamp; a trusted root.
+SCT over its precertificate (RFC 6962, 3.2 and 3.3); a hashedrekord or dsse entry with inclusion
+proof, checkpoint (C2SP tlog-checkpoint) and signed entry timestamp; a trusted root.
 """
 
 from __future__ import annotations
@@ -119,18 +119,64 @@ class Sigstore:
         leaf = self._leaf(key.public_key(), names or [_name(who)], issuer, sct)
         signature = _signed(key, message)
         digest = hashlib.sha256(message).digest()
+        spec = {
+            "data": {"hash": {"algorithm": "sha256", "value": digest.hex()}},
+            "signature": {
+                "content": b64(signature),
+                "publicKey": {"content": b64(leaf.public_bytes(Encoding.PEM))},
+            },
+        }
+        content = {
+            "messageDigest": {"algorithm": "SHA2_256", "digest": b64(digest)},
+            "signature": b64(signature),
+        }
+        return self._bundle(leaf, "hashedrekord", spec, late, messageSignature=content)
+
+    def sign_statement(
+        self,
+        statement: bytes,
+        who: str = WHO,
+        issuer: str = ISSUER,
+        *,
+        late: timedelta = timedelta(),
+    ) -> bytes:
+        """A bundle with an envelope around an in-toto statement; ``late`` as of `sign`."""
+        key, kind = _key(), "application/vnd.in-toto+json"
+        leaf = self._leaf(key.public_key(), [_name(who)], issuer, True)
+        pae = b"DSSEv1 %d %b %d %b" % (len(kind), kind.encode(), len(statement), statement)
+        signature = b64(_signed(key, pae))
+        envelope: dict[str, Any] = {
+            "payload": b64(statement), "payloadType": kind, "signatures": [{"sig": signature}],
+        }  # fmt: skip
+        hashes = [
+            {"algorithm": "sha256", "value": hashlib.sha256(data).hexdigest()}
+            for data in (rfc8785.dumps(envelope), statement)
+        ]
+        verifier = b64(leaf.public_bytes(Encoding.PEM))
+        spec = {
+            "envelopeHash": hashes[0],
+            "payloadHash": hashes[1],
+            "signatures": [{"signature": signature, "verifier": verifier}],
+        }
+        return self._bundle(leaf, "dsse", spec, late, dsseEnvelope=envelope)
+
+    def _bundle(
+        self,
+        leaf: x509.Certificate,
+        kind: str,
+        spec: dict[str, Any],
+        late: timedelta,
+        **content: dict[str, Any],
+    ) -> bytes:
         when = int((SIGNED_AT + late).timestamp()) + 60
         return rfc8785.dumps(
             {
                 "mediaType": "application/vnd.dev.sigstore.bundle.v0.3+json",
-                "messageSignature": {
-                    "messageDigest": {"algorithm": "SHA2_256", "digest": b64(digest)},
-                    "signature": b64(signature),
-                },
                 "verificationMaterial": {
                     "certificate": {"rawBytes": b64(leaf.public_bytes(Encoding.DER))},
-                    "tlogEntries": [self._entry(leaf, signature, digest, when)],
+                    "tlogEntries": [self._entry(kind, spec, when)],
                 },
+                **content,
             }
         )
 
@@ -194,23 +240,9 @@ class Sigstore:
         item = len(sct).to_bytes(2, "big") + sct
         return len(item).to_bytes(2, "big") + item
 
-    def _entry(
-        self, leaf: x509.Certificate, signature: bytes, digest: bytes, when: int
-    ) -> dict[str, Any]:
+    def _entry(self, kind: str, spec: dict[str, Any], when: int) -> dict[str, Any]:
         """The entry is the sixth of a log of eleven."""
-        body = rfc8785.dumps(
-            {
-                "apiVersion": "0.0.1",
-                "kind": "hashedrekord",
-                "spec": {
-                    "data": {"hash": {"algorithm": "sha256", "value": digest.hex()}},
-                    "signature": {
-                        "content": b64(signature),
-                        "publicKey": {"content": b64(leaf.public_bytes(Encoding.PEM))},
-                    },
-                },
-            }
-        )
+        body = rfc8785.dumps({"apiVersion": "0.0.1", "kind": kind, "spec": spec})
         entries = [bytes([n]) for n in range(11)]
         entries[5] = body
         top = root(entries)
@@ -223,7 +255,7 @@ class Sigstore:
         return {
             "logIndex": "5",
             "logId": {"keyId": b64(log)},
-            "kindVersion": {"kind": "hashedrekord", "version": "0.0.1"},
+            "kindVersion": {"kind": kind, "version": "0.0.1"},
             "integratedTime": str(when),
             "inclusionPromise": {
                 "signedEntryTimestamp": b64(_signed(self.rekor, rfc8785.dumps(stamp)))

@@ -363,7 +363,7 @@ def approved_evidence(anchors: Path) -> RunEvidence:
     made = _Deployment(anchors, ("ethereum",))
     keys = [Ed25519PrivateKey.from_private_bytes(bytes([at]) * 32) for at in (2, 3, 4)]
     by = {f"person {at}": key.public_key().public_bytes_raw().hex() for at, key in enumerate(keys)}
-    rule = ApprovalSettings(2, by, ("ethereum",))
+    rule = ApprovalSettings(2, by, networks=("ethereum",))
     approvals = AnchoringApprovals(rule, LEDGER.verifier.vkey, lambda: float(START))
     made.conditions = (approvals,)
     events = [*_before(), (Kind.METRICS, 1, {"metrics": {"loss": 1.0}}), _seal("after")]

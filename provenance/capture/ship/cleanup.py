@@ -6,9 +6,10 @@ import os
 import time
 
 from provenance.capture.keys import KEY_FILE, delete_run_keys
+from provenance.capture.reasons import UNSHIPPED, UNSIGNED
 from provenance.capture.ship.cursor import CURSOR_FILE, Cursors
 from provenance.capture.ship.host import HOST_FILE
-from provenance.capture.ship.keyless import FAILED_FILE, SIGNED_FILE
+from provenance.capture.ship.keyless import SIGNED_FILE
 from provenance.capture.spool import RunSpool, Segment
 from provenance.errors import FormatError
 from provenance.log import get_logger
@@ -73,7 +74,7 @@ def clear_run(spool: RunSpool) -> None:
             left_over = name.startswith(
                 (f".{KEY_FILE}.", f".{CURSOR_FILE}", f".{SIGNED_FILE}", HOST_FILE, f".{HOST_FILE}")
             )
-            if left_over or name.endswith(".new") or name in (SIGNED_FILE, FAILED_FILE):
+            if left_over or name.endswith(".new") or name in (SIGNED_FILE, UNSIGNED, UNSHIPPED):
                 (spool.path / name).unlink(missing_ok=True)
         (spool.path / CURSOR_FILE).unlink(missing_ok=True)
         spool.path.rmdir()

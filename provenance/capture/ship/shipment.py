@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from provenance import tracing
 from provenance.capture.keys import RunKeys, load_run_keys
+from provenance.capture.reasons import UNSHIPPED, note
 from provenance.capture.ship.batches import BatchMaker
 from provenance.capture.ship.cleanup import clear_run, delete_committed, has_ended, is_done
 from provenance.capture.ship.cursor import Cursor, Cursors, Stall, load_cursors, save_cursors
@@ -309,7 +310,9 @@ class Shipment:
         except (InputError, FormatError, MissingExtraError) as error:
             total.unusable += 1
             self._warn_once(f"run {self.path.name} cannot be shipped", reason=str(error))
+            note(self.path, UNSHIPPED, str(error))
             return False
+        note(self.path, UNSHIPPED, None)
         begun = any(cursor.acked for cursor in self.cursors.producers.values())
         try:
             self._keys = signed(self.path, keys, may_sign=not begun)

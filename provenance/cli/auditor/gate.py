@@ -7,10 +7,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
 from provenance import files
 from provenance.app.verify import verify_path, verify_run
+from provenance.cli.beyond.approvals import signer_of
 from provenance.cli.output import answer, settings_of
 from provenance.errors import InputError
 from provenance.gate import approvals, outputs
@@ -18,7 +17,6 @@ from provenance.gate.decision import Decision, Gate
 from provenance.gate.policy import load_policy
 from provenance.settings import READERS, load
 from provenance.settings.approval_files import last_day
-from provenance.settings.key_files import IDENTITY, read_seed
 
 _OUTPUTS: Final[Mapping[str, Callable[[Decision], bytes]]] = {
     "sarif": outputs.sarif, "junit": outputs.junit, "card": outputs.card,
@@ -55,7 +53,7 @@ def gate(arguments: argparse.Namespace) -> int:
 
 def approve(arguments: argparse.Namespace) -> int:
     """Sign that a run may be promoted."""
-    key = read_seed(Path(arguments.key), IDENTITY)
+    signed_by = signer_of(arguments, "approve")
     until = last_day(arguments.until)
     settings = settings_of(arguments, secrets=False)
     if arguments.bundle is not None:
@@ -65,8 +63,7 @@ def approve(arguments: argparse.Namespace) -> int:
     else:
         raise InputError("approve: found neither --run nor --bundle, expected one of the two")
     path = Path(arguments.output)
-    private = Ed25519PrivateKey.from_private_bytes(key)
-    approval, count = approvals.approve(report, private, until, path)
+    approval, count = approvals.approve(report, signed_by, until, path)
     term = approval.until and approval.until.isoformat()
     document = {
         "file": str(path),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from provenance.approvals import anchoring
 from provenance.approvals.anchoring import AnchoringApprovals, Approval
 from provenance.approvals.statement import Anchoring
 from provenance.bootstrap import reading, sending
-from provenance.cli.output import answer, print_table, settings_of
+from provenance.capture.ship.keyless import sign_envelope
+from provenance.cli.output import answer, err, print_table, settings_of
 from provenance.errors import InputError
 from provenance.formats import approval
 from provenance.formats.approval import TRUST, TrustApproval
@@ -90,17 +92,33 @@ def show(arguments: argparse.Namespace) -> int:
 def sign(arguments: argparse.Namespace) -> int:
     """Add a person's signature to a file, wherever that person is."""
     path = Path(arguments.file)
-    key = Ed25519PrivateKey.from_private_bytes(read_seed(Path(arguments.key), IDENTITY))
+    signed_by = signer_of(arguments, "approvals sign")
     read = read_approval(path)
     with files.read_as(path, "an approval of 'provenance approvals show'"):
         stated = _decoded(read.payload, str(path))
     if approval.has_expired(stated.until, time.time()):
         raise InputError(f"{path}: expired after {stated.until}")
-    if key.public_key().public_bytes_raw().hex() in read.signatures:
-        raise InputError(f"{path}: signed with this key before")
-    signed = approval.sign(read, key)
+    signed = signed_by(read)
+    if len(signed.signatures) == len(read.signatures):
+        raise InputError(f"{path}: signed with this {'key' if arguments.key else 'account'} before")
     _write(path, signed)
     return _answer(arguments, path, stated, signed)
+
+
+def signer_of(arguments: argparse.Namespace, command: str) -> Callable[[Envelope], Envelope]:
+    """How ``--key`` or ``--sigstore`` signs; ``InputError`` where not one of the two is given."""
+    if bool(arguments.key) == arguments.sigstore:
+        found = "both --key and" if arguments.key else "neither --key nor"
+        raise InputError(f"{command}: found {found} --sigstore, expected one of the two")
+    if arguments.key:
+        key = Ed25519PrivateKey.from_private_bytes(read_seed(Path(arguments.key), IDENTITY))
+        return lambda envelope: approval.sign(envelope, key)
+
+    def by_account(envelope: Envelope) -> Envelope:
+        with err.status("asking Sigstore for a signature"):
+            return sign_envelope(envelope)
+
+    return by_account
 
 
 def add(arguments: argparse.Namespace) -> int:

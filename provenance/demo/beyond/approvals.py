@@ -8,6 +8,7 @@ import random
 import time
 from contextlib import closing
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -46,10 +47,10 @@ def walk(stage: Stage) -> str:
     rule, until = ApprovalRule(2, by), datetime.now(UTC).date() + timedelta(30)
     path = stage.scratch / "approval.json"
     report = verify_run(stage.settings, stage.run)
-    approve(report, keys["alice"], until, path)
+    approve(report, partial(sign, key=keys["alice"]), until, path)
     if held(rule, report, [path], time.time()).outcome == "passed":
         raise IntegrityError(f"{path}: one signature passes, expected two")
-    approve(report, keys["bob"], until, path)
+    approve(report, partial(sign, key=keys["bob"]), until, path)
     both = held(rule, report, [path], time.time())
     if both.outcome != "passed":
         raise IntegrityError(f"{path}: {both.found}")

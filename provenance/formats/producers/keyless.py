@@ -6,7 +6,7 @@ alternative name) and who vouches for it (the OpenID Connect issuer); the bundle
 
 What is checked here needs no trust: form, the leaf's ECDSA signature, and that nothing in the
 log entry contradicts its checkpoint. Whether the leaf is Sigstore's, a trusted root alone says
-(:mod:`provenance.verify.identity`).
+(:mod:`provenance.sigstore_root`).
 
 Sources: https://github.com/sigstore/protobuf-specs (sigstore_bundle.proto),
 https://github.com/sigstore/fulcio/blob/main/docs/oid-info.md, C2SP tlog-checkpoint.
@@ -29,7 +29,7 @@ from provenance.formats.fields import Fields
 from provenance.formats.note import decode_base64
 
 MAX_BUNDLE_BYTES: Final = 16 * 1024
-MEDIA_TYPE: Final = "application/vnd.dev.sigstore.bundle.v0.3+json"
+BUNDLE_TYPE: Final = "application/vnd.dev.sigstore.bundle.v0.3+json"
 ISSUER: Final = x509.ObjectIdentifier("1.3.6.1.4.1.57264.1.8")
 """Fulcio's extension that names the issuer, a DER UTF8String."""
 _FILE: Final = "identity"
@@ -44,6 +44,11 @@ _BAD_CERTIFICATE: Final = (
 )
 
 
+def account(name: str, issuer: str) -> str:
+    """``ci@example.org, by https://accounts.google.com``."""
+    return f"{name}, by {issuer}"
+
+
 @dataclass(frozen=True, slots=True)
 class Keyless:
     """Whom a bundle's certificate names: an e-mail address or URI, and its issuer's URL."""
@@ -54,45 +59,66 @@ class Keyless:
 
     @property
     def label(self) -> str:
-        """``ci@example.org, by https://accounts.google.com``."""
-        return f"{self.name}, by {self.issuer}"
+        """The account, in words."""
+        return account(self.name, self.issuer)
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """Whom a certificate names, and the key that it is for."""
+
+    name: str
+    issuer: str
+    key: EllipticCurvePublicKey = field(repr=False)
+
+    def verify(self, signature: bytes, message: bytes, file: str) -> None:
+        """Raises BadSignatureError: the key did not sign the message (ECDSA with SHA-256, DER)."""
+        try:
+            self.key.verify(signature, message, ECDSA(SHA256()))
+        except InvalidSignature as error:
+            problem = "the signature does not fit its certificate"
+            raise BadSignatureError(f"{file}: {problem}") from error
 
 
 def open_bundle(bundle: bytes, message: bytes) -> Keyless:
     """Read a bundle, or ``FormatError``; ``BadSignatureError`` where the leaf did not sign the
     message."""
     top = Fields.parse_canonical(
-        bundle, _FILE, MEDIA_TYPE, key="mediaType", limit=MAX_BUNDLE_BYTES
+        bundle, _FILE, BUNDLE_TYPE, key="mediaType", limit=MAX_BUNDLE_BYTES
     ).only("mediaType", "messageSignature", "verificationMaterial")
     signed = top.object("messageSignature", "messageDigest", "signature")
     digest = signed.object("messageDigest", "algorithm", "digest")
     digest.one_of("algorithm", ["SHA2_256"])
     if _base64(digest, "digest") != hashlib.sha256(message).digest():
         raise BadSignatureError(f"{_FILE}: the bundle signs another message than this run's")
-    material = top.object("verificationMaterial")
+    leaf = open_material(top.object("verificationMaterial"))
+    leaf.verify(_base64(signed, "signature"), message, _FILE)
+    return Keyless(leaf.name, leaf.issuer, bundle)
+
+
+def open_material(material: Fields) -> Leaf:
+    """The certificate of a bundle's ``verificationMaterial``, whose form is checked;
+    ``FormatError``."""
     _check_entry(material)
     der = _base64(material.object("certificate", "rawBytes"), "rawBytes")
+    where = f"{material.file}: certificate"
     try:
         leaf = x509.load_der_x509_certificate(der)
         key, found = leaf.public_key(), leaf.extensions
         names = found.get_extension_for_class(x509.SubjectAlternativeName).value
         issuer = found.get_extension_for_oid(ISSUER).value
     except _BAD_CERTIFICATE as error:
-        raise FormatError(f"{_FILE}: certificate: {str(error)[:200]}") from error
+        raise FormatError(f"{where}: {str(error)[:200]}") from error
     if not isinstance(key, EllipticCurvePublicKey) or not isinstance(key.curve, SECP256R1):
-        raise FormatError(f"{_FILE}: certificate: expected an ECDSA key on P-256")
-    try:
-        key.verify(_base64(signed, "signature"), message, ECDSA(SHA256()))
-    except InvalidSignature as error:
-        raise BadSignatureError(f"{_FILE}: the signature does not fit its certificate") from error
-    return Keyless(_name(names), _text(issuer), bundle)
+        raise FormatError(f"{where}: expected an ECDSA key on P-256")
+    return Leaf(_name(names, where), _text(issuer, where), key)
 
 
 def _check_entry(material: Fields) -> None:
     """What verifiers of bundles read and do not compare: a byte changed there would go unseen."""
     entries = material.objects("tlogEntries")
     if len(entries) != 1:
-        raise FormatError(f"{_FILE}: tlogEntries: found {len(entries)}, expected 1")
+        raise FormatError(f"{material.file}: tlogEntries: found {len(entries)}, expected 1")
     entry, proof = entries[0], entries[0].object("inclusionProof")
     proof.items("hashes", _base64)
     _base64(entry, "canonicalizedBody")
@@ -105,30 +131,32 @@ def _check_entry(material: Fields) -> None:
         proof.refuse("treeSize", f"{note.head.size}, the checkpoint's")
     # Rekor's origin is its name, or that and " - " and the tree's number.
     if note.head.origin.partition(" - ")[0] not in {each.name for each in note.signatures}:
-        raise FormatError(f"{_FILE}: the checkpoint's origin is none of those who signed it")
+        raise FormatError(
+            f"{material.file}: the checkpoint's origin is none of those who signed it"
+        )
 
 
-def _name(names: x509.SubjectAlternativeName) -> str:
+def _name(names: x509.SubjectAlternativeName, where: str) -> str:
     kinds = (x509.RFC822Name, x509.UniformResourceIdentifier)
     if len(names) != 1 or not isinstance(names[0], kinds):
-        raise FormatError(f"{_FILE}: certificate: expected one name, an e-mail address or a URI")
-    return _printable(str(names[0].value))
+        raise FormatError(f"{where}: expected one name, an e-mail address or a URI")
+    return _printable(str(names[0].value), where)
 
 
-def _text(extension: x509.ExtensionType) -> str:
+def _text(extension: x509.ExtensionType, where: str) -> str:
     """The issuer: a UTF8String of at most 255 bytes."""
     value = extension.value if isinstance(extension, x509.UnrecognizedExtension) else b""
     at = 3 if value[1:2] == b"\x81" else 2
     if value[:1] != b"\x0c" or len(value) <= at or value[at - 1] != len(value) - at:
-        raise FormatError(f"{_FILE}: certificate: issuer: expected a UTF8String")
-    return _printable(value[at:].decode(errors="replace"))
+        raise FormatError(f"{where}: issuer: expected a UTF8String")
+    return _printable(value[at:].decode(errors="replace"), where)
 
 
-def _printable(text: str) -> str:
+def _printable(text: str, where: str) -> str:
     if not text.isprintable() or len(text) > _MAX_NAME:
-        raise FormatError(f"{_FILE}: certificate: found the name {text[:40]!a}, expected text")
+        raise FormatError(f"{where}: found the name {text[:40]!a}, expected text")
     return text
 
 
 def _base64(fields: Fields, key: str | int) -> bytes:
-    return decode_base64(fields.text(key), f"{_FILE}: {fields.path_of(key)}")
+    return decode_base64(fields.text(key), f"{fields.file}: {fields.path_of(key)}")

@@ -420,11 +420,3 @@ def _stretches(seqs: Sequence[int]) -> Iterator[tuple[int, int]]:
             yield first, before
             first = after
     yield first, seqs[-1]
-
-
-def index_weights(connection: Connection) -> None:
-    """Fill ``epoch_weights`` from the records that are in the database, run by run."""
-    tx = RecordsPart(connection, "migration", writable=True, archive=None)
-    for row in tx.runs():
-        own = schema.records.c.run == row.run, schema.records.c.kind == Kind.STATE
-        tx._index_weights(tx._all(StoredRecord, _RECORDS.where(*own)))

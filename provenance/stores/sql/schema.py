@@ -42,7 +42,7 @@ from provenance.formats.record import Kind, Phase
 from provenance.ports.values import AnchorState, Work
 from provenance.stores.sql.column_types import EnumText, FreeText, JsonText, Lines
 
-REVISIONS: Final = ("0001", "0002")
+REVISIONS: Final = ("0001",)
 """Every schema revision this release knows, oldest first; the last is the one it needs."""
 
 NO_EPOCH: Final = -1

@@ -10,27 +10,37 @@ from datetime import date
 from typing import Any
 
 from formats import canonical, need, parse, unbase64, unhex, verify_signature
+from producers import check_material
 
 NAME = re.compile(r"approvals/[A-Za-z0-9_-]{1,64}-[0-9]{1,19}\.json")
 PREDICATE = {"for", "ledger", "network", "chain", "head", "since", "until"}
 CHAIN = {"chain_id", "chain", "genesis"}
 
 
-def open_envelope(data: bytes) -> tuple[bytes, list[str]]:
-    """What is signed, and the keys of all signatures, which verify."""
+def open_envelope(data: bytes) -> tuple[bytes, list[str], list[str]]:
+    """What is signed, the keys of all signatures, which verify, and the accounts whose
+    certificates' keys signed: the certificates are not checked."""
     need(len(data) <= 1 << 20, "too large")
     envelope = parse(data)
     need(set(envelope) == {"payload", "payloadType", "signatures"}, "no envelope")
     kind = "application/vnd.in-toto+json"
     need(envelope["payloadType"] == kind, "another payload type")
     payload = unbase64(envelope["payload"])
-    keys = [each["keyid"] for each in envelope["signatures"]]
-    need(keys and len(set(keys)) == len(keys), "nobody signed it, or somebody twice")
+    keys, accounts = list[str](), list[str]()
+    message = b"DSSEv1 %d %b %d %b" % (len(kind), kind.encode(), len(payload), payload)
     for each in envelope["signatures"]:
-        need(set(each) == {"keyid", "sig"}, "other keys of a signature")
-        message = b"DSSEv1 %d %b %d %b" % (len(kind), kind.encode(), len(payload), payload)
-        verify_signature(unhex(each["keyid"], 32), unbase64(each["sig"]), message)
-    return payload, keys
+        signature = unbase64(each["sig"])
+        if set(each) == {"sig", "verificationMaterial"}:
+            material = each["verificationMaterial"]
+            need(len(canonical(material)) <= 16384, "a certificate's material over 16 KiB")
+            accounts.append(check_material(material, signature, message))
+        else:
+            need(set(each) == {"keyid", "sig"}, "other keys of a signature")
+            verify_signature(unhex(each["keyid"], 32), signature, message)
+            keys.append(each["keyid"])
+    signers = [*keys, *accounts]
+    need(signers and len(set(signers)) == len(signers), "nobody signed it, or somebody twice")
+    return payload, keys, accounts
 
 
 def check_approval(
@@ -40,15 +50,15 @@ def check_approval(
     heads: dict[int, bytes],
     receipts: list[dict[str, Any]],
     key: str | None,
-) -> list[str]:
-    """The keys that signed.
+) -> tuple[list[str], list[str]]:
+    """The keys that signed, and the accounts that are said to have: they count for nobody.
 
     Args:
         heads: Root of the ledger by size.
         receipts: Those of the run.
         key: The ledger's; None where none is known.
     """
-    payload, keys = open_envelope(data)
+    payload, keys, accounts = open_envelope(data)
     stated = parse(payload)
     need(canonical(stated) == payload, "not in canonical form")
     need(set(stated) == {"_type", "subject", "predicateType", "predicate"}, "no statement")
@@ -77,4 +87,4 @@ def check_approval(
         if (receipt["anchor"]["network"], receipt["phase"]) == (told["network"], "after"):
             shown = {n: receipt["evidence"].get(n) for n in told["chain"]}
             need(all(shown[n] in (None, told["chain"][n]) for n in shown), "is of another chain")
-    return keys
+    return keys, accounts

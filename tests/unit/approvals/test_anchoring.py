@@ -19,10 +19,10 @@ from tests.support.anchor_world import ORIGIN
 from tests.support.nodes.memory_chain import MemoryChain
 from tests.unit.approvals.world import (
     BY,
-    KEYS,
     RULE,
     ApprovalWorld,
     altered,
+    flipped,
     run_id,
     signed,
 )
@@ -131,7 +131,7 @@ def test_a_lapsed_approval_of_what_was_sent_still_counts(world: ApprovalWorld) -
 
 
 def test_since_leaves_earlier_entries_out(world: ApprovalWorld) -> None:
-    world.set_rule(ApprovalSettings(2, BY, (), 1))
+    world.set_rule(ApprovalSettings(2, BY, networks=(), since=1))
     world.final()
     assert world.row().state is SENT
     world.final()
@@ -178,12 +178,6 @@ def test_a_statement_of_something_else_is_refused(name: str) -> None:
     assert "\n" not in str(refused.value)
     world.publish()
     assert world.row().reason == "waits for approval: 0 of 2"
-
-
-def flipped(envelope: Envelope, name: str) -> Envelope:
-    key = KEYS[name].public_key().public_bytes_raw().hex()
-    signature = bytes([envelope.signatures[key][0] ^ 1]) + envelope.signatures[key][1:]
-    return Envelope(envelope.payload, {**envelope.signatures, key: signature})
 
 
 BROUGHT: dict[str, tuple[Callable[[Envelope], Envelope], type[ProvenanceError], str]] = {
@@ -325,7 +319,7 @@ def test_fewer_than_the_rule_wants_now_are_too_few() -> None:
     world = ApprovalWorld()
     world.final()
     world.approve("alice", "bob")
-    world.set_rule(ApprovalSettings(3, RULE.by, ()))
+    world.set_rule(ApprovalSettings(3, RULE.by, networks=()))
     world.publish()
     assert world.row().reason == "waits for approval: 2 of 3 (alice, bob)"
 

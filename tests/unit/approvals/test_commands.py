@@ -21,6 +21,7 @@ from provenance.anchor.confirm import confirm
 from provenance.anchor.delivery import AnchorDelivery
 from provenance.anchor.publish import publish
 from provenance.app.fsck import fsck
+from provenance.app.health import note_alive, queues
 from provenance.bootstrap import sending
 from provenance.cli import main
 from provenance.formats.dsse import Envelope
@@ -226,6 +227,27 @@ def test_doctor_says_who_is_waited_for_and_fails_on_nothing(
     assert row["detail"].startswith("waits for approval: 0 of 2, for ")
 
 
+@pytest.mark.slow
+def test_health_says_who_is_waited_for_and_fails_on_nothing_more(
+    home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (home.folder / "artifacts" / "run").mkdir(exist_ok=True)
+    for queue in queues(home.settings):
+        note_alive(home.settings, queue)
+    capsys.readouterr()
+    assert home.run("health") == 1
+    fault, line = capsys.readouterr().out.splitlines()
+    assert fault == "failing: no sweep has committed yet"
+    assert line.startswith("local waits for approval: 0 of 2, for ")
+    assert line.endswith(" (provenance approvals list)")
+    assert home.run("health", "--json") == 1
+    (row,) = json_of(capsys)["waits"]
+    assert (row["network"], row["reason"]) == ("local", "waits for approval: 0 of 2")
+    assert row["command"] == "provenance approvals list"
+    assert home.run("health", "hashing", "--json") == 0
+    assert json_of(capsys)["waits"] == [], "of a queue alone"
+
+
 def test_a_run_that_is_not_archived_yet_says_what_its_head_waits_for(
     home: Home, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -380,7 +402,7 @@ CONFIGURED: dict[str, tuple[dict[str, Any], str]] = {
     "no number": ({"by": BY}, "approvals.at_least: missing, expected a whole number"),
     "a key that is none": (
         {"at_least": 1, "by": {"a": "00"}},
-        'approvals.by.a: found "00", expected 64 hex digits (Ed25519)\n',
+        'approvals.by.a: found "00", expected 64 hex digits (Ed25519) or an object',
     ),
     "a key twice": (
         {"at_least": 1, "by": {"a": BY["bob"], "b": BY["bob"]}},

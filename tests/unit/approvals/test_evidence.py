@@ -25,9 +25,9 @@ from provenance.verify.catalogue import APPROVAL_LIMIT, NETWORKS
 from provenance.verify.trust import Trust
 from tests.support.stranger import load
 from tests.support.verify_world import OTHER, OWN, SIGNER, World, before, story
-from tests.unit.approvals.world import BY, altered, run_id, signed
+from tests.unit.approvals.world import BY, altered, flipped, run_id, signed
 
-RULE = ApprovalSettings(2, BY, ("ethereum",))
+RULE = ApprovalSettings(2, BY, networks=("ethereum",))
 TRUST = OWN.also(Trust(approvals=RULE))
 FILE = "approvals/ethereum-2.json"
 ANOTHER = type(SIGNER).from_private_bytes(SIGNER.name, bytes(32)).verifier.vkey
@@ -78,7 +78,7 @@ def test_who_is_pinned_by_nobody_is_a_key() -> None:
     report = world.verify(found)
     line = "anchoring on ethereum: approved by 2 keys that nobody pinned"
     assert line in report.verdict.rests_on
-    some = replace(TRUST, approvals=ApprovalSettings(1, {"alice": BY["alice"]}, ()))
+    some = replace(TRUST, approvals=ApprovalSettings(1, {"alice": BY["alice"]}, networks=()))
     line = "anchoring on ethereum: approved by alice (1 of 1), and by 1 key that nobody pinned"
     assert line in world.verify(found, trust=some).verdict.rests_on
 
@@ -105,7 +105,7 @@ def test_a_final_root_without_approval_is_a_finding_of_an_own_run() -> None:
         expected,
     )
     assert not world.verify(bare, trust=replace(TRUST, own=False)).findings
-    later = replace(TRUST, approvals=ApprovalSettings(2, BY, ("ethereum",), 9))
+    later = replace(TRUST, approvals=ApprovalSettings(2, BY, networks=("ethereum",), since=9))
     assert not world.verify(bare, trust=later).findings
 
 
@@ -146,13 +146,6 @@ def envelope_of(found: RunEvidence) -> Envelope:
 
 def resigned(found: RunEvidence, **changes: object) -> Mapping[str, bytes]:
     return {FILE: signed(altered(envelope_of(found), **changes), "alice", "bob").encode()}
-
-
-def flipped(found: RunEvidence) -> Mapping[str, bytes]:
-    envelope = envelope_of(found)
-    name = BY["alice"]
-    signature = bytes([envelope.signatures[name][0] ^ 1]) + envelope.signatures[name][1:]
-    return {FILE: Envelope(envelope.payload, {**envelope.signatures, name: signature}).encode()}
 
 
 def stated(found: RunEvidence) -> Anchoring:
@@ -197,7 +190,10 @@ FORGED: dict[str, tuple[Forge, str]] = {
         },
         "does not verify with key",
     ),
-    "a flipped signature": (flipped, "does not verify with key"),
+    "a flipped signature": (
+        lambda e: {FILE: flipped(envelope_of(e), "alice").encode()},
+        "does not verify with key",
+    ),
     "no signature": (
         lambda e: {FILE: Envelope(envelope_of(e).payload, {}).encode()},
         "nobody signed it",

@@ -24,7 +24,7 @@ SEEDS = {
 }
 KEYS = {name: Ed25519PrivateKey.from_private_bytes(seed) for name, seed in SEEDS.items()}
 BY = {name: KEYS[name].public_key().public_bytes_raw().hex() for name in ("alice", "bob", "carol")}
-RULE = ApprovalSettings(2, BY, ())
+RULE = ApprovalSettings(2, BY, networks=())
 
 
 def run_id(number: int) -> UUID:
@@ -78,6 +78,15 @@ def signed(envelope: Envelope, *names: str) -> Envelope:
     for name in names:
         envelope = sign(envelope, KEYS[name])
     return envelope
+
+
+def flipped(envelope: Envelope, name: str) -> Envelope:
+    """With a bit of that person's signature changed."""
+    key = BY[name]
+    signature = envelope.signatures[key]
+    assert isinstance(signature, bytes)
+    bad = bytes([signature[0] ^ 1]) + signature[1:]
+    return Envelope(envelope.payload, {**envelope.signatures, key: bad})
 
 
 def altered(envelope: Envelope, **changes: Any) -> Envelope:

@@ -16,6 +16,7 @@ import pytest
 
 from provenance import ProvenanceTracker
 from provenance.capture.keys import RunKeys, keep_run_keys, load_run_keys, new_run_keys
+from provenance.capture.reasons import UNSHIPPED, noted
 from provenance.capture.ship import openings
 from provenance.capture.ship.commitments import Committer
 from provenance.capture.ship.loop import Shipper
@@ -277,6 +278,8 @@ def test_without_the_package_nothing_is_shipped_and_nothing_begins(
         monkeypatch.delitem(sys.modules, f"provenance.capture.ship.{name}")
     assert shipped(tmp_path).payloads == []
     assert "pip install 'ml-provenance[zk]'" in "".join(capfd.readouterr())
+    (reason,) = noted(tmp_path / "spool", UNSHIPPED).values()
+    assert reason == "coincurve is not installed; get it with: pip install 'ml-provenance[zk]'"
     with pytest.raises(MissingExtraError, match="coincurve is not installed"):
         ProvenanceTracker(tmp_path / "new", {"commitments": HIDDEN})
 

@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 
 from provenance.capture.keys import RunKeys, new_run_keys
+from provenance.capture.reasons import UNSIGNED, noted
 from provenance.capture.ship import keyless
-from provenance.capture.ship.keyless import FAILED_FILE, SIGNED_FILE, signed, unsigned_runs
-from provenance.errors import UnavailableError
+from provenance.capture.ship.keyless import SIGNED_FILE, sign_envelope, signed
+from provenance.errors import BadSignatureError, UnavailableError
+from provenance.formats.approval import TrustApproval
+from provenance.formats.dsse import Envelope
 from provenance.formats.producers.certificate import open_identity
 from tests.support.sigstore_world import ISSUER, WHO
 
@@ -26,6 +29,11 @@ class IdentityToken:
             raise ValueError("Identity token is malformed")
 def detect_credential():
     return os.environ.get("TEST_AMBIENT")
+""",
+    "dsse.py": """
+class Statement:
+    def __init__(self, contents):
+        self.contents = contents
 """,
     "sign.py": """
 import contextlib
@@ -45,6 +53,8 @@ class SigningContext:
         yield self
     def sign_artifact(self, data):
         return Bundle(Sigstore().sign(data))
+    def sign_dsse(self, statement):
+        return Bundle(Sigstore().sign_statement(statement.contents))
 """,
 }
 
@@ -133,7 +143,23 @@ def test_why_nobody_signs_is_one_line_and_kept(
     assert reason in told
     assert "\n" not in told
     assert "a-token" not in told
-    assert unsigned_runs(tmp_path / "spool") == {"run": told}
+    assert noted(tmp_path / "spool", UNSIGNED) == {"run": told}
     (package / file).write_text(STAND_IN[file])
     assert signed(tmp_path / "spool" / "run", keys, may_sign=True).identity is not None
-    assert not (tmp_path / "spool" / "run" / FAILED_FILE).exists()
+    assert not (tmp_path / "spool" / "run" / UNSIGNED).exists()
+
+
+@pytest.mark.slow
+def test_an_account_signs_a_statement_beside_others(
+    package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    envelope = Envelope(TrustApproval.of({}).encode(), {"00" * 32: b"another's"})
+    with pytest.raises(UnavailableError, match="no token"):
+        sign_envelope(envelope)
+    monkeypatch.setenv(keyless.TOKEN_ENV, "a-token")
+    made = sign_envelope(envelope)
+    assert made.payload == envelope.payload
+    assert made.signatures.keys() == {"00" * 32, f"{WHO}, by {ISSUER}"}
+    (package / "sign.py").write_text(STAND_IN["sign.py"].replace("statement.contents", "b'{}'"))
+    with pytest.raises(BadSignatureError, match="Sigstore: ci@.* does not fit its certificate"):
+        sign_envelope(envelope)

@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 
 from provenance.capture.emitter import Emitter
 from provenance.capture.keys import KEY_FILE, keep_run_keys, new_run_keys
+from provenance.capture.reasons import UNSHIPPED, UNSIGNED, noted
 from provenance.capture.ship import keyless, reader, shipment
 from provenance.capture.ship import loop as shipper_module
 from provenance.capture.ship.batches import BATCH_BYTES, BATCH_RECORDS
@@ -47,7 +48,6 @@ from provenance.formats.producers.acknowledgement import (
     sign_sealed,
 )
 from provenance.formats.producers.batch import open_batch
-from provenance.formats.producers.certificate import identity_statement
 from provenance.formats.producers.statement import chain_on, chain_start
 from provenance.formats.record import Kind, Record, record_digest
 from provenance.stores.memory_transport import MemoryTransport
@@ -154,14 +154,14 @@ class Signer:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, reason: str | None = None) -> None:
         self.calls, self.reason = 0, reason
-        monkeypatch.setattr(keyless, "_sign", self)
+        monkeypatch.setattr(keyless, "_bundle", self)
 
-    def __call__(self, run: UUID, run_key: bytes, token_file: str) -> bytes:
+    def __call__(self, kind: str, message: bytes, token_file: str) -> bytes:
         self.calls += 1
-        assert token_file == "/run/token"
+        assert (kind, token_file) == ("artifact", "/run/token")
         if self.reason is not None:
             raise UnavailableError(self.reason)
-        return b"\x02" + Sigstore().sign(identity_statement(run, run_key))
+        return Sigstore().sign(message)
 
 
 @pytest.fixture
@@ -224,7 +224,7 @@ def test_where_nobody_signs_the_run_goes_on_and_each_shipper_tries_once(
             ("no identity signs this run", signer.reason)
         ]
         assert signer.calls == epoch + 1
-    assert keyless.unsigned_runs(asking.spool) == {str(asking.run): signer.reason}
+    assert noted(asking.spool, UNSIGNED) == {str(asking.run): signer.reason}
     assert identities(asking) == [False, False]
     signer.reason = None
     for _ in range(2):  # the ledger has begun the run without an identity
@@ -875,8 +875,12 @@ def test_a_run_without_its_key_waits_and_holds_up_nobody(world: World) -> None:
         shipper.run_once()
         assert (shipped.events, shipped.unusable) == (1, 1)
         assert len([entry for entry in logs if "cannot be shipped" in entry["event"]]) == 1
+        reasons = noted(world.spool, UNSHIPPED)
+        assert list(reasons) == [world.folder.name]
+        assert "mode 0644, expected 0600" in reasons[world.folder.name]
         (world.folder / KEY_FILE).chmod(0o600)
         assert shipper.run_once().events == 1
+        assert not noted(world.spool, UNSHIPPED)
 
 
 def test_an_unreadable_segment_holds_up_nobody(

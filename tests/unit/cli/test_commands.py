@@ -29,7 +29,7 @@ from provenance.app import up
 from provenance.app.bundle import make_bundle
 from provenance.app.report import write_report
 from provenance.bootstrap import sending
-from provenance.capture.ship.keyless import FAILED_FILE
+from provenance.capture.reasons import UNSHIPPED, UNSIGNED
 from provenance.chains.bitcoin.rpc import Value
 from provenance.chains.ethereum import interface
 from provenance.cli import demo as demo_command
@@ -358,7 +358,7 @@ def test_status_names_who_sigstore_certifies(
 ) -> None:
     absent = MissingExtraError("sigstore", "sigstore")
 
-    def missing(*_: object) -> None:
+    def missing(*_: object, **__: object) -> None:
         raise absent
 
     sigstore, store = Sigstore(), sending.open_store(run)
@@ -379,7 +379,7 @@ def test_status_names_who_sigstore_certifies(
     assert cli.main(["status", "latest", "--config", str(config)]) == 0
     assert f"identity: {WHO}, by {ISSUER} (ci)" in capsys.readouterr().out
     with monkeypatch.context() as patched:
-        patched.setattr(who, "_verify", missing)
+        patched.setattr(who, "certify", missing)
         document = said("status", "latest", "--config", str(config))[1]
         assert (document["identity"]["not_checked"], document["trainer"]) == (str(absent), None)
         assert cli.main(["status", "latest", "--config", str(config)]) == 0
@@ -389,10 +389,15 @@ def test_status_names_who_sigstore_certifies(
     assert said("fsck", "--offline")[1]["checked"]["sigstore_identities_without_their_root"] == 1
     folder = run.base_dir / "spool" / "one"
     folder.mkdir(parents=True)
-    (folder / FAILED_FILE).write_text("Sigstore: no token")
-    assert said("status")[1]["unsigned"] == {"one": "Sigstore: no token"}
+    (folder / UNSIGNED).write_text("Sigstore: no token")
+    (folder / UNSHIPPED).write_text("coincurve is not installed")
+    document = said("status")[1]
+    assert document["unsigned"] == {"one": "Sigstore: no token"}
+    assert document["unshipped"] == {"one": "coincurve is not installed"}
     assert cli.main(["status"]) == 0
-    assert "run one goes on without an identity: Sigstore: no token" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "run one goes on without an identity: Sigstore: no token" in told
+    assert "run one cannot be shipped: coincurve is not installed" in told
 
 
 def test_status_without_a_database_is_an_empty_one(said: Any, tmp_path: Path) -> None:
@@ -1003,7 +1008,7 @@ def test_migrate_makes_the_database_that_reading_commands_want(
     assert cli.main(["status", *base]) == 2
     assert "migrate it first (provenance migrate)" in capsys.readouterr().err
     assert cli.main(["migrate", "--json", *base]) == 0
-    assert json.loads(capsys.readouterr().out) == {"revision": "0002", "was": None}
+    assert json.loads(capsys.readouterr().out) == {"revision": "0001", "was": None}
     assert cli.main(["migrate", *base]) == 0
-    assert "revision 0002 already" in capsys.readouterr().err
+    assert "revision 0001 already" in capsys.readouterr().err
     assert cli.main(["status", "--json", *base]) == 0

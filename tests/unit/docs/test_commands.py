@@ -33,6 +33,8 @@ PAGES = [page for page in readme.markdown(ROOT) if page.name != "CHANGELOG.md"] 
 LANGUAGES = {"bash", "sh", "python", "py", "json", "yaml", "text", "cron"}
 SHELL = {"[", "cat", "cd", "chmod", "cp", "date", "grep", "ls", "mv", "sh", "tail", "true", "cut"}
 STOCK = {
+    "base64": "is everybody's",
+    "cosign": "needs Sigstore, and an account of the reader's",
     "curl": "asks a server on a name of the reader's",
     "docker": "needs a container engine",
     "install": "needs root, where it is not run by the test of its page",

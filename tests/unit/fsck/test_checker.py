@@ -602,7 +602,7 @@ def last_anchor_row_deleted(world: World) -> Planted:
 @fault
 def final_root_that_nobody_approved(world: World) -> Planted:
     networks: Any = ("memory",)
-    world.rule = ApprovalSettings(2, BY, networks, 2)
+    world.rule = ApprovalSettings(2, BY, networks=networks, since=2)
     return F.ANCHOR_UNAPPROVED, "memory entry 4"
 
 

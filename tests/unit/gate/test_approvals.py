@@ -7,21 +7,25 @@ import os
 import time
 from base64 import b64decode, b64encode
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from msgspec.structs import replace
 
 from provenance.app.verify import verify_run
 from provenance.cli import main
 from provenance.errors import FormatError
+from provenance.formats.approval import sign
 from provenance.formats.dsse import Envelope, pae
 from provenance.gate.approvals import Approval, approve
 from provenance.gate.decision import Gate
 from provenance.gate.policy import load_policy
 from provenance.settings import Settings
 from tests.support.model_world import deployment, real_story
+from tests.support.sigstore_world import ISSUER, WHO, Sigstore
 from tests.support.verify_world import OTHER, RUN
 from tests.unit.gate.conftest import refused, write_policy
 from tests.unit.gate.test_decision import also, changed
@@ -188,7 +192,7 @@ def test_a_run_that_goes_on_gets_no_signature(
         ({"payload": "!"}, "payload: found '!', expected base64"),
         ({"payload": b64encode(b"{}").decode()}, "version"),
         ({"signatures": [{"keyid": "AB", "sig": ""}]}, "signatures[0].keyid: found 'AB'"),
-        ({"signatures": [{"keyid": "ab" * 32, "sig": ""}] * 2}, "expected each key once"),
+        ({"signatures": [{"keyid": "ab" * 32, "sig": ""}] * 2}, "expected each signer once"),
         ({"extra": 1}, "extra: unknown key"),
     ],
 )
@@ -218,7 +222,9 @@ def test_a_parent_that_must_pass_needs_approvals_of_its_own(tmp_path: Path, mode
 
     for run in (OTHER, RUN):
         report, key = verify_run(world.home, str(run)), KEYS["alice"]
-        approve(report, Ed25519PrivateKey.from_private_bytes(key), None, files[run])
+        approve(
+            report, partial(sign, key=Ed25519PrivateKey.from_private_bytes(key)), None, files[run]
+        )
         if run == OTHER:
             line = refusals()["parent.passes"]
             assert f"run {RUN}: approvals: found approved by nobody; " in line
@@ -238,3 +244,21 @@ def test_what_is_no_use_is_said_before_anything_is_done(
     assert f"{policy} has no approvals, expected a policy that counts" in capsys.readouterr().err
     os.mkfifo(world.file)
     assert "not a regular file" in (world.refusal() or "")
+
+
+@pytest.mark.slow
+def test_an_account_approves_by_a_bundle_of_its_own(world: World) -> None:
+    world.approve("alice")
+    sigstore, bundle = Sigstore(), world.folder / "ci.json"
+    payload = Envelope.decode(world.file.read_bytes(), "file").payload
+    by = {"alice": BY["alice"], "ci": {"identity": WHO, "issuer": ISSUER}}
+    root = sigstore.trusted_root(world.folder / "root.json")
+    home = replace(world.home, trust=replace(world.home.trust, sigstore_root=root))
+    path = world.folder / "policy.yaml"
+    write_policy(path, world.home, approvals={"at_least": 2, "by": by})
+    gate = Gate(home, load_policy(path), approvals=[world.file, bundle])
+    bundle.write_bytes(sigstore.sign_statement(payload))
+    assert gate.decide(world.model, "latest").passed
+    bundle.write_bytes(Sigstore().sign_statement(payload))
+    told = refused(gate.decide(world.model, "latest"))["approvals"]
+    assert f"approved by alice; {bundle}: identity {WHO}, by {ISSUER}: Sigstore: " in told

@@ -343,23 +343,23 @@ def test_migrate_says_whether_the_schema_is_this_release_s(
         code = cli.main(["migrate", *words, "--base-dir", str(base)])
         return code, capsys.readouterr().err
 
-    assert migrate("--check") == (0, "the database is at schema revision 0002 already\n")
-    assert migrate("--to", "0002")[0] == 0
+    assert migrate("--check") == (0, "the database is at schema revision 0001 already\n")
+    assert migrate("--to", "0001")[0] == 0
     assert migrate("--to", "0000") == (
-        2, "provenance: --to: found '0000', expected one of 0001, 0002\n",
+        2, "provenance: --to: found '0000', expected one of 0001\n",
     )  # fmt: skip
     path = base / "ledger.db"
     path.unlink()
-    assert migrate("--check") == (1, "the database is at schema revision none, expected 0002\n")
+    assert migrate("--check") == (1, "the database is at schema revision none, expected 0001\n")
     assert not path.exists(), "a look makes nothing"
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("CREATE TABLE alembic_version (version_num TEXT)")
-        connection.execute("INSERT INTO alembic_version VALUES ('0003')")
+        connection.execute("INSERT INTO alembic_version VALUES ('0002')")
         connection.commit()
     for words_ in ((), ("--check",)):
         code, said = migrate(*words_)
         assert code == 2
-        assert "schema revision 0003, newer than this release knows (0002)" in said
+        assert "schema revision 0002, newer than this release knows (0001)" in said
 
 
 def test_a_database_that_is_not_ours_to_write_is_one_line(

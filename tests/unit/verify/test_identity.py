@@ -14,6 +14,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from provenance import sigstore_root
 from provenance.bootstrap.sending import seal_policy
 from provenance.errors import (
     ConfigError,
@@ -29,7 +30,6 @@ from provenance.formats.producers.certificate import (
 )
 from provenance.formats.producers.keyless import open_bundle
 from provenance.settings import TrustedIdentity, load
-from provenance.verify import identity as module
 from provenance.verify.identity import check_identity, enrolment
 from provenance.verify.trust import Trust
 from tests.support.sigstore_world import ISSUER, WHO, Sigstore
@@ -197,7 +197,7 @@ def test_the_production_root_is_that_of_the_package(
     sigstore: Sigstore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    module._verifier.cache_clear()
+    sigstore_root.verifier.cache_clear()
     stranger = enrolment(Trust(trainers={"ci": TrustedIdentity(WHO, ISSUER)}))
     told = stranger(signed(sigstore.sign(STATEMENT)), RUN, PUBLIC)
     assert told is not None
@@ -209,7 +209,7 @@ def test_where_the_own_root_cannot_be_kept_nobody_is_checked(
 ) -> None:
     (tmp_path / "home").write_text("no folder")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    module._verifier.cache_clear()
+    sigstore_root.verifier.cache_clear()
     standing = check_identity(signed(sigstore.sign(STATEMENT)), RUN, PUBLIC, Trust())
     assert standing.trainer is None
     assert "not checked: sigstore's trusted root cannot be kept here" in standing.line
@@ -233,7 +233,7 @@ def test_a_root_that_is_none_is_the_configurations_fault(
 
 @pytest.fixture
 def without_sigstore(monkeypatch: pytest.MonkeyPatch) -> None:
-    module._verifier.cache_clear()
+    sigstore_root.verifier.cache_clear()
     for name in [name for name in sys.modules if name.partition(".")[0] == "sigstore"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "sigstore", None)
