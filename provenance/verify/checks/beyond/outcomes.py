@@ -62,7 +62,8 @@ def check_outcomes(
         return []
     told = summary([item.record for item in shown.outcomes])
     if bare := sum(not any(item.index < size for size, _ in blocks) for item in shown.outcomes):
-        told += f"; no receipt here puts the last {bare} on a chain"
+        last = "last" if bare == 1 else f"last {bare}"
+        told += f"; no receipt here puts the {last} on a chain"
     if shown.outcomes[-1].record.at > now + CLOCK_SLACK_S:
         told += "; the last is of a time that is to come"
     findings.notice(LEDGER, FILE, told)
