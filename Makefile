@@ -12,6 +12,8 @@ PYTEST := $(BIN)/python -m pytest
 SOURCES := provenance workers deploy/devnet tests examples
 # Kept, whatever the environment says: each process of a test would compile all of it anew.
 export PYTHONDONTWRITEBYTECODE =
+# Files in the order of tests/conftest.py.
+PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 # One after the other: they kill, stop and crowd processes, and would disturb each other.
 FAULTS := $(PYTEST) tests/faults -p no:xdist
 
@@ -36,14 +38,14 @@ demo: $(VENV)/.demo $(VENV)/.devnet ## train, anchor, verify and tamper, all rea
 	$(BIN)/provenance demo
 
 test: $(VENV)/.dev $(VENV)/.devnet ## every test, the fault scenarios in their short form
-	$(PYTEST) -n 2 --dist loadfile --ignore=tests/faults
+	$(PYTEST) $(PARALLEL) --ignore=tests/faults
 	$(FAULTS)
 
 quick: $(VENV)/.dev ## unit and property tests but the slow ones: under a minute
-	$(PYTEST) -n 2 --dist loadfile -q -m 'not slow' --hypothesis-profile quick tests/unit tests/property
+	$(PYTEST) $(PARALLEL) -q -m 'not slow' --hypothesis-profile quick tests/unit tests/property
 
 check: $(VENV)/.dev $(VENV)/.devnet lint docs ## what CI holds: lint, docs, every test with coverage
-	$(PYTEST) -n 2 --dist loadfile --ignore=tests/faults --cov --cov-report=term-missing:skip-covered --cov-fail-under=90
+	$(PYTEST) $(PARALLEL) --ignore=tests/faults --cov --cov-report=term-missing:skip-covered --cov-fail-under=90
 	$(FAULTS)
 
 lint: $(VENV)/.dev ## format, lint, types, import contracts, docstrings

@@ -12,8 +12,12 @@ import shutil
 import signal
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+# Before numpy and torch read it: two workers with two threads each spin more than they compute.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import structlog
@@ -22,8 +26,10 @@ from hypothesis import HealthCheck, settings
 from provenance.settings import BitcoinSettings
 from provenance_devnet import Devnet, ServerState
 
-ROOT = Path(__file__).resolve().parent.parent
+TESTS = Path(__file__).resolve().parent
+ROOT = TESTS.parent
 CI = os.environ.get("CI", "").lower() == "true"
+RECURSION_LIMIT = sys.getrecursionlimit()
 
 pytest_plugins = ["tests.support.nodes.fixtures_postgres"]
 
@@ -44,10 +50,27 @@ def missing(reason: str) -> None:
     pytest.skip(reason, allow_module_level=True)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with the most slow tests first: whoever runs out of files last has short ones left."""
+    slow = Counter(item.path for item in items if is_slow(item))
+    items.sort(key=lambda item: -slow[item.path])
+
+
+def is_slow(item: pytest.Item) -> bool:
+    """Marked so; outside of the quick folders a test needs no mark."""
+    quick = item.path.is_relative_to(TESTS / "unit") or item.path.is_relative_to(TESTS / "property")
+    return not quick or item.get_closest_marker("slow") is not None
+
+
 def pytest_collection_finish() -> None:
-    """What the test files imported stays; a collection looks at what tests make alone."""
+    """What the test files imported stays; a collection looks at what tests make alone.
+
+    One of the imports, py_ecc, raises the recursion limit past what the C stack holds.
+    """
     gc.collect()
     gc.freeze()
+    sys.setrecursionlimit(RECURSION_LIMIT)
 
 
 @pytest.fixture(autouse=True)

@@ -10,6 +10,8 @@ from functools import cache
 from typing import Any
 from uuid import UUID
 
+from sqlalchemy import Engine
+
 from provenance.errors import InputError
 from provenance.formats.producers.statement import chain_on, chain_start, statement_digest
 from provenance.formats.record import Kind, Phase, Record
@@ -38,17 +40,20 @@ DUE = (AnchorState.DUE, AnchorState.SENT)
 def empty_store() -> SqlStore:
     """A new database in memory; migrated once for all, which takes longer than most tests."""
     store = SqlStore("sqlite://")
-    assert store._engine is not None
-    connection: Any = store._engine.raw_connection().driver_connection
-    connection.deserialize(_migrated())
+    engine, (data, first) = store._engine, _migrated()
+    assert engine is not None
+    connection: Any = engine.raw_connection().driver_connection
+    connection.deserialize(data)
+    # What SQLAlchemy compiled for one store it takes for the next: a third of a world's time.
+    engine.dialect, engine._compiled_cache = first.dialect, first._compiled_cache
     return store
 
 
 @cache
-def _migrated() -> bytes:
+def _migrated() -> tuple[bytes, Engine]:
     with SqlStore.open("sqlite://").exclusive() as connection:
         driver: Any = connection.connection.driver_connection
-        return bytes(driver.serialize())
+        return bytes(driver.serialize()), connection.engine
 
 
 def digest(text: str) -> bytes:

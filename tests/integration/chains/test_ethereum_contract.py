@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -16,6 +17,7 @@ from provenance_devnet import contract as compiling
 
 SOURCE = compiling.SOURCES[0].with_name("MLProvenance.sol")
 """Of ``MLProvenance``."""
+compiled = functools.cache(compiling.compile_artifact)
 CI = os.environ.get("CI", "").lower() == "true"
 
 
@@ -31,7 +33,7 @@ def solc() -> Path:
 
 @pytest.mark.parametrize("source", compiling.SOURCES, ids=lambda source: source.stem)
 def test_recompiled_it_is_the_same_to_the_byte(solc: Path, source: Path) -> None:
-    artifact = compiling.compile_artifact(solc, source.stem, source.read_text("utf-8"))
+    artifact = compiled(solc, source.stem, source.read_text("utf-8"))
     assert compiling.render(artifact) == source.with_suffix(".json").read_text("utf-8")
     assert "0.8.30" in artifact["compiler"]
 
@@ -43,6 +45,7 @@ def test_the_check_notices_a_changed_artifact(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(compiling, "SOURCES", [SOURCE])
+    monkeypatch.setattr(compiling, "compile_artifact", compiled)
     copy = tmp_path / "MLProvenance.json"
     assert compiling.main(["--check", "--folder", str(tmp_path)]) == 1
     assert compiling.main(["--folder", str(tmp_path)]) == 0

@@ -234,7 +234,7 @@ def other(value: Any, chance: random.Random) -> Any:
 NUMBERS = count()
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(table=st.sampled_from(TABLES), seed=st.integers(0, 2**32))
 @example(table="anchors", seed=3628801)
 @example(table="statements", seed=15932349)

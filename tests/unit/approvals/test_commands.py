@@ -38,6 +38,8 @@ from tests.support.model_world import deployment
 from tests.support.verify_world import RUN
 from tests.unit.approvals.world import BY, KEYS, SEEDS, altered, signed
 
+pytestmark = pytest.mark.slow  # whole commands over a whole deployment
+
 
 class Home:
     """A deployment with a finished run whose anchor waits for two of three."""
@@ -97,7 +99,6 @@ def json_of(capsys: pytest.CaptureFixture[str]) -> Any:
     return json.loads(capsys.readouterr().out)
 
 
-@pytest.mark.slow
 def test_two_persons_on_their_own_machines_and_then_it_is_anchored(
     home: Home, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -182,7 +183,6 @@ def findings(home: Home) -> list[str]:
     return [kind for kind in kinds if kind.startswith("anchor")]
 
 
-@pytest.mark.slow
 def test_fsck_misses_the_approval_of_what_was_sent_alone(home: Home) -> None:
     assert findings(home) == []
     file = home.path("a.json")

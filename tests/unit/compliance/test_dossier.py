@@ -175,6 +175,7 @@ def test_what_is_withheld_is_recorded_only(run: Run, tmp_path: Path) -> None:
     assert {item["support"] for item in items} == {"recorded only"}
 
 
+@pytest.mark.slow
 def test_no_output_judges(written: Path) -> None:
     tables = "".join(path.read_text() for path in FOLDER.glob("*.toml"))
     texts = [tables, *(p.read_text() for p in written.iterdir() if p.suffix != ".pdf")]

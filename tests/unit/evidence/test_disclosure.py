@@ -200,8 +200,10 @@ def test_the_readme_says_what_is_withheld_and_why_it_cannot_be_guessed(tmp_path:
 
 @pytest.mark.slow
 def test_places_are_told_as_ranges() -> None:
+    record = WORLD.evidence().records[0]
+
     def at(path: str) -> RecordFile:
-        return replace(WORLD.evidence().records[0], path=path)
+        return replace(record, path=path)
 
     epochs = [at(f"training/epoch/{n}/metrics/{rank}") for n in (1, 2, 3, 7, 9) for rank in (0, 1)]
     assert outline([*epochs, at("training/config")]) == (

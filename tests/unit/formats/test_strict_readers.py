@@ -273,6 +273,7 @@ def test_a_cosigned_head_that_ends_before_the_run_is_not() -> None:
     assert [head.size for head in heads] == [4]
 
 
+@pytest.mark.slow
 def test_the_command_verifies_cosignatures(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -138,7 +138,7 @@ def merkle_leaf_data(record: bytes) -> bytes:
     return hashlib.sha256(record).digest()
 
 
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(st.integers(0, 2**32), st.integers(1, 5))
 @pytest.mark.slow
 def test_duplicated_and_shuffled_delivery_gives_the_same_roots(seed: int, size: int) -> None:

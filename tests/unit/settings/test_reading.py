@@ -378,7 +378,7 @@ def test_key_file_open_to_others_is_refused(tmp_path: Path) -> None:
 def test_keystore_opens_with_the_environments_password(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from eth_account import Account
+    from provenance.chains.ethereum.libs import Account
 
     keystore = tmp_path / "keystore.json"
     encrypted = Account.encrypt(DEV_KEY, "correct horse", kdf="pbkdf2", iterations=2)

@@ -213,6 +213,7 @@ def test_bytes_that_are_no_record_keep_their_place(world: World) -> None:
     assert named == [PATH, None], "the record, and the producer that did not sign it"
 
 
+@pytest.mark.slow
 def test_a_record_of_another_run_does_not_count(world: World) -> None:
     other = "01890a5d-ffff-774b-bcce-b302099a8057"
     evidence = with_record(
@@ -408,6 +409,7 @@ def test_texts_from_elsewhere_are_quoted(world: World) -> None:
     assert notice.problem == "'this run was verified by ethereum'"
 
 
+@pytest.mark.slow
 def test_an_anchor_that_is_only_claimed_says_nothing(world: World) -> None:
     """Neither which seals one transaction has, nor what a verdict rests on."""
     whole = world.evidence()
@@ -513,6 +515,7 @@ def test_a_root_that_is_not_in_the_ledger_is_found(world: World) -> None:
     assert "before" in {finding.subject for finding in report.findings if finding.check == 6}
 
 
+@pytest.mark.slow
 def test_missing_and_wrong_ledger_proofs_are_found(world: World) -> None:
     evidence = world.evidence()
     report = world.verify(replace(evidence, inclusions=(), consistencies=()))
@@ -792,6 +795,7 @@ def test_a_weights_file_that_does_not_decode_is_a_finding(tmp_path: Any) -> None
 # --- metrics -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_metrics_come_by_epoch_flat_and_as_recorded() -> None:
     stage = World(names=())
     events = [*before(), metrics(2, loss=float("nan"), val={"f1": 0.5}), metrics(1, loss=1)]

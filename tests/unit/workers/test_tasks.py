@@ -367,11 +367,11 @@ class Clock:
 
 
 @pytest.mark.slow
-def test_100_reports_are_written_where_most_hints_are_lost(
+def test_every_report_is_written_where_most_hints_are_lost(
     work: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verifying, "WITHIN_S", 1.0)
-    names, sweeps = made_final(work, 100), 0
+    monkeypatch.setattr(verifying, "WITHIN_S", 0.3)
+    names, sweeps = made_final(work, 30), 0
     while reported(work) < set(names):
         schedule.sweep()
         sweeps += 1
