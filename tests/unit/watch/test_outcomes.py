@@ -212,6 +212,10 @@ def test_an_outcome_is_not_of_a_time_behind_the_block_over_it(
     evidence = world.evidence()
     assert {receipt.ledger.size for receipt in evidence.receipts_of("ethereum")} == {size}
     report = world.verify(evidence)
+    theirs = stranger.load().Bundle(bundle_files(evidence)).problems
+    assert [line.startswith(f"{FILE}: of a time behind its block") for line in theirs] == (
+        [] if problem is None else [True]
+    )
     if problem is None:
         assert not report.findings
         [line] = [each.problem for each in report.notices if each.subject == FILE]
