@@ -31,8 +31,8 @@ from provenance.roll.from_tiles import read_roll
 from provenance.roll.roll import FILE, MAX_BYTES, Roll
 from provenance.roll.statistics import RunsBefore, runs_before
 from provenance.settings import Settings
-from provenance.verify.cross import SLACK_S
 from provenance.verify.findings import counted
+from provenance.verify.verdict import PUBLIC
 from provenance.verify.verifier import verify
 
 MAX_TOLD: Final = 300
@@ -55,6 +55,8 @@ class ToldRoll:
         anchored: Of ledger indexes, the network and time of the first block that covers them: the
             entry was made before. Where no chain has one, the time that the local file states. Of a
             database alone.
+        unanchored: How many outcomes of later verifications are under no head that a chain has.
+            Of a database alone.
     """
 
     source: str
@@ -62,6 +64,7 @@ class ToldRoll:
     key: VerifierKey | None = None
     word: str | None = None
     anchored: Mapping[int, tuple[str, float]] | None = None
+    unanchored: int | None = None
 
     def run(self, text: str) -> UUID:
         """The run that a full id, 8 or more of its first or last digits, or ``latest`` names.
@@ -96,7 +99,8 @@ def from_database(
         except DAMAGED as error:
             raise IntegrityError(f"the list of runs cannot be read: {error}") from error
         key = reading.ledger_key(settings)
-        return ToldRoll("database", roll, key=key, anchored=_anchored(tx, roll))
+        bare = unanchored(tx, roll)
+        return ToldRoll("database", roll, key=key, anchored=_anchored(tx, roll), unanchored=bare)
 
 
 def from_source(text: str, key: VerifierKey | None) -> ToldRoll:
@@ -175,10 +179,16 @@ def _head(name: str, note: str, key: VerifierKey | None) -> Head:
         raise type(error)(f"{name}: {error}") from error
 
 
+def unanchored(tx: LedgerTx, roll: Roll) -> int:
+    """How many outcomes lie behind the newest head that a chain has."""
+    upto = max(tx.reach(name, (AnchorState.CONFIRMED, AnchorState.FINAL)) for name in PUBLIC)
+    return sum(index >= upto for item in roll.runs for index in item.outcomes)
+
+
 def _anchored(tx: LedgerTx, roll: Roll) -> dict[int, tuple[str, float]]:
     """The earliest block over each run's first entry; a chain's before what others state."""
     times = sorted(
-        (row.size, row.network not in SLACK_S, row.block_time, row.network)
+        (row.size, row.network not in PUBLIC, row.block_time, row.network)
         for row in tx.anchors(states=(AnchorState.CONFIRMED, AnchorState.FINAL))
         if row.block_time is not None
     )

@@ -14,7 +14,7 @@ from provenance.formats.note import VerifierKey
 from provenance.report.summary import shown
 from provenance.roll.roll import RolledRun
 from provenance.roll.statistics import runs_before
-from provenance.verify.cross import SLACK_S
+from provenance.verify.verdict import PUBLIC
 
 _PIPED: Final = 50
 _AROUND: Final = 8
@@ -59,6 +59,7 @@ def runs(arguments: argparse.Namespace) -> int:
             "runs_total": len(roll.runs),
             "unaccounted": list(roll.unaccounted),
             "runs": [_document(told, item) for item in page],
+            "outcomes_unanchored": told.unanchored,
             "page": arguments.page,
             "limit": limit,
             "before": None if before is None else before.as_json(),
@@ -72,6 +73,8 @@ def runs(arguments: argparse.Namespace) -> int:
         print_table(_COLUMNS, [_row(told, item) for item in page], least=3)
         pages = -(-len(roll.runs) // limit)
         out.print(f"page {arguments.page} of {pages}, {len(roll.runs)} runs in {roll.size} entries")
+    if told.unanchored:
+        out.print(f"outcomes under no head that a chain has: {told.unanchored}")
     if told.word is not None:
         out.print(told.word)
     for index in roll.unaccounted[:limit]:
@@ -94,7 +97,7 @@ def _anchored(told: telling.ToldRoll, item: RolledRun) -> dict[str, Any] | None:
     place = (told.anchored or {}).get(item.entries[0]) if item.entries else None
     if place is None:
         return None
-    return {"network": place[0], "before": when(place[1]), "stated": place[0] not in SLACK_S}
+    return {"network": place[0], "before": when(place[1]), "stated": place[0] not in PUBLIC}
 
 
 def _row(told: telling.ToldRoll, item: RolledRun) -> tuple[Any, ...]:
