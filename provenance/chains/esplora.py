@@ -85,7 +85,7 @@ class Explorers:
         self._answers: dict[tuple[bytes, str], Sight | ProvenanceError] = {}
         self._down: dict[str, UnavailableError] = {}
 
-    def depth(self, block: bytes, chain: str) -> int:
+    def depth(self, block: bytes, chain: str, height: int | None = None) -> int:
         """As :meth:`HeaderSource.depth`. Raises ProofError: too few have the block in their best
         chain; UnavailableError: too few answered to tell; FormatError: an unknown chain."""
         return self._sight(block, chain).depth

@@ -241,6 +241,8 @@ data check  beyond.items:check  hold items against such a proof
   items ITEM+  as for data prove
   | --bundle PATH  the run's bundle
   | --run RUN  where the deployment is: run id, its first or last 8, or latest
+  --offline  ask no node
+  --headers FILE|URL...  Bitcoin block headers that you trust, or an Esplora explorer
 export  ACTION  a run in the forms of other systems
 export c2pa  beyond.export:c2pa  C2PA manifest of a run's model, in a file beside it
   run_id RUN  run id, its first or last 8, or latest

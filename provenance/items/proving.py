@@ -41,7 +41,7 @@ NOT_CHECKED: Final = (
     " who has the data and the key can make the set anew",
     "items that mean the same and have other bytes, such as a picture saved again: an item is the"
     " same where every bit is",
-    "the networks, and whose key signs the ledger: provenance verify says more",
+    "what the run's evidence rests on, check by check: provenance verify says it",
 )
 _NO_FORM: Final = (
     "the type of each item: the set's items differ in form, so an item of another type counts as"

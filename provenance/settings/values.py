@@ -13,7 +13,6 @@ from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta, field
 
-from provenance.proofs.host.roots import VENDOR_ROOTS
 from provenance.settings.approvals import ApprovalSettings, TrustedIdentity
 from provenance.settings.beyond.host import HostSettings, KeyDigest
 from provenance.settings.multisig import Address, BitcoinMultisig, EthereumMultisig, TrustedMultisig
@@ -225,11 +224,15 @@ class TrustSettings(Section, frozen=True):
     """TPMs' attestation keys: SHA-256 of TPMT_PUBLIC, which `provenance host` prints."""
     host_roots: Annotated[tuple[Path, ...], Meta(description="a list of files")] = ()
     """PEM files of certificates that stand behind such keys, and behind reports."""
-    host_vendors: Annotated[
-        tuple[KeyDigest, ...],
-        Meta(description="a list of SHA-256 digests, 64 lower-case hex digits"),
-    ] = tuple(VENDOR_ROOTS)
-    """Roots behind reports of TDX, SEV-SNP and GPUs: SHA-256 of the certificate's DER."""
+    host_vendors: (
+        Annotated[
+            tuple[KeyDigest, ...],
+            Meta(description="a list of SHA-256 digests, 64 lower-case hex digits"),
+        ]
+        | None
+    ) = None
+    """Roots behind reports of TDX, SEV-SNP and GPUs: SHA-256 of the certificate's DER; where JSON
+    says nothing, and no other host is pinned, those that each release knows."""
 
 
 class IdentitySettings(Section, frozen=True):

@@ -135,7 +135,8 @@ CHECKS: Final[tuple[Check, ...]] = (
     Check(
         PRIVACY,
         "privacy budgets add up",
-        "Each record of a budget states an epsilon, and a delta if any, that can be; none shrinks "
+        "Each record of a budget states an epsilon, and a delta if any, that can be, or commits to "
+        "an epsilon that it hides, which is said with the proofs about it; none shrinks "
         "from one epoch to the next of its process. Where a record states the steps of a Rényi "
         "accountant (Opacus' rdp), they give its epsilon.",
         "That the training added the noise it states, sampled as it states, or clipped: the steps "

@@ -1,8 +1,9 @@
 """What several networks together say of one seal: one head or heads of one ledger, and a time.
 
 A root existed when a block was made that carries a head which holds it. Heads are nested, so
-every anchor of a later head bounds the root as well, and the earliest bound counts. The bounds
-are upper ones: that a root is no older, no anchor of it shows.
+every anchor of a later head bounds the root as well, and the earliest bound counts. These bounds
+are upper ones. That a root is no older, no anchor of it shows; a block does that a seed was drawn
+from, whose record stands behind the root (:mod:`provenance.verify.checks.beyond.seeds`).
 
 A block's time may be off by its chain's own rules:
 
@@ -58,6 +59,8 @@ class CrossSeal:
         not_after: When the root existed at the latest, Unix seconds; None where no anchor has
             a time. by: The chain that says so.
         shown: A node, headers or block hashes that the reader trusts showed that block.
+        not_before: Before when the root was not there, Unix seconds; None where no seed's block,
+            which was shown, says so. since: The block that does.
     """
 
     seal: str
@@ -66,6 +69,8 @@ class CrossSeal:
     not_after: float | None
     by: str | None
     shown: bool
+    not_before: float | None = None
+    since: str | None = None
 
     @property
     def line(self) -> str:
@@ -78,11 +83,20 @@ class CrossSeal:
             self.heads
         ]
         line = f"{self.seal}: {heads} on {', '.join(a.chain for a in self.anchors)}"
+        begun = None
+        if self.not_before is not None:
+            begun = f"{moment(self.not_before)} (a seed of {self.since})"
         if self.not_after is None:
+            line += f"; made after {begun}" if begun else ""
             return f"{line}; none of them has a time"
-        when = datetime.fromtimestamp(self.not_after, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
         sure = "" if self.shown else ", if the block in its receipt is the chain's"
-        return f"{line}; existed by {when}, says {self.by}{sure}"
+        end = f"{moment(self.not_after)}, says {self.by}{sure}"
+        return f"{line}; " + (f"made between {begun} and {end}" if begun else f"existed by {end}")
+
+
+def moment(seconds: float) -> str:
+    """A block's time, for people."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
 class Bound(NamedTuple):

@@ -25,9 +25,11 @@ class Findings:
         cosigned: By size of a head that covers the run, the pinned witnesses whose
             cosignatures of it verify.
         standing: Who signed the run; None if nobody did.
+        not_before: By label of a seal, least time and name of the newest block of a seed that its
+            root covers.
         item_sets: Each item set that a record of data states, in words.
         unattested: Processes without evidence of their host, at start and end, that holds and
-            whose key somebody pinned.
+            whose key counts; with what is there instead.
     """
 
     evidence: RunEvidence
@@ -37,6 +39,7 @@ class Findings:
     without_receipt: list[str] = field(default_factory=list)
     cosigned: dict[int, set[str]] = field(default_factory=dict)
     standing: Standing | None = None
+    not_before: dict[str, tuple[float, str]] = field(default_factory=dict)
     item_sets: list[str] = field(default_factory=list)
     unattested: list[str] = field(default_factory=list)
     _failed: set[tuple[int, str | None]] = field(default_factory=set)

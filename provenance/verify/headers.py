@@ -11,7 +11,8 @@ explorers that agree. The one a proof leads to must also carry its proof of work
 A file is text: one raw 80-byte header per line, in hex, as ``bitcoin-cli getblockheader
 HASH false`` prints it; blank lines and lines that begin with ``#`` are skipped. The order
 does not matter, and neither do holes: a header's depth is counted through those that build
-on it.
+on it. A block that they lack is not the chain's where they have another at its height, from the
+chain's first block on; else they end before it, and the question stays open.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-from provenance.errors import FormatError, InputError, ProofError
+from provenance.errors import FormatError, InputError, ProofError, UnavailableError
 from provenance.proofs.bitcoin import (
     CHAINS,
     HEADER_BYTES,
@@ -46,16 +47,18 @@ def chain_rules(chain: str) -> ChainRules:
 class HeaderSource(Protocol):
     """Knows the headers of the best chain, as far as one trusts it."""
 
-    def depth(self, block: bytes, chain: str) -> int:
+    def depth(self, block: bytes, chain: str, height: int | None = None) -> int:
         """How deep a block lies in the best chain, counting itself.
 
         Args:
             block: Hash, internal order. chain: A key of ``CHAINS``.
+            height: Where the block is said to lie.
 
         Raises:
             ProofError: It is not in the best chain, or its work is too little for the chain.
             FormatError: An unknown chain.
-            UnavailableError: The source could not be asked.
+            NetworkUnavailable: The source could not be asked.
+            UnavailableError: The source does not reach that height.
         """
 
     def height(self, block: bytes, chain: str) -> int | None:
@@ -123,12 +126,18 @@ class GivenHeaders:
             raise InputError(f"{path}: holds no block header")
         return raw
 
-    def depth(self, block: bytes, chain: str) -> int:
+    def depth(self, block: bytes, chain: str, height: int | None = None) -> int:
         """As :meth:`HeaderSource.depth`, counted through the headers given."""
         rules = chain_rules(chain)
         header = self.headers.get(block)
         if header is None:
-            raise ProofError(f"block {display(block)} is not among the headers given")
+            last = self.depths.get(bytes.fromhex(rules.genesis)[::-1], 0) - 1
+            if height is None or height <= last:
+                raise ProofError(f"block {display(block)} is not among the headers given")
+            end = "do not begin with the chain's first" if last < 0 else f"end at height {last}"
+            raise UnavailableError(
+                f"the headers given {end}, and the block at {height} is not there"
+            )
         check_work(header, rules.limit)
         return self.depths[block]
 
@@ -150,9 +159,9 @@ class AllSources:
 
     sources: tuple[HeaderSource, ...]
 
-    def depth(self, block: bytes, chain: str) -> int:
+    def depth(self, block: bytes, chain: str, height: int | None = None) -> int:
         """As :meth:`HeaderSource.depth`."""
-        return min(source.depth(block, chain) for source in self.sources)
+        return min(source.depth(block, chain, height) for source in self.sources)
 
     def height(self, block: bytes, chain: str) -> int | None:
         """As :meth:`HeaderSource.height`; ``ProofError`` where they differ."""

@@ -145,7 +145,7 @@ class Trust:
         host_keys: Digests of TPMs' attestation keys, as hex.
         host_roots: PEM files of certificates that stand behind others.
         host_vendors: Roots of hardware's vendors that stand behind reports: SHA-256 of the DER,
-            as hex.
+            as hex; None takes those that every release knows, unless other hosts are pinned.
         own: The evidence is of the reader's own deployment: every anchor that it asked for
             must be there, and nothing more.
         require: What the reader requires instead of the default.
@@ -162,9 +162,14 @@ class Trust:
     approvals: ApprovalSettings | None = None
     host_keys: frozenset[str] = frozenset()
     host_roots: tuple[Path, ...] = ()
-    host_vendors: frozenset[str] = frozenset()
+    host_vendors: frozenset[str] | None = None
     own: bool = False
     require: tuple[Word, ...] | None = None
+
+    @property
+    def pins_hosts(self) -> bool:
+        """Whether the reader names hosts: then evidence by no other counts."""
+        return bool(self.host_keys or self.host_roots or self.host_vendors)
 
     @property
     def own_policy(self) -> bool:
@@ -230,7 +235,7 @@ class Trust:
             approvals=other.approvals or self.approvals,
             host_keys=self.host_keys | other.host_keys,
             host_roots=(*self.host_roots, *other.host_roots),
-            host_vendors=self.host_vendors | other.host_vendors,
+            host_vendors=_both(self.host_vendors, other.host_vendors),
             own=self.own or other.own,
             require=self.require if other.require is None else other.require,
         )
@@ -238,6 +243,10 @@ class Trust:
             named = len(both.witnesses)
             raise InputError(f"--witness-quorum: found {both.quorum}, expected at most {named}")
         return both
+
+
+def _both(a: frozenset[str] | None, b: frozenset[str] | None) -> frozenset[str] | None:
+    return a if b is None else b | (a or frozenset())
 
 
 def _required(trust: Trust) -> dict[str, PinnedOwners]:
@@ -277,7 +286,7 @@ def of_settings(settings: Settings) -> Trust:
         approvals=settings.approvals,
         host_keys=frozenset(section.host_keys),
         host_roots=section.host_roots,
-        host_vendors=frozenset(section.host_vendors),
+        host_vendors=None if section.host_vendors is None else frozenset(section.host_vendors),
     )
 
 

@@ -151,8 +151,8 @@ def verify(
     again = check_outcomes(evidence, key, heads, receipts, now, findings)
     approved, unapproved = check_approvals(evidence, key, trust, findings)  # (8)
     anchors, roots = check_networks(evidence, receipts, nodes, headers, trust, unapproved, findings)
-    cross = check_agreement(evidence, receipts, anchors, roots, findings)  # (9)
     unsaid = check_seeds(evidence, records, anchors, nodes, headers, trust, findings)
+    cross = check_agreement(evidence, receipts, anchors, roots, findings)  # (9)
     check_content(records, content, findings)  # (10)
     check_states(records, findings)
     check_item_sets(records, findings)
@@ -162,8 +162,8 @@ def verify(
     continued = check_lineage(evidence, records, parent, findings)
     check_attachments(evidence, findings)  # (11)
     locked = check_timelock(evidence, findings)
-    check_privacy(records, findings)  # (12)
-    check_proofs(evidence, findings)  # (14)
+    check_proofs(evidence, findings)  # (14), of which (12) tells
+    unsaid += check_privacy(records, findings)  # (12)
     hosts = check_host(evidence, records, walk, trust, findings)  # (15)
     if hosts:
         unsaid.append(HOST_LIMIT)
@@ -215,7 +215,8 @@ def _limits(
         )
     if not online and networks:
         lines.append("The networks themselves: no node was asked, only receipts were checked.")
-        if any(check.status == "receipt" for check in networks.get("bitcoin", {}).values()):
+        alone = (c for c in networks.get("bitcoin", {}).values() if c.status == "receipt")
+        if any(check.reason is None for check in alone):
             lines.append(HEADER_SOURCE)
         if any(check.status == "stated" for check in networks.get("ethereum", {}).values()):
             lines.append(ETHEREUM_HEADERS)

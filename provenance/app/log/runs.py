@@ -31,13 +31,16 @@ from provenance.roll.from_tiles import read_roll
 from provenance.roll.roll import FILE, MAX_BYTES, Roll
 from provenance.roll.statistics import RunsBefore, runs_before
 from provenance.settings import Settings
+from provenance.verify.findings import counted
 from provenance.verify.verdict import PUBLIC
+from provenance.verify.verifier import verify
 
 MAX_TOLD: Final = 300
 """Runs of a database whose reports say how many began before: each is read for each report."""
 _WORD: Final = (
-    "rests on: the head's root, for the entries and whose they are; states, names and results are"
-    " the database's word, and the bundle itself is checked by: provenance verify {}"
+    "rests on: the head's root, for the entries and whose they are, and the records of the bundle's"
+    " own run; states, names and results of others are the database's word. What the bundle rests"
+    " on: provenance verify {}"
 )
 
 
@@ -46,19 +49,18 @@ class ToldRoll:
     """A roll and what it rests on.
 
     Attributes:
-        head: The signed head that its entries give; None of a database.
         key: That signed the head; None where none is known.
         word: What of it is said by somebody and shown by nothing, a line for people; None where
             the list is the reader's own.
-        anchored: Of ledger indexes, the network and block time of the first anchor that covers
-            them: the entry was made before. Of a database alone.
+        anchored: Of ledger indexes, the network and time of the first block that covers them: the
+            entry was made before. Where no chain has one, the time that the local file states. Of a
+            database alone.
         unanchored: How many outcomes of later verifications are under no head that a chain has.
             Of a database alone.
     """
 
     source: str
     roll: Roll
-    head: Head | None = None
     key: VerifierKey | None = None
     word: str | None = None
     anchored: Mapping[int, tuple[str, float]] | None = None
@@ -109,7 +111,8 @@ def from_source(text: str, key: VerifierKey | None) -> ToldRoll:
 
     Raises:
         InputError: It is neither, or the bundle has no roll.
-        BadSignatureError: Its head is signed by another key.
+        BadSignatureError: The head of the tiles is signed by another key.
+        IntegrityError: Something of the bundle does not hold, its own run's records included.
         FormatError, ProofError: A file is not of its form, or does not hold.
         NetworkUnavailable
     """
@@ -120,25 +123,22 @@ def from_source(text: str, key: VerifierKey | None) -> ToldRoll:
         note = note_text(f"{text}: {CHECKPOINT}", read(CHECKPOINT, MAX_NOTE_BYTES))
         head = _head(f"{text}: {CHECKPOINT}", note, key)
         try:
-            return ToldRoll(text, read_roll(read, head), head, key)
+            return ToldRoll(text, read_roll(read, head), key)
         except (FormatError, ProofError) as error:
             raise type(error)(f"{text}: {error}") from error
     evidence = read_bundle(Path(text))
     data = evidence.attachments.get(FILE)
     if data is None:
         raise InputError(f"{text}: has no {FILE}; write one with: provenance bundle RUN --runs")
-    roll = Roll.decode(data, f"{text}: {FILE}")
     if key is None and evidence.vkey is not None:
         key = VerifierKey.from_vkey(evidence.vkey)
-    note = next((item.note for item in evidence.heads if item.size == roll.size), "")
-    if not note:
-        raise ProofError(f"{text}: {FILE}: no head of size {roll.size} is in the bundle")
-    head = _head(f"{text}: head {roll.size}", note, key)
-    try:
-        roll.check(head.root)
-    except ProofError as error:
-        raise ProofError(f"{text}: {FILE}: {error}") from error
-    return ToldRoll(text, roll, head, key, _WORD.format(text))
+    found = verify(evidence, None, verifier_key=key, now=time.time()).findings
+    if found:
+        said = f"({found[0].check}) {found[0].subject}: {found[0].problem}"
+        total = counted(len(found), "finding")
+        raise IntegrityError(f"{text}: run {evidence.run} does not hold, {total}: {said}")
+    roll = Roll.decode(data)
+    return ToldRoll(text, roll, key=key, word=_WORD.format(text))
 
 
 def told_before(settings: Settings, run: UUID) -> RunsBefore | None:
@@ -186,19 +186,20 @@ def unanchored(tx: LedgerTx, roll: Roll) -> int:
 
 
 def _anchored(tx: LedgerTx, roll: Roll) -> dict[int, tuple[str, float]]:
-    """The earliest block over each run's first entry."""
+    """The earliest block over each run's first entry; a chain's before what others state."""
     times = sorted(
-        (row.size, row.block_time, row.network)
+        (row.size, row.network not in PUBLIC, row.block_time, row.network)
         for row in tx.anchors(states=(AnchorState.CONFIRMED, AnchorState.FINAL))
         if row.block_time is not None
     )
     found: dict[int, tuple[str, float]] = {}
     first = sorted((item.entries[0] for item in roll.runs if item.entries), reverse=True)
-    best: tuple[float, str] | None = None
+    best: tuple[bool, float, str] | None = None
     for index in first:
         while times and times[-1][0] > index:
-            _, at, network = times.pop()
-            best = min(best, (at, network)) if best else (at, network)
+            _, is_stated, at, network = times.pop()
+            own = (is_stated, at, network)
+            best = min(best, own) if best else own
         if best is not None:
-            found[index] = (best[1], best[0])
+            found[index] = (best[2], best[1])
     return found

@@ -8,7 +8,7 @@ from pathlib import Path
 from provenance import files
 from provenance.app.bundle import bundle_at
 from provenance.app.runs import evidence_of
-from provenance.app.verify import verify_path, verify_run
+from provenance.app.verify import Options, verify_path, verify_run
 from provenance.bundle.reader import read_bundle
 from provenance.cli.output import answer, settings_of
 from provenance.errors import InputError
@@ -16,6 +16,7 @@ from provenance.formats.item_set import Claim
 from provenance.items import proving
 from provenance.items.folder import ItemFolder
 from provenance.items.values import named_items
+from provenance.settings import READERS
 
 
 def prove(arguments: argparse.Namespace) -> int:
@@ -43,17 +44,18 @@ def prove(arguments: argparse.Namespace) -> int:
 
 
 def check(arguments: argparse.Namespace) -> int:
-    """Say whether a proof shows what it claims of some items: 1 where it does not, else the exit
-    code of the evidence that it rests on."""
+    """Say whether a proof shows what it claims of some items: 1 where it does not, else what
+    ``provenance verify`` exits with for the evidence that it rests on."""
     bundle, run = arguments.bundle, arguments.run_id
     if (bundle is None) == (run is None):
         found = "neither" if run is None else "both"
         raise InputError(f"data check: found {found} --run and --bundle, expected one of the two")
-    settings, proof = settings_of(arguments, secrets=False), proving.read_proof(arguments.proof)
+    settings, proof = settings_of(arguments, secrets=READERS), proving.read_proof(arguments.proof)
+    options: Options = {"offline": arguments.offline, "headers": arguments.headers or ()}
     if bundle is None:
-        report = verify_run(settings, run, offline=True)
+        report = verify_run(settings, run, **options)
     else:
-        report = verify_path(settings, Path(bundle))
+        report = verify_path(settings, Path(bundle), **options)
     stated = proving.proven_set(report, proof)
     checked = proving.check(stated, proof, named_items(arguments.items, stated.items.form))
     found = f": {len(report.findings)} findings, see provenance verify" if report.findings else ""

@@ -14,6 +14,7 @@ from provenance.formats.note import VerifierKey
 from provenance.report.summary import shown
 from provenance.roll.roll import RolledRun
 from provenance.roll.statistics import runs_before
+from provenance.verify.verdict import PUBLIC
 
 _PIPED: Final = 50
 _AROUND: Final = 8
@@ -30,7 +31,7 @@ _COLUMNS: Final = (
 
 def runs(arguments: argparse.Namespace) -> int:
     """List a page of the runs of a ledger, or say how many began before one; 1 where an entry is
-    unaccounted for."""
+    unaccounted for, or a bundle does not hold."""
     settings = settings_of(arguments, secrets=False)
     own = reading.ledger_key(settings)
     key = _given_key(arguments.ledger_key) or own
@@ -91,16 +92,22 @@ def _document(told: telling.ToldRoll, item: RolledRun) -> dict[str, Any]:
 
 
 def _anchored(told: telling.ToldRoll, item: RolledRun) -> dict[str, Any] | None:
-    """The network and the time of the block that the run had begun before."""
+    """The network and the time of the block that the run had begun before; ``stated`` where that
+    is no chain, whose time nobody sets alone."""
     place = (told.anchored or {}).get(item.entries[0]) if item.entries else None
-    return None if place is None else {"network": place[0], "before": when(place[1])}
+    if place is None:
+        return None
+    return {"network": place[0], "before": when(place[1]), "stated": place[0] not in PUBLIC}
 
 
 def _row(told: telling.ToldRoll, item: RolledRun) -> tuple[Any, ...]:
     place = _anchored(told, item)
     numbers = " ".join(f"{name}={shown(value)}" for name, value in item.results.items())
     begun = item.entries[0] if item.entries else None
-    anchored = f"{place['before']} ({place['network']})" if place else None
+    anchored = None
+    if place is not None:
+        stated = ", stated" * place["stated"]
+        anchored = f"{place['before']} ({place['network']}{stated})"
     return (item.run, item.state, begun, len(item.entries), anchored, item.name, numbers or None)
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 from provenance.errors import (
     FormatError,
     LyingNodeError,
+    NetworkUnavailable,
     ProofError,
     ProvenanceError,
     UnavailableError,
@@ -114,9 +115,11 @@ def _summarise(
     checks = [check for seals in answers.values() for check in seals.values()]
     for check in checks:
         open_ = check.status in ("pending", "unreachable", "not configured")
-        if open_ or (check.status == "stated" and nodes is not None):
+        too_early = check.status == "receipt" and check.reason is not None
+        if open_ or too_early or (check.status == "stated" and nodes is not None):
             why = f": {check.reason}" if check.reason else ""
-            findings.unchecked(NETWORKS, f"{check.seal} on {check.network} {check.status}{why}")
+            state = "not checked" if too_early else check.status
+            findings.unchecked(NETWORKS, f"{check.seal} on {check.network} {state}{why}")
     shown = {check.seal for check in checks}
     for label in findings.without_receipt:
         if label not in shown:
@@ -175,9 +178,12 @@ class _Networks:
                 depth, height = _in_headers(self.headers, anchor, checked.receipt.evidence)
             except (ProofError, FormatError) as error:
                 return replace(base, status="failed", reason=str(error))
-            except UnavailableError as error:
+            except NetworkUnavailable as error:
                 return replace(base, status="unreachable", reason=str(error))
-            base = _pinned(base, "by headers", depth=depth, height=height)
+            except UnavailableError as error:  # they end before it: a node may know more
+                base = replace(base, reason=str(error))
+            else:
+                base = _pinned(base, "by headers", depth=depth, height=height)
         if anchor.network == "ethereum":
             known = (anchor.block_hash or "").lower() in self.trust.block_hashes
             if known and has_proof(checked.receipt.evidence):
@@ -189,7 +195,8 @@ class _Networks:
         network = self.nodes.networks.get(anchor.network)
         if network is None:
             reason = self.nodes.unavailable.get(anchor.network)
-            if reason is None and base.shown_by is not None:
+            too_early = base.status == "receipt" and base.reason is not None
+            if reason is None and (base.shown_by is not None or too_early):
                 return base
             return replace(
                 base, status="unreachable" if reason else "not configured", reason=reason
@@ -269,7 +276,8 @@ def _in_headers(
     far as the source knows them."""
     raw = evidence_bytes(Fields(evidence, "evidence"), "header")
     block, chain = parse_header(raw).hash, str(evidence.get("chain"))
-    depth, height = headers.depth(block, chain), headers.height(block, chain)
+    depth = headers.depth(block, chain, anchor.height)
+    height = headers.height(block, chain)
     if height is not None and height != anchor.height:
         raise ProofError(f"its block is at height {height}, the receipt says {anchor.height}")
     return depth, height
@@ -317,7 +325,8 @@ def check_agreement(
             findings.fail(AGREE, label, problem)
         bound = bounds.of(entry.index)
         told = (bound.not_after, bound.chain, bound.shown) if bound else (None, None, False)
-        agreements.append(CrossSeal(label, heads, anchors, *told))
+        begun = findings.not_before.get(label, (None, None))
+        agreements.append(CrossSeal(label, heads, anchors, *told, *begun))
     if agreements:
         seals = counted(len(agreements), "seal")
         findings.count(AGREE, f"{seals} on several networks; {agreements[-1].line}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from bisect import bisect_left
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import chain, groupby
@@ -12,7 +13,7 @@ from provenance.errors import TooLargeError
 from provenance.formats.record import Kind, Record
 from provenance.formats.run_tree.ranks import stretches
 from provenance.proofs.renyi import RenyiAccountant, Steps
-from provenance.verify.catalogue import PRIVACY
+from provenance.verify.catalogue import PRIVACY, PROVED
 from provenance.verify.findings import Findings, counted
 
 _SLACK: Final = 0.02
@@ -21,6 +22,11 @@ asked for 0.01 either way."""
 _TOLERANCE: Final = 1e-6
 _NO_BOUND: Final = 0.5
 """The delta from which a budget is said to bound little."""
+_POINT: Final = re.compile("0[23][0-9a-f]{64}")
+HIDDEN: Final = (
+    "What an epsilon that is hidden is, and that it never fell: a commitment stands for it, and "
+    "proofs alone (14) say more."
+)
 
 
 class _Budget(NamedTuple):
@@ -32,6 +38,7 @@ class _Budget(NamedTuple):
     delta: float | None
     accountant: str
     history: list[Steps] | None
+    hidden: bool
 
 
 _Highest = Mapping[str, tuple[_Budget, ...]]
@@ -51,9 +58,10 @@ class _Spent(NamedTuple):
     highest: _Highest
 
 
-def check_privacy(records: Mapping[str, Record], findings: Findings) -> None:
+def check_privacy(records: Mapping[str, Record], findings: Findings) -> list[str]:
     """Report budgets that cannot be, budgets that shrink, and an epsilon that its own history of
-    steps does not give; say which bound nothing, and which could not be checked.
+    steps does not give; say which bound nothing, which hide their epsilon and what is proved of it,
+    and which could not be checked; what is not checked about hidden ones.
 
     Args:
         records: By path.
@@ -71,7 +79,7 @@ def check_privacy(records: Mapping[str, Record], findings: Findings) -> None:
         findings.unchecked(PRIVACY, f"withheld budgets: {withheld}")
     elif not ranks:
         findings.skip(PRIVACY, "no privacy budget was recorded")
-    accountant, count, recomputed = RenyiAccountant(), 0, 0
+    accountant, count, recomputed, hidden = RenyiAccountant(), 0, 0, list[_Budget]()
     noted: dict[str, tuple[_Budget, str]] = {}
     unclear: dict[str, list[str]] = {}
     for rank, processes in ranks.items():
@@ -82,7 +90,9 @@ def check_privacy(records: Mapping[str, Record], findings: Findings) -> None:
         for budget in chain.from_iterable(processes):
             count += 1
             problem = _unclear(budget)
-            reason = _not_recomputed(budget)
+            reason = None if budget.hidden else _not_recomputed(budget)
+            if budget.hidden:
+                hidden.append(budget)
             if reason is None and problem is None and budget.epsilon is not None:
                 try:
                     differs = _recompute(budget, budget.epsilon, accountant)
@@ -107,11 +117,25 @@ def check_privacy(records: Mapping[str, Record], findings: Findings) -> None:
     for problem, paths in unclear.items():
         more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
         findings.unchecked(PRIVACY, f"{problem}: {paths[0]}{more}")
+    if hidden:
+        hiding = {budget.path for budget in hidden}
+        proved = [
+            notice.problem
+            for notice in findings.notices
+            if notice.check == PROVED and notice.path in hiding
+            if notice.problem.startswith("epsilon at ")
+        ]
+        line = f"epsilon is hidden behind a commitment in {counted(len(hidden), 'budget')}: "
+        line += "; ".join(proved) or "no proof about it is here"
+        noted["hidden"] = hidden[-1], line
     for newest, line in noted.values():
         findings.notice(PRIVACY, newest.path, line, newest.path)
-    stated = counted(count, "budget")
+    stated = counted(count, "budget") + (f", {len(hidden)} with a hidden epsilon" * bool(hidden))
     done = f"{stated}, {recomputed} recomputed from steps" if recomputed else ""
     findings.count(PRIVACY, done or f"none recomputed from steps: {stated}")
+    if hidden and len(hidden) == count:
+        findings.skip(PRIVACY, f"no epsilon to look at: {stated}")
+    return [HIDDEN] if hidden else []
 
 
 def budgets(records: Mapping[str, Record]) -> dict[int, list[list[tuple[str, Record]]]]:
@@ -150,9 +174,16 @@ def _read(path: str, record: Record, findings: Findings) -> _Budget:
     if steps is None and history is not None:
         expected = "lists noise_multiplier from 0, sample_rate from 0 to 1, steps from 1"
         findings.fail(PRIVACY, path, f"states a history that is none: one {expected}", path=path)
-    return _Budget(
-        path, record.producer, record.ts, record.epoch or 0, epsilon, delta, accountant, steps
-    )
+    hidden = "epsilon" not in fields and _is_committed(record.body.get("commitments"))
+    of_epoch = (path, record.producer, record.ts, record.epoch or 0)
+    return _Budget(*of_epoch, epsilon, delta, accountant, steps, hidden)
+
+
+def _is_committed(commitments: object) -> bool:
+    """Whether a commitment stands for the epsilon; without a point nothing can be proved of it."""
+    stated = commitments.get("epsilon") if isinstance(commitments, Mapping) else None
+    point = stated.get("point") if isinstance(stated, Mapping) else None
+    return isinstance(point, str) and _POINT.fullmatch(point) is not None
 
 
 def _number(value: object) -> float | None:
@@ -325,7 +356,7 @@ def _goes_on(earlier: list[Steps], later: list[Steps]) -> bool:
 def _unclear(budget: _Budget) -> str | None:
     """Why a budget says nothing that could be checked."""
     if budget.epsilon is None:
-        return "no epsilon"
+        return None if budget.hidden else "no epsilon"
     return "epsilon is infinite, which bounds nothing" if math.isinf(budget.epsilon) else None
 
 

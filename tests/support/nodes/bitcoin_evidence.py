@@ -14,6 +14,11 @@ from provenance.proofs.bitcoin import CHAINS, display, double_sha256, parse_tran
 
 BITS = 0x207FFFFF
 TIME = 1_700_000_000
+GENESIS = bytes.fromhex(
+    "01000000" + "00" * 32 + "3ba3edfd7a7b12b27ac72c3e67768f617fc81bc3888a51323a9fb8aa4b1e5e4a"
+    "dae5494dffff7f2002000000"
+)
+"""Regtest's first block (Bitcoin Core ``kernel/chainparams.cpp``)."""
 
 
 def transaction(payload: bytes, inputs: int = 1, mark: int = 0) -> bytes:

@@ -96,19 +96,24 @@ def cli(world: ItemWorld, capsys: pytest.CaptureFixture[str], tmp_path: Path) ->
     return Cli(world, capsys, tmp_path)
 
 
-def test_an_item_is_proven_in_and_another_absent_offline_and_by_the_deployment(cli: Cli) -> None:
+def test_an_item_is_proven_in_and_another_absent_and_the_code_is_the_run_s(
+    cli: Cli, tmp_path: Path
+) -> None:
     assert cli.prove("in", IN) == 0
     code, text = cli.check(IN)
     assert (code, text.splitlines()[0]) == (
-        3,
+        0,
         f"1 item is in the train data of run {cli.world.runs[0]} (data/train/0: 48 items); rests on"
-        " the evidence of the run, consistent",
+        " the evidence of the run, verified",
     )
     assert "not checked: that these are the items that the run trained on" in text
-    assert cli("check", cli.proof, IN, "--run", cli.world.runs[0])[0] == 3
+    here = ("check", cli.proof, IN, "--run", cli.world.runs[0])
+    assert (cli(*here)[0], cli(*here, "--offline")[0]) == (0, 3)
+    code, text = cli(*here, "--headers", tmp_path / "none")
+    assert (code, "none: cannot be read as a file of block headers" in text) == (2, True)
     assert cli.check(OUT)[0] == 1
     assert cli.prove("not-in", OUT) == 0
-    assert cli.check(OUT)[0] == 3
+    assert cli.check(OUT)[0] == 0
     assert cli.check(IN)[0] == 1
     assert cli.proof.stat().st_mode & 0o777 == 0o600
 
@@ -117,14 +122,14 @@ def test_one_proof_is_of_a_whole_test_set(cli: Cli, tmp_path: Path) -> None:
     np.savez(tmp_path / "test.npz", ROWS[TRAIN:], LABELS[TRAIN:])
     assert cli.prove("not-in", tmp_path / "test.npz") == 0
     code, text = cli.check(tmp_path / "test.npz")
-    assert (code, text.startswith("all 12 items are absent from the train data")) == (3, True)
+    assert (code, text.startswith("all 12 items are absent from the train data")) == (0, True)
     assert cli.check(f"{tmp_path}/test.npz:3")[1].startswith("1 item is absent")
     assert cli.check(tmp_path / "test.npz", run=1)[0] == 1
 
 
 def test_the_run_may_be_named_by_its_bundle(cli: Cli) -> None:
     assert cli("prove", IN, "--in", cli.world.bundles[0], "-o", cli.proof)[0] == 0
-    assert cli.check(IN)[0] == 3
+    assert cli.check(IN)[0] == 0
 
 
 def test_it_holds_no_further_than_the_evidence(cli: Cli, tmp_path: Path) -> None:

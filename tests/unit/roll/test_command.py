@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,11 @@ import pytest
 
 from provenance.app.report import write_report
 from provenance.bootstrap import sending
+from provenance.bundle.reader import read_bundle
+from provenance.bundle.writer import bundle_files, write_files
 from provenance.cli import main
+from provenance.cli.output import when
+from provenance.roll.roll import FILE
 from provenance.settings import Settings, load
 from tests.support.verify_world import RUN, World, before, story
 from tests.unit.roll.conftest import DROPPED, with_seed
@@ -52,7 +57,8 @@ def test_one_list_from_database_tiles_and_bundle(
         (str(DROPPED), "lost", [0]),
         (str(RUN), "finished", [1, 2, 3]),
     ]
-    assert [r["anchored"]["network"] for r in own["runs"]] == ["local", "local"]
+    where = [(r["anchored"]["network"], r["anchored"]["stated"]) for r in own["runs"]]
+    assert where == [("local", True)] * 2
     assert own["runs"][1]["results"] == {"accuracy": 0.9}
     served = answer(settings, capsys, "log", "runs", str(tiles))
     assert [(r["run"], r["state"]) for r in served["runs"]] == [
@@ -67,11 +73,72 @@ def test_one_list_from_database_tiles_and_bundle(
     assert (own["word"], served["word"]) == (None, None)
     main(["log", "runs", str(bundle), "--base-dir", str(settings.base_dir)])
     assert capsys.readouterr().out.splitlines()[-1] == (
-        "rests on: the head's root, for the entries and whose they are; states, names and results"
-        f" are the database's word, and the bundle itself is checked by: provenance verify {bundle}"
+        "rests on: the head's root, for the entries and whose they are, and the records of the "
+        "bundle's own run; states, names and results of others are the database's word. What the "
+        f"bundle rests on: provenance verify {bundle}"
     )
     verified = answer(settings, capsys, "verify", str(bundle), "--offline", code=3)
     assert verified["runs_before"] == brought["before"]
+
+
+def test_a_chain_s_block_comes_before_an_earlier_time_of_the_local_file(
+    tmp_path: Path, capsys: Captured
+) -> None:
+    found = load(None, tmp_path)
+    world: Any = World(names=("local", "ethereum"))
+    world.store.close()
+    world.store = sending.open_store(found)
+    world.ingest(world.batch(story(1)))
+    world.anchor()
+    with world.store.snapshot() as tx:
+        times = {row.network: row.block_time or 0.0 for row in tx.anchors()}
+    assert times["local"] < times["ethereum"]
+    world.store.close()
+    [own] = answer(found, capsys, "log", "runs")["runs"]
+    assert (own["anchored"]["network"], own["anchored"]["stated"]) == ("ethereum", False)
+    assert own["anchored"]["before"] == when(times["ethereum"])
+    assert main(["log", "runs", "--base-dir", str(tmp_path)]) == 0
+    assert "(ethereum)" in capsys.readouterr().out
+
+
+FORGED = {
+    "a record": (b"0.9}", b"0.99}", "(1) training/results: "),
+    "the roll": (b"0.9}", b"0.99}", f"(6) {FILE}: says of this run another results"),
+    "its end": (
+        b'"finished"',
+        b'"failed"',
+        f"(6) {FILE}: says of this run another state",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", FORGED)
+def test_a_bundle_that_does_not_hold_is_refused_in_one_line(
+    what: str, settings: Settings, tmp_path: Path, capsys: Captured
+) -> None:
+    """Written anew by who forges it, so that its manifest fits."""
+    true, forged = tmp_path / "true", tmp_path / "forged"
+    old, new, line = FORGED[what]
+    answer(settings, capsys, "bundle", str(RUN), "-o", str(true), "--runs")
+    evidence = read_bundle(true)
+    records, rolls = evidence.records, {FILE: evidence.attachments[FILE]}
+    if what == "a record":
+        records = tuple(
+            replace(r, data=r.data.replace(old, new))
+            if r.path == "training/results" and r.data
+            else r
+            for r in records
+        )
+    else:
+        rolls = {FILE: rolls[FILE].replace(old, new)}
+    evidence = replace(evidence, records=records, attachments={**evidence.attachments, **rolls})
+    write_files(bundle_files(evidence), forged)
+    assert main(["log", "runs", str(forged), "--base-dir", str(settings.base_dir)]) == 1
+    captured = capsys.readouterr()
+    [said] = captured.err.splitlines()
+    assert f"forged: run {RUN} does not hold, " in said
+    assert f": {line}" in said
+    assert captured.out == ""
 
 
 def test_what_a_person_sees(settings: Settings, tmp_path: Path, capsys: Captured) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from provenance.errors import FormatError, InputError, ProofError, TruncatedError
+from provenance.errors import FormatError, InputError, ProofError, TruncatedError, UnavailableError
 from provenance.proofs.bitcoin import double_sha256
 from provenance.verify.headers import GivenHeaders
 
@@ -63,6 +63,19 @@ def test_a_block_that_is_not_there_is_named() -> None:
     given = GivenHeaders.of(chain(2))
     with pytest.raises(ProofError, match=f"{'07' * 32} is not among the headers given"):
         given.depth(b"\7" * 32, "regtest")
+
+
+def test_headers_that_end_before_a_block_leave_it_open_and_those_beside_it_do_not() -> None:
+    given = GivenHeaders.of([GENESIS, BLOCK_1])
+    for height in (0, 1, None):
+        with pytest.raises(ProofError, match="is not among the headers given"):
+            given.depth(b"\7" * 32, "main", height)
+    with pytest.raises(UnavailableError, match="end at height 1, and the block at 2 is not there"):
+        given.depth(b"\7" * 32, "main", 2)
+    for some in ([BLOCK_1], chain(3), [GENESIS]):  # of no height, of none, of another chain
+        with pytest.raises(UnavailableError, match="do not begin with the chain's first"):
+            GivenHeaders.of(some).depth(b"\7" * 32, "regtest", 1)
+    assert given.depth(double_sha256(BLOCK_1), "main", 1) == 1
 
 
 def test_work_is_that_of_the_chain() -> None:

@@ -29,7 +29,7 @@ from tests.support.beyond.host_world import Verified, trained
 from tests.support.beyond.paper_tpm import KEY, ROOT, certificate, der, public, quote
 from tests.support.model_world import deployment
 from tests.support.verify_world import KEY as RUN_KEY
-from tests.support.verify_world import RUN, World, before, ending
+from tests.support.verify_world import OWN, RUN, World, before, ending, finished
 
 TPM = TpmSettings(ak="0x81010002")
 PCRS = {0: b"\x0a" * 32, 7: b"\x07" * 32}
@@ -139,6 +139,58 @@ def test_a_certificate_leads_to_a_pinned_root(
     root.write_text("x")
     with pytest.raises(ConfigError, match=r"trust.host_roots: .*root.pem: not certificates in PEM"):
         run.report(host_roots=(root,))
+
+
+PINS: dict[str, Any] = {"host_keys": frozenset({key_digest(public())})}
+FOREIGN: dict[str, Any] = {"host_keys": frozenset({key_digest(public(OTHER))})}
+STRANGER = f"TPM key {key_digest(public())}, by none of the hosts that you pinned, quoted PCRs 0, 7"
+LACKING: dict[str, tuple[Ends, dict[str, Any], str | None]] = {
+    "the pinned key at both ends": (at_end(), PINS, None),
+    "another key": (at_end(), FOREIGN, f"{STRANGER} at both ends, unchanged"),
+    "another key at the end": (
+        at_end(key=OTHER),
+        PINS,
+        f"at both ends, another key at the end: {key_digest(public(OTHER))}, by none of the hosts "
+        "that you pinned",
+    ),
+    "no quote at the end": (without("end", "tpm: busy"), PINS, "no quote at the end: tpm: busy"),
+    "no quotes": (lambda phase, extra: HostEvidence(phase), PINS, "no quote at the start: no TPM"),
+    "roots of other vendors alone": (
+        at_end(),
+        {"host_vendors": frozenset({"ab" * 32})},
+        f"{STRANGER} at both ends, unchanged",
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("ends", "pins", "line"), LACKING.values(), ids=LACKING)
+def test_where_a_reader_pins_hosts_evidence_by_no_other_counts(
+    ends: Ends, pins: dict[str, Any], line: str | None, attested: Callable[[Ends], Verified]
+) -> None:
+    run = attested(ends)
+    unpinned = run.report(require=("key",)).verdict.missing
+    for require in (("key",), ("key", "host")):
+        report = run.report(require=require, **pins)
+        assert report.findings == ()
+        assert not any("nobody pinned" in each for each in report.verdict.rests_on)
+        missing = [each for each in report.verdict.missing if each not in unpinned]
+        if line is not None:
+            [told] = missing
+            assert told.startswith("(15) hosts attest where it ran: no host that you pinned ")
+            assert line in told
+        else:
+            assert missing == []
+
+
+@pytest.mark.slow
+def test_where_a_reader_pins_hosts_a_run_without_their_record_is_not_verified() -> None:
+    world = finished()
+    assert world.verify().outcome == "verified"
+    report = world.verify(trust=replace(OWN, **PINS))
+    [missing] = report.verdict.missing
+    assert missing.endswith("attests producer 70707070 (rank 0): no record of it is here")
+    assert report.outcome == "anchored"
 
 
 @pytest.mark.slow

@@ -205,6 +205,38 @@ def test_withheld_budgets_were_not_checked() -> None:
     assert report.checks[PRIVACY - 1].detail == "withheld budgets: 1"
 
 
+def hides(point: object) -> VerificationReport:
+    """Of a run whose second epoch hides its epsilon behind this commitment."""
+    stage = World(("bitcoin",))
+    commitments = {"epsilon": {"point": point, "scale": 6}}
+    hidden: Fields = (Kind.PRIVACY, 2, {"privacy": {"delta": DELTA}, "commitments": commitments})
+    stage.ingest(stage.batch(ending([*before(), *spends(1, rdp(8)), metrics(2), hidden])))
+    stage.anchor()
+    return stage.verify()
+
+
+def test_a_hidden_epsilon_is_said_and_holds_nothing_up() -> None:
+    report = hides("02" + "ab" * 32)
+    assert report.outcome == "verified"
+    told = "2 budgets, 1 with a hidden epsilon, 1 recomputed from steps"
+    assert report.checks[PRIVACY - 1].detail == told
+    (notice,) = report.notices
+    assert notice.path == "training/epoch/2/privacy/0"
+    assert notice.problem == (
+        "epsilon is hidden behind a commitment in 1 budget: no proof about it is here"
+    )
+    assert any(line.startswith("What an epsilon that is hidden is") for line in report.not_checked)
+
+
+@pytest.mark.parametrize("point", [None, "", "ab" * 33, 7])
+def test_an_epsilon_without_a_commitment_stays_open(point: object) -> None:
+    report = hides(point)
+    check = report.checks[PRIVACY - 1]
+    assert check.status is Status.UNCHECKED
+    assert "no epsilon: training/epoch/2" in check.detail
+    assert report.outcome != "verified"
+
+
 def test_budgets_under_no_root_are_judged_too() -> None:
     stage = World(("bitcoin",))
     stage.ingest(stage.batch([*before(), *spends(1, rdp(8, epsilon=0.1))]))
@@ -366,30 +398,3 @@ def test_a_history_that_takes_too_long_is_left_and_said() -> None:
     check = verified(rdp(8, history=many)).checks[PRIVACY - 1]
     assert check.status is Status.UNCHECKED
     assert check.detail.startswith("the steps take too long to account for: training/")
-
-
-def test_what_an_integration_could_not_digest_is_a_notice() -> None:
-    stage = World(("bitcoin",))
-    first = before()
-    kind, epoch, fields = first[4]
-    first[4] = (kind, epoch, {**fields, "training": {"not_recorded": {"data.test": "a stream"}}})
-    stage.ingest(stage.batch(ending(first)))
-    stage.anchor()
-    assert [n.problem for n in stage.verify().notices] == ["data.test has no digest: 'a stream'"]
-
-
-def test_tensors_that_no_digest_is_of_are_a_notice() -> None:
-    stage = World(("bitcoin",))
-    first = before()
-    at = next(at for at, (kind, _, _) in enumerate(first) if kind is Kind.WEIGHTS)
-    kind, epoch, fields = first[at]
-    left = {"optimizer": [], "attributes": ["table"], "non-persistent buffers": list("abcdefg")}
-    later: Any = (Kind.STATE, 1, {**fields, "covers": {"not": {**left, "fields": ["fn"]}}})
-    first[at] = (kind, epoch, {**fields, "covers": {"not": {"optimizer": ["m"]}}})
-    stage.ingest(stage.batch(ending([*first, (Kind.METRICS, 1, {"metrics": {}}), later])))
-    stage.anchor()
-    assert [n.problem for n in stage.verify().notices] == [
-        "no digest is of 'attributes': 'table'",
-        "no digest is of 'fields': 'fn'",
-        "no digest is of 'non-persistent buffers': 'a', 'b', 'c', 'd', 'e' and 2 more",
-    ]

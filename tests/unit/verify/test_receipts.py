@@ -18,7 +18,9 @@ from provenance.verify.catalogue import HEADER_SOURCE, RECEIPTS, Status
 from provenance.verify.checks.receipts import check_evidence
 from provenance.verify.headers import AllSources, GivenHeaders
 from provenance.verify.report import VerificationReport
+from provenance.verify.verifier import verify
 from tests.support.nodes import bitcoin_evidence
+from tests.support.nodes.bitcoin_evidence import GENESIS, mined
 from tests.support.verify_world import ORIGIN, SIGNER, World, finished
 
 NETWORKS = ("bitcoin", "ethereum", "ipfs", "local")
@@ -195,6 +197,24 @@ def test_a_lone_header_shows_no_height() -> None:
     report = world().verify(bitcoin_alone(), online=False, headers=headers)
     seen = report.networks["bitcoin"]["after"]
     assert (seen.status, seen.height, seen.depth) == ("verified", None, 1)
+
+
+def test_headers_without_the_anchor_leave_it_open_unless_they_have_another_at_its_height() -> None:
+    """Whatever else is asked: a node that has the block shows it all the same."""
+    height, headers = receipt("bitcoin").anchor.height, GivenHeaders.of([mined(bytes(32))])
+    report = world().verify(bitcoin_alone(), online=False, headers=headers)
+    assert report.networks["bitcoin"]["after"].status == "receipt"
+    assert (report.findings, report.exit_code) == ((), 3)
+    end = f"do not begin with the chain's first, and the block at {height} is not there"
+    assert f"after on bitcoin not checked: the headers given {end}" in report.checks[7].detail
+    assert not any("none were given" in line for line in report.not_checked)
+    other = verify(bitcoin_alone(), {}, headers=headers, now=world().now)
+    assert end in other.checks[7].detail
+    seen = world().verify(bitcoin_alone(), headers=headers).networks["bitcoin"]["after"]
+    assert (seen.status, seen.shown_by, seen.reason) == ("verified", "by a node", None)
+    of_another = GivenHeaders.of([GENESIS])
+    [found] = world().verify(bitcoin_alone(), online=False, headers=of_another).findings
+    assert "is not among the headers given" in found.problem
 
 
 class Known(GivenHeaders):

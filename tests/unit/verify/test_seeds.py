@@ -10,6 +10,7 @@ import pytest
 
 from provenance.bundle.writer import bundle_files
 from provenance.errors import NetworkUnavailable
+from provenance.formats.receipt import Receipt
 from provenance.proofs.beacon import Beacon, draw_seed
 from provenance.proofs.bitcoin import display, parse_header
 from provenance.verify.headers import GivenHeaders
@@ -17,10 +18,12 @@ from provenance.verify.report import VerificationReport
 from provenance.verify.trust import PinnedChain, Trust
 from tests.support import stranger
 from tests.support.beyond.seeds import BITCOIN, ETHEREUM, seed, story
-from tests.support.nodes.bitcoin_evidence import TIME, mined
+from tests.support.nodes.bitcoin_evidence import GENESIS, TIME, mined
 from tests.support.verify_world import OTHER, OWN, Fields, World
 
-HEADERS = GivenHeaders.of([BITCOIN.header])
+FIRST = mined(b"\2" * 32, previous=parse_header(GENESIS).hash)
+HEADERS = GivenHeaders.of([GENESIS, FIRST, BITCOIN.header])
+BESIDE = replace(BITCOIN, header=mined(b"\1" * 32))
 OLDER = "2023-11-14 20:13:20Z (bitcoin block 101)"  # its time, less two hours
 NEWER = "2023-11-14 22:14:08Z (ethereum block 7)"  # less a slot
 
@@ -49,6 +52,20 @@ def test_a_seed_and_an_anchor_prove_a_window() -> None:
         window(report),
     )
     assert any(line.startswith("That a seed was used") for line in report.not_checked)
+
+
+def test_a_seal_that_covers_a_seed_lies_between_two_blocks() -> None:
+    """The before seal was made without it, and has the upper end alone."""
+    world = World()
+    world.networks["ethereum"].beacons.append(ETHEREUM)
+    world.ingest(world.batch(story(seed(ETHEREUM))))
+    world.now = TIME + 3600.0
+    world.anchor()
+    before, after = world.verify().cross
+    assert (before.not_before, after.not_before) == (None, TIME + 60 - 12.0)
+    assert "; existed by 2023-" in before.line
+    assert f"; made between {NEWER.replace('(', '(a seed of ')} and 2023-11-1" in after.line
+    assert world.verify(online=False).cross[1].not_before is None
 
 
 def test_the_newest_of_the_blocks_that_are_shown_counts() -> None:
@@ -98,6 +115,28 @@ def test_a_node_that_is_down_leaves_it_open() -> None:
     assert "ethereum block 7 of a seed: ethereum: no answer" in report.checks[7].detail
 
 
+def test_headers_that_end_before_its_block_leave_it_open() -> None:
+    report = sealed(seed(replace(BESIDE, height=2))).verify(headers=HEADERS)
+    assert not report.findings
+    end = "bitcoin block 2 of a seed: the headers given end at height 1, and the block at 2 is not"
+    assert end in report.checks[7].detail
+
+
+@pytest.mark.slow
+def test_a_block_hash_that_fits_nothing_is_said() -> None:
+    other, world = "0x" + "5c" * 32, sealed(seed(ETHEREUM))
+    anchors = {
+        Receipt.decode(file.data).anchor.block_hash or "" for file in world.evidence().receipts
+    }
+    known = frozenset({other, ETHEREUM.shown, *anchors})
+    report = world.verify(trust=replace(OWN, block_hashes=known))
+    told = [notice.problem for notice in report.notices if notice.subject == "--block-hash"]
+    assert told == [f"{other} is the block of no anchor or seed here"]
+    assert report.findings == ()
+    bare = sealed().verify(trust=replace(OWN, block_hashes=frozenset({other})), online=False)
+    assert [notice.subject for notice in bare.notices] == ["--block-hash"]
+
+
 def test_a_random_seed_is_said_to_be_one() -> None:
     report = sealed(seed()).verify()
     assert not report.findings
@@ -121,7 +160,7 @@ FORGED: dict[str, tuple[list[Fields], str]] = {
         "its hash is above its target|is not among the headers",
     ),
     "a block of another branch": (
-        [seed(replace(BITCOIN, header=mined(b"\x01" * 32)))],
+        [seed(replace(BESIDE, height=1))],
         "is not among the headers given",
     ),
     "a block of another chain than the node's": (

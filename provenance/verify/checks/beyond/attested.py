@@ -24,10 +24,11 @@ from provenance.proofs.host.certificates import (
 from provenance.proofs.host.event_log import FIRMWARE_PCRS, replay
 from provenance.proofs.host.evidence import NVIDIA, SEV_SNP, TDX, HostEvidence, Report
 from provenance.proofs.host.nvidia import check_nvidia
+from provenance.proofs.host.roots import VENDOR_ROOTS
 from provenance.proofs.host.sev_snp import check_sev_snp
 from provenance.proofs.host.tdx import check_tdx
 from provenance.proofs.host.tpm import Attest, check_quote, key_digest, read_public
-from provenance.verify.trust import Trust
+from provenance.verify.trust import KNOWN, Trust
 
 REPORTS: Final = {TDX: check_tdx, SEV_SNP: check_sev_snp, NVIDIA: check_nvidia}
 """What verifies a report, by its provider."""
@@ -43,7 +44,7 @@ class Shown(Protocol):
 
     @property
     def pinned(self) -> bool:
-        """Whether somebody pinned that key, or who certifies it."""
+        """Whether it is by a key that counts for the reader, or is certified so."""
 
     def differences(self, end: Any) -> Iterator[str]:
         """From that of its kind at the process's end."""
@@ -51,10 +52,21 @@ class Shown(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Pins:
-    """What the reader pins of hosts; ``roots`` are the certificates of ``trust.host_roots``."""
+    """What the reader pins of hosts.
+
+    Attributes:
+        roots: The certificates of ``trust.host_roots``.
+        vendors: SHA-256 of the vendors' roots that count, as hex.
+    """
 
     trust: Trust
     roots: Sequence[x509.Certificate]
+    vendors: frozenset[str]
+
+    def unpinned(self, nobody: str) -> str:
+        """Of a key or its certificates that the reader does not pin; ``nobody`` where he pins none
+        at all."""
+        return "by none of the hosts that you pinned" if self.trust.pins_hosts else nobody
 
     @classmethod
     def of(cls, trust: Trust) -> Pins:
@@ -66,7 +78,8 @@ class Pins:
             except (OSError, ValueError) as error:
                 reason = getattr(error, "strerror", None) or "not certificates in PEM"
                 raise ConfigError("trust.host_roots", f"{path}: {reason}") from error
-        return cls(trust, found)
+        known = frozenset() if trust.pins_hosts else frozenset(VENDOR_ROOTS)
+        return cls(trust, found, known if trust.host_vendors is None else trust.host_vendors)
 
 
 Check = Callable[[bytes, datetime, Pins], Shown]
@@ -100,25 +113,18 @@ def _unverified(report: Report) -> str | None:
 @dataclass(frozen=True, slots=True)
 class _Quoted:
     key: str
-    pin: str | None
+    pinned: bool
+    by: str
     attest: Attest
     pcrs: Mapping[int, bytes]
 
     @property
-    def pinned(self) -> bool:
-        return self.pin is not None
-
-    @property
-    def _by(self) -> str:
-        return f"{self.key}, {self.pin or 'which nobody pinned: any program can make such a key'}"
-
-    @property
     def line(self) -> str:
-        return f"TPM key {self._by}, quoted PCRs {_ranges(self.pcrs)}"
+        return f"TPM key {self.key}, {self.by}, quoted PCRs {_ranges(self.pcrs)}"
 
     def differences(self, end: _Quoted) -> Iterator[str]:
         if self.key != end.key:
-            yield f"another key at the end: {end._by}"
+            yield f"another key at the end: {end.key}, {end.by}"
             return
         numbers = self.pcrs.keys() | end.pcrs.keys()
         changed = [n for n in sorted(numbers) if self.pcrs.get(n) != end.pcrs.get(n)]
@@ -135,18 +141,14 @@ class _Quoted:
 @dataclass(frozen=True, slots=True)
 class _Reported:
     attested: Attested
-    pin: str | None
-
-    @property
-    def pinned(self) -> bool:
-        return self.pin is not None
+    pinned: bool
+    by: str
 
     @property
     def line(self) -> str:
         name, value = next(iter(self.attested.measured.items()))
         shown = f", {name} {value.hex()}" if len(value) <= 48 else ""
-        by = self.pin or "by a key whose certificates nobody pinned: any program can make such"
-        return f"{self._device}, {by}{shown}"
+        return f"{self._device}, {self.by}{shown}"
 
     @property
     def _device(self) -> str:
@@ -154,11 +156,10 @@ class _Reported:
 
     def differences(self, end: _Reported) -> Iterator[str]:
         if self.attested.device != end.attested.device:
-            by = end.pin or "which nobody pinned"
-            yield f"another at the end: {end._device}, {by}"
+            yield f"another at the end: {end._device}, {end.by}"
             return
-        if (self.pin is None) != (end.pin is None):
-            yield f"the end's is {end.pin or 'by a key whose certificates nobody pinned'}"
+        if self.pinned != end.pinned:
+            yield f"the end's is {end.by}"
         for name, value in self.attested.measured.items():
             if value != end.attested.measured.get(name):
                 yield f"{name} changed in between"
@@ -172,22 +173,24 @@ def _quoted(host: HostEvidence, qualifying: bytes, at: datetime, pins: Pins) -> 
     root = certified_by(quote.certificates, key, pins.roots, at)
     if host.event_log is not None:
         _replayed(host.event_log, quote.pcrs)
-    pin = None
-    if digest in pins.trust.host_keys:
-        pin = "pinned: trust.host_keys"
-    elif root is not None:
-        pin = f"certified by {root}, pinned: trust.host_roots"
-    return _Quoted(digest, pin, attest, quote.pcrs)
+    own, by = digest in pins.trust.host_keys, "pinned: trust.host_keys"
+    if not own and root is not None:
+        by = f"certified by {root}, pinned: trust.host_roots"
+    elif not own:
+        by = pins.unpinned("which nobody pinned: any program can make such a key")
+    return _Quoted(digest, own or root is not None, by, attest, quote.pcrs)
 
 
 def _reported(report: Report, qualifying: bytes, at: datetime, pins: Pins) -> _Reported:
-    attested, vendors = REPORTS[report.provider](report, qualifying), pins.trust.host_vendors
-    what = attested.hardware
-    root = root_of(attested.chain, pins.roots, at, what, vendors)
+    attested = REPORTS[report.provider](report, qualifying)
+    root = root_of(attested.chain, pins.roots, at, attested.hardware, pins.vendors)
     if root is None:
-        return _Reported(attested, None)
-    by = "host_vendors" if fingerprint(root) in vendors else "host_roots"
-    return _Reported(attested, f"certified by {name_of(root)}, pinned: trust.{by}")
+        nobody = "by a key whose certificates nobody pinned: any program can make such"
+        return _Reported(attested, False, pins.unpinned(nobody))
+    by = "pinned: trust.host_roots"
+    if fingerprint(root) in pins.vendors:
+        by = KNOWN if pins.trust.host_vendors is None else "pinned: trust.host_vendors"
+    return _Reported(attested, True, f"certified by {name_of(root)}, {by}")
 
 
 def _replayed(event_log: bytes, pcrs: Mapping[int, bytes]) -> None:

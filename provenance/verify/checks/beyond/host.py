@@ -64,7 +64,7 @@ def check_host(
         findings.unchecked(HOST, "a record of a host is withheld")
     configs = {r.producer: r for r in records.values() if r.kind is Kind.CONFIG}
     asked = next((names for names in map(_asked, configs.values()) if names), None)
-    ranks = {record.producer: record.rank for record in records.values()}
+    ranks = {record.producer: record.rank for record in evidence.records}
     pins, counts, lines = Pins.of(trust), dict.fromkeys((QUOTE, "report"), 0), []
     for producer, rank in sorted(ranks.items()):
         own = sorted(paths.get(producer, ()), key=lambda path: records[path].seq)
@@ -84,11 +84,16 @@ def check_host(
             lines.append(f"host of {who}: {line}")
             findings.notice(HOST, "hosts", lines[-1])
         if not any(map(_is_attested, ends.values())):
-            findings.unattested.append(who)
-    shown = [counted(count, noun) for noun, count in counts.items() if count or noun == QUOTE]
+            none = "its record is withheld" if producer in withheld else "no record of it is here"
+            why = "; ".join(told) or none
+            findings.unattested.append(f"{who}: {why}")
+            if trust.pins_hosts:
+                findings.unchecked(HOST, f"no host that you pinned attests {who}: {why}")
+    shown = [counted(count, noun) for noun, count in counts.items() if count]
     findings.count(HOST, ", ".join(shown))
-    if not paths and not withheld:
-        findings.skip(HOST, f"{'asked for, and ' if asked else ''}no record of a host is here")
+    if not shown and not withheld:
+        none = "no quote or report that holds is here" if paths else "no record of a host is here"
+        findings.skip(HOST, f"{'asked for, and ' if asked else ''}{none}")
     return lines
 
 

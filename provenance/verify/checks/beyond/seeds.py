@@ -9,7 +9,6 @@ block's time be off (:mod:`provenance.verify.cross`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Final
 
 from provenance.errors import (
@@ -26,7 +25,7 @@ from provenance.formats.record import Kind, Record
 from provenance.proofs.beacon import MAX_SEED, Beacon, draw_seed, read_beacons
 from provenance.proofs.bitcoin import parse_header, target_of
 from provenance.verify.catalogue import NETWORKS
-from provenance.verify.cross import SLACK_S
+from provenance.verify.cross import SLACK_S, moment
 from provenance.verify.findings import Findings, counted
 from provenance.verify.headers import HeaderSource
 from provenance.verify.nodes import Nodes
@@ -56,8 +55,6 @@ def check_seeds(
     drawn = {path: record for path, record in records.items() if record.kind is Kind.SEED}
     if any(item.withheld and item.kind is Kind.SEED for item in evidence.records):
         findings.unchecked(NETWORKS, "a seed's record is withheld")
-    if not drawn:
-        return []
     asked = _Blocks(nodes, headers, trust)
     times: dict[str, tuple[float, str] | None] = {}
     draws: dict[bytes, int] = {}
@@ -76,8 +73,23 @@ def check_seeds(
             findings.unchecked(NETWORKS, f"{path}: a random seed: no recent block was known")
     for line in asked.open:
         findings.unchecked(NETWORKS, line)
+    for hash in sorted(trust.block_hashes - asked.hashes - _hashes(anchors)):
+        findings.notice(NETWORKS, "--block-hash", f"{hash} is the block of no anchor or seed here")
+    if not drawn:
+        return []
+    for entry in evidence.entries:
+        covered = dict(entry.coverage)
+        behind = (times.get(p) for p, r in drawn.items() if r.seq < covered.get(r.producer, 0))
+        if bounds := [bound for bound in behind if bound is not None]:
+            findings.not_before[seal_label(entry)] = max(bounds)
     _note_window(evidence, drawn, times, anchors, findings)
     return [SEEDS]
+
+
+def _hashes(anchors: _Checks) -> set[str]:
+    """Of the blocks that anchors lie in."""
+    checks = (check for seals in anchors.values() for check in seals.values())
+    return {(check.block_hash or "").lower() for check in checks}
 
 
 def _read(record: Record) -> tuple[int, tuple[Beacon, ...]]:
@@ -100,6 +112,11 @@ class _Blocks:
         self.open: dict[str, None] = {}
         self._known: dict[Beacon, bool] = {}
 
+    @property
+    def hashes(self) -> set[str]:
+        """Of the blocks that were asked for, as people write them."""
+        return {block.shown for block in self._known}
+
     def newest(self, blocks: tuple[Beacon, ...]) -> tuple[float, str] | None:
         """Least time and name of the newest block that is shown on a pinned chain; None without
         one.
@@ -118,7 +135,7 @@ class _Blocks:
         problem = "no node and no header source was asked for it"
         if self.headers is not None and block.network == "bitcoin":
             try:
-                self.headers.depth(block.hash, block.chain)
+                self.headers.depth(block.hash, block.chain, block.height)
                 height = self.headers.height(block.hash, block.chain)
             except UnavailableError as error:
                 problem = str(error)
@@ -177,20 +194,16 @@ def _note_window(
         if name in SLACK_S
     ]
     end = min(ends, default=None)
-    after = f"{_moment(begun[0])} ({begun[1]})"
+    after = f"{moment(begun[0])} ({begun[1]})"
     if end is None:
         problem = f"training with its first seed happened after {after}; no anchor says before when"
     elif end[0] < begun[0] - SKEW_S:
-        problem = f"its anchor of {_moment(end[0])} ({end[1]}) is older than its seed of {after}"
+        problem = f"its anchor of {moment(end[0])} ({end[1]}) is older than its seed of {after}"
         findings.fail(NETWORKS, "seeds", problem)
         return
     else:
-        before = f"{_moment(end[0])} ({end[1]})"
+        before = f"{moment(end[0])} ({end[1]})"
         problem = f"training with its first seed happened between {after} and {before}"
         if end[0] < begun[0]:
             problem += ", whose clocks differ"
     findings.notice(NETWORKS, "seeds", f"{problem}; {number} drawn")
-
-
-def _moment(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
