@@ -15,11 +15,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from provenance.capture.ship.tools import read_bounded, refuse, run_tool
 from provenance.formats.fields import Fields
+from provenance.proofs.host.certificates import read_pem
 from provenance.proofs.host.evidence import (
     MAX_ITEMS,
     MAX_REPORT_BYTES,
@@ -77,6 +77,6 @@ def gpu_reports(qualifying: bytes, until: float) -> tuple[Report, ...]:
 def _of_gpus(told: Fields) -> Iterator[Report]:
     for each in told.objects("evidences"):
         data = base64.b64decode(each.text("evidence"), validate=True)
-        chain = x509.load_pem_x509_certificates(base64.b64decode(each.text("certificate")))
+        chain = read_pem(base64.b64decode(each.text("certificate")), NVATTEST)
         der = (one.public_bytes(Encoding.DER) for one in chain[:MAX_REPORT_CERTIFICATES])
         yield Report(NVIDIA, data, tuple(der))
