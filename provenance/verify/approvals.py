@@ -33,12 +33,17 @@ DAY_S: Final = 86400
 
 @dataclass(frozen=True, slots=True)
 class _Approved:
-    """A statement that fits the evidence, in its envelope."""
+    """A statement that fits the evidence, in its envelope.
+
+    Attributes:
+        late: Its head is above the one that was anchored, which had gone out.
+    """
 
     file: str
     envelope: Envelope
     statement: Anchoring
     signed: Count
+    late: bool
 
 
 def check_approvals(
@@ -64,7 +69,8 @@ def check_approvals(
     rule = trust.approvals
     if trust.own and rule is not None and final is not None:
         for network in rule.networks:
-            counts = [a.signed for a in held if a.statement.network == network]
+            own = (a for a in held if a.statement.network == network and not a.late)
+            counts = [approved.signed for approved in own]
             names = {name for signed in counts for name in signed.names}
             claimed = names.union(*(signed.unchecked for signed in counts))
             anchored = any(r.phase is Phase.AFTER for r in evidence.receipts_of(network))
@@ -126,7 +132,8 @@ def _opened(
         with suppress(UsageError, UnavailableError):  # it is not counted, and the line says so
             check_signer(rule, envelope, signer, file)
     counted = Count() if rule is None else count(rule, envelope, file)
-    return _Approved(file, envelope, stated, counted)
+    late = any(receipt.ledger.size < stated.size for receipt in _receipts(evidence, stated))
+    return _Approved(file, envelope, stated, counted, late)
 
 
 def _receipts(evidence: RunEvidence, stated: Anchoring) -> Sequence[Receipt]:
@@ -156,4 +163,5 @@ def _line(approved: _Approved, trust: Trust) -> str:
         who.append(f"{'by ' if who else ''}{others} that nobody pinned")
     problems = "".join(f"; {text}" for text in signed.problems)
     by = ", and ".join(who) or "nobody"
-    return f"anchoring on {approved.statement.network}: approved by {by}{problems}"
+    late = ", but with a later head than the anchored one" if approved.late else ""
+    return f"anchoring on {approved.statement.network}: approved by {by}{late}{problems}"

@@ -229,6 +229,17 @@ def test_too_few_are_a_finding_even_where_their_signatures_hold() -> None:
         assert finding.problem.startswith("anchored with the approval of alice, expected 2 of")
 
 
+def test_who_signed_for_a_later_head_signed_when_the_root_had_gone_out() -> None:
+    world, found = evidence()
+    later = signed(altered(envelope_of(found), size=9, root=bytes(32)), "alice", "bob")
+    forged = replace(found, attachments={"approvals/ethereum-9.json": later.encode()})
+    report = world.verify(forged, trust=TRUST)
+    (finding,) = report.findings
+    assert finding.problem.startswith("anchored with the approval of nobody, expected 2 of")
+    line = "approved by alice, bob (2 of 2), but with a later head than the anchored one"
+    assert f"anchoring on ethereum: {line}" in report.verdict.rests_on
+
+
 def test_a_block_long_after_the_last_day_is_told() -> None:
     world, found = evidence()
     late = altered(envelope_of(found), until=date(2020, 1, 1))
