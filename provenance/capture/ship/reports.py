@@ -8,7 +8,7 @@ answers or gives up by itself (TDX within 30 s); NVIDIA's GPUs by ``nvattest col
 from __future__ import annotations
 
 import base64
-import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
@@ -43,12 +43,13 @@ def has_gpu() -> bool:
 def guest_report(qualifying: bytes) -> Report:
     """Of TDX or SEV-SNP, with the certificates that the host hands out beside it.
 
-    By a folder of its own, as the kernel wants it: ``inblob`` is the 64 bytes of report data.
+    By a folder of its own, as the kernel wants it, whatever one that was killed, or another
+    container, left there: ``inblob`` is the 64 bytes of report data.
     Raises OSError, FormatError, or UnavailableError where there is none.
     """
     if not TSM.is_dir():
         refuse(f"no {TSM} here")
-    folder, table = TSM / f"provenance-{os.getpid()}", b""
+    folder, table = TSM / f"provenance-{secrets.token_hex(8)}", b""
     folder.mkdir()
     try:
         (folder / "inblob").write_bytes(qualifying.ljust(64, b"\0"))

@@ -253,6 +253,18 @@ def test_a_tool_that_says_nothing_useful_is_a_line_of_the_record(
     assert found.problems[1].startswith("report of NVIDIA: nvattest")
 
 
+def test_what_a_killed_shipper_left_is_in_nobodys_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a container the next one has the same process id."""
+    in_guest(monkeypatch, tmp_path / "tsm", snp_report)
+    rmdir = Path.rmdir
+    monkeypatch.setattr(Path, "rmdir", lambda path: None)  # killed before
+    collector.collect(HostSettings(reports=True), "start", bytes(32))
+    monkeypatch.setattr(Path, "rmdir", rmdir)
+    assert len(collector.collect(HostSettings(reports=True), "end", bytes(32)).reports) == 1
+
+
 def test_a_report_that_no_record_takes_is_a_line_of_it(
     guest: Callable[..., Verified],
 ) -> None:
