@@ -136,7 +136,7 @@ def check_parent(child: Any, parent: Any) -> str:
     bodies = [body for path, body in child.bodies.items() if path.startswith("training/config")]
     claims = [claim for body in bodies for claim in read_parents(body)]
     own = [claim for claim in claims if claim.get("run") == parent.run["run"]]
-    if not own:
+    if not own and parent.run["run"] != child.run["run"]:
         for claim in claims:
             if (epoch := made_at(parent, claim.get("weights"))) is not None:
                 return f"parent: model {claim['model']} has the weights of epoch {epoch}"
