@@ -1,17 +1,7 @@
 """``provenance.autolog()``: each training of the common frameworks is recorded.
 
-A framework's own function is replaced by one that records around it, and calls it with the
-arguments it was given:
-
-=====================  =================================================================
-scikit-learn           ``fit``, ``fit_predict`` and ``fit_transform`` of what predicts,
-                       of XGBoost, LightGBM and CatBoost too; ``cross_validate`` and
-                       its kind
-XGBoost, LightGBM      ``xgboost.train``, ``lightgbm.train``
-Lightning              ``Trainer.fit``
-Transformers           ``Trainer.train``
-Keras                  ``Model.fit``
-=====================  =================================================================
+A framework's own function (docs/integrations/autolog.md has which) is replaced by one that records
+around it, and calls it with the arguments it was given.
 
 A training inside of another (a candidate of a search, a step of a pipeline) is part of it. One that
 records itself, with a ``ProvenanceCallback`` or ``record_fit``, is left alone. What goes wrong with
@@ -85,11 +75,15 @@ class _Autolog:
             "sklearn.base": self._sklearn,
             "sklearn.model_selection": self._model_selection,
             "catboost": self._catboost,
-            "xgboost": self._xgboost,
-            "lightgbm": self._lightgbm,
-            "lightning.pytorch": self._lightning,
-            "transformers.trainer": self._transformers,
-            "keras": self._keras,
+            "xgboost": lambda module: self._record(module, "train", self._train_xgboost),
+            "lightgbm": lambda module: self._record(module, "train", self._train_lightgbm),
+            "lightning.pytorch": lambda module: self._record(
+                module.Trainer, "fit", self._fit_lightning
+            ),
+            "transformers.trainer": lambda module: self._record(
+                module.Trainer, "train", self._train_transformers
+            ),
+            "keras": lambda module: self._record(module.Model, "fit", self._fit_keras),
         }
         self._finder = _Finder(self._frameworks, self._imported)
 
@@ -204,9 +198,6 @@ class _Autolog:
         recorder = Recorder(**self.options)
         return lambda: recorded_fit(recorder, call, estimator, arguments, score=self.score)
 
-    def _xgboost(self, module: ModuleType) -> None:
-        self._record(module, "train", self._train_xgboost)
-
     def _train_xgboost(self, call: Training, bound: inspect.BoundArguments) -> Training | None:
         from provenance.integrations.xgboost import ProvenanceCallback
 
@@ -218,9 +209,6 @@ class _Autolog:
             bound,
             lambda: ProvenanceCallback(train=given["dtrain"], test=test, **self.options),
         )
-
-    def _lightgbm(self, module: ModuleType) -> None:
-        self._record(module, "train", self._train_lightgbm)
 
     def _train_lightgbm(self, call: Training, bound: inspect.BoundArguments) -> Training | None:
         from provenance.integrations.lightgbm import ProvenanceCallback
@@ -239,9 +227,6 @@ class _Autolog:
 
         return self._with_callback(call, bound, callback, lambda made, model: made.end(model))
 
-    def _lightning(self, module: ModuleType) -> None:
-        self._record(module.Trainer, "fit", self._fit_lightning)
-
     def _fit_lightning(self, call: Training, bound: inspect.BoundArguments) -> Training | None:
         from provenance.integrations.lightning import ProvenanceCallback, ProvenanceLogger
 
@@ -256,9 +241,6 @@ class _Autolog:
             trainer.callbacks.remove,
         )
 
-    def _transformers(self, module: ModuleType) -> None:
-        self._record(module.Trainer, "train", self._train_transformers)
-
     def _train_transformers(self, call: Training, bound: inspect.BoundArguments) -> Training | None:
         from provenance.integrations.transformers import ProvenanceCallback
 
@@ -271,9 +253,6 @@ class _Autolog:
             trainer.add_callback,
             trainer.remove_callback,
         )
-
-    def _keras(self, module: ModuleType) -> None:
-        self._record(module.Model, "fit", self._fit_keras)
 
     def _fit_keras(self, call: Training, bound: inspect.BoundArguments) -> Training | None:
         from provenance.integrations.keras import ProvenanceCallback

@@ -4,8 +4,8 @@ What each call promises when the process is killed, or the power cut, at any poi
 
 * :func:`create`, :func:`replace`, :func:`replacing`: the name has what it had before, or all
   of the new bytes; never a part of them. After the return it has the new bytes.
-* :func:`append_line`: the lines that were there before stay. The new one is there whole, cut
-  off, or not at all; after the return it is there whole.
+* :func:`append_lines`: the lines that were there before stay. Of the new ones the first are there
+  whole, the next cut off, the others not at all; after the return all are there whole.
 * :func:`lock`, :func:`locked`: the kernel lets go of a lock however its process ends.
 
 New bytes lie under a temporary name, ``.<name>.<hex>.partial``, until they are synced. What
@@ -67,8 +67,8 @@ def read_as(path: object, kind: str) -> Iterator[None]:
         raise InputError(f"{path}: cannot be read as {kind}: {why}") from error
 
 
-def create(path: Path, data: bytes, mode: int = PRIVATE) -> bool:
-    """Make a file where there is none; of several processes that try, one succeeds.
+def create(path: Path, data: bytes) -> bool:
+    """Make a private file where there is none; of several processes that try, one succeeds.
 
     Returns:
         False where the name is taken, but not by a folder: what has it stays untouched, and is
@@ -76,7 +76,7 @@ def create(path: Path, data: bytes, mode: int = PRIVATE) -> bool:
     """
     temporary = _beside(path)
     try:
-        with open(os.open(temporary, _NEW, mode), "wb") as file:
+        with open(os.open(temporary, _NEW, PRIVATE), "wb") as file:
             file.write(data)
             _sync(file)
         os.link(temporary, path)  # fails where the name exists, unlike rename
@@ -113,20 +113,20 @@ def replacing(path: Path, mode: int = PRIVATE) -> Iterator[IO[bytes]]:
     sync_directory(path.parent)
 
 
-def append_line(path: Path, line: bytes, mode: int = PRIVATE) -> None:
-    """Add a line to a journal, by one write(2); the file is made where it is missing.
+def append_lines(path: Path, *lines: bytes) -> None:
+    """Add lines to a journal, by one write(2); the file is made where it is missing.
 
     The write begins with a newline too, so that a line that a crash cut off does not swallow
-    this one. :func:`read_lines` skips the empty lines between.
+    these. :func:`read_lines` skips the empty lines between.
 
     Args:
-        line: Without a newline in it, and of a form that tells a whole line from a part of
+        lines: Without a newline in them, and of a form that tells a whole line from a part of
             one, as a JSON object is.
     """
-    if b"\n" in line:
+    if any(b"\n" in line for line in lines):
         raise OSError(errno.EINVAL, "a line of a journal has no newline in it")
-    data = b"\n" + line + b"\n"
-    with opened(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, mode) as descriptor:
+    data = b"\n" + b"".join(line + b"\n" for line in lines)
+    with opened(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND) as descriptor:
         if os.write(descriptor, data) != len(data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         os.fsync(descriptor)
@@ -149,11 +149,8 @@ def read_lines(path: Path) -> list[bytes]:
 def read_regular(path: Path, most: int) -> bytes:
     """The first bytes of a regular file, so many at most; OSError where it is none: of a pipe, a
     reader would wait."""
-    with opened(path, os.O_RDONLY | os.O_NONBLOCK) as descriptor:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
-        with open(descriptor, "rb", closefd=False) as file:
-            return file.read(most)
+    with _regular(path) as (file, _):
+        return file.read(most)
 
 
 def read_given(path: Path, kind: str, most: int, decode: Callable[[bytes, str], _T]) -> _T:
@@ -173,19 +170,25 @@ def read_private(path: Path, max_bytes: int, *, follow_symlinks: bool = True) ->
         PermissionError: Its mode lets others in; the text says how to mend that.
         OSError: Not a regular file, larger than ``max_bytes``, or a link where none may be.
     """
-    flags = os.O_RDONLY | os.O_NONBLOCK  # O_NONBLOCK: a pipe does not block
-    with opened(path, flags if follow_symlinks else flags | os.O_NOFOLLOW) as descriptor:
-        mode = os.fstat(descriptor).st_mode
-        if not stat.S_ISREG(mode):
-            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    with _regular(path, 0 if follow_symlinks else os.O_NOFOLLOW) as (file, mode):
         if mode & 0o077:
             problem = f"it has mode {stat.S_IMODE(mode):04o}, expected 0600: chmod 600 {path}"
             raise PermissionError(errno.EPERM, problem, str(path))
-        with open(descriptor, "rb", closefd=False) as file:
-            data = file.read(max_bytes + 1)
+        data = file.read(max_bytes + 1)
     if len(data) > max_bytes:
         raise OSError(errno.EFBIG, f"it has more than {max_bytes} bytes", str(path))
     return data
+
+
+@contextlib.contextmanager
+def _regular(path: Path, flags: int = 0) -> Iterator[tuple[IO[bytes], int]]:
+    """A regular file to read, and its mode."""
+    with opened(path, os.O_RDONLY | os.O_NONBLOCK | flags) as descriptor:  # of a pipe, at once
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+        with open(descriptor, "rb", closefd=False) as file:
+            yield file, mode
 
 
 def mode_below(path: Path, private: Path) -> int:
@@ -310,9 +313,7 @@ def require_room(folder: Path) -> None:
     hardly anything."""
     path = temporary_path(folder / "room")
     try:
-        with path.open("xb") as file:
-            file.write(bytes(_LEAST_ROOM))
-            _sync(file)
+        replace(path, bytes(_LEAST_ROOM))
     finally:
         path.unlink(missing_ok=True)
 

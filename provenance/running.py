@@ -15,7 +15,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from provenance.capture.given import whole_number
@@ -152,10 +151,7 @@ class Run:
         return self
 
     def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
     ) -> None:
         if self.tracker.ended:
             return
@@ -163,7 +159,7 @@ class Run:
             self.finish()
             return
         self._begin()  # what was to be tried belongs to the story of a failure
-        self.tracker.__exit__(kind, error, traceback)
+        self.tracker.__exit__(kind, error)
 
     def __repr__(self) -> str:
         state = "ended" if self.tracker.ended else "open"

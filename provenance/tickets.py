@@ -114,18 +114,10 @@ def read_ticket(
 
 def anchor_state(tx: LedgerTx, entry: LedgerEntry, network: str) -> TicketState:
     """The state of the anchor that covers a ledger entry on a network."""
+    from provenance.evidence.from_database import anchor_fact
+
     root, row = entry.root.hex(), tx.covering(network, entry.index)
     if row is None:  # a seal makes its anchors in its own transaction
         reason = f"this deployment has no network {network}" if entry.anchor else None
         return TicketState("failed" if entry.anchor else "pending", root=root, reason=reason)
-    return TicketState(row.state.value, transaction_id_of(tx, row.id), root, row.reason)
-
-
-def transaction_id_of(tx: LedgerTx, anchor_id: int) -> str | None:
-    """The id of the version that counts: the chosen one, else the newest."""
-    anchor = tx.anchor(anchor_id)
-    versions = tx.versions(anchor_id)
-    if anchor is None or not versions:
-        return None
-    chosen = next((v for v in versions if v.id == anchor.version_id), versions[-1])
-    return chosen.version.transaction_id
+    return TicketState(row.state.value, anchor_fact(tx, row).transaction_id, root, row.reason)

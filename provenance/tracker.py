@@ -57,7 +57,8 @@ if TYPE_CHECKING:
     from provenance.tickets import Ticket
 
 log = get_logger("provenance")
-_METRICS = Kind.METRICS  # a member is looked up in 60 ns by Python 3.11, a global in 2
+_METRICS, _STEPS = Kind.METRICS, Kind.STEPS
+# A member is looked up in 60 ns by Python 3.11, a global in 2.
 
 
 class ProvenanceTracker(Handle):
@@ -334,16 +335,12 @@ class ProvenanceTracker(Handle):
                 turn it is (setting ``weight_digests.ranks``, :mod:`provenance.fingerprint.shards`).
             privacy: For instance ``{"epsilon": 1.2, "delta": 1e-5}``, or Opacus' engine or
                 accountant with the delta, ``(engine, 1e-5)`` (:mod:`provenance.capture.privacy`).
-            weights: How the model is read (:mod:`.capture.weights.snapshot`): ``copy`` first;
-                ``stall-free``, where it lies, while its optimizer's next step waits; ``sync``,
-                before this returns; ``file``, a path, later, by another process: one that changes
-                until then is a gap. None: ``sync`` for a path, else ``copy``. ``stall-free`` is for
-                a training that writes to its weights by autograd and its optimizers alone: a write
-                past them (``.data``, NumPy, shared memory) before the next step is not noticed.
-                Where no digest of one state can be had, a gap says so. With
-                ``weight_digests.reuse_frozen`` in the configuration, a torch module's frozen
-                parameters are read, and copied, once, then a random share of them each epoch
-                (:mod:`.capture.weights.frozen`); a path is always read whole.
+            weights: How the model is read (docs/recording.md): ``copy`` first; ``stall-free``,
+                where it lies, while its optimizer's next step waits; ``sync``, before this returns;
+                ``file``, a path, later, by another process: one that changes until then is a gap.
+                None: ``sync`` for a path, else ``copy``. ``stall-free`` is for a training that
+                writes to its weights by autograd and its optimizers alone: a write past them
+                (``.data``, NumPy, shared memory) before the next step is not noticed.
 
         Raises:
             InputError: ``epoch`` is not a whole number, ``metrics`` no mapping, ``privacy`` neither
@@ -360,10 +357,9 @@ class ProvenanceTracker(Handle):
         if weights is not None:
             check_mode(weights, model)
         if (
-            type(metrics) is not dict
-            or self._ended
+            self._ended
             or not self._sealed_before
-            or not self._emitter.emit_numbers(_METRICS, number, "metrics", metrics)
+            or not self._emitter.emit_metrics(_METRICS, number, metrics)
         ):
             fields, formless = plain_part("metrics", metrics if metrics is not None else {})
             if self._ended:
@@ -406,10 +402,10 @@ class ProvenanceTracker(Handle):
         if not self._sealed_before:
             self._begin({}, anchor=False)
         self._has_free = True
-        if not self._emitter.emit_step(number, metrics):
+        if not self._emitter.emit_metrics(_STEPS, number, metrics):
             fields, formless = plain_part("metrics", metrics)
-            if not self._emitter.emit_step(number, fields, True):
-                self._emitter.emit(Kind.STEPS, None, {"step": number, "metrics": fields})
+            if not self._emitter.emit_metrics(_STEPS, number, fields, True):
+                self._emitter.emit(_STEPS, None, {"step": number, "metrics": fields})
             self._emitter.lost("steps", None, formless, part=fields, once=True)
 
     def artifact(self, what: str | os.PathLike[str] | bytes, name: str | None = None) -> None:
@@ -578,17 +574,11 @@ class ProvenanceTracker(Handle):
         Never contacts a network; ``networks`` says ``pending`` until the workers have
         brought the run into a database that this process can read.
         """
-        from provenance.tickets import Ticket
-
         chain = self.settings.blockchain
-        phases = (Phase.BEFORE, Phase.AFTER)
-        networks: dict[str, Any] = {}
-        own = self._emitter.producer
-        for name in chain.active:
-            networks[name] = {
-                phase.value: Ticket(self.settings, self.run, phase, name, own).as_dict()
-                for phase in phases
-            }
+        networks: dict[str, dict[str, Any]] = {name: {} for name in chain.active}
+        for phase in (Phase.BEFORE, Phase.AFTER):
+            for name, ticket in self._tickets(phase, chain.enabled).items():
+                networks[name][phase.value] = ticket.as_dict()
         return {
             "run_id": self.run_id,
             "enabled": chain.enabled,

@@ -29,7 +29,7 @@ from typing import Final
 
 from provenance.anchor import pauses, receipts
 from provenance.anchor.delivery import AnchorDelivery, Outcome, Pass
-from provenance.anchor.outbox import Trigger, delay
+from provenance.anchor.outbox import ACTIVE, UNSIGNED, Trigger, delay
 from provenance.anchor.pauses import Pause
 from provenance.errors import (
     FeeTooLowError,
@@ -41,12 +41,7 @@ from provenance.errors import (
 from provenance.ports.store import LedgerTx
 from provenance.ports.values import AnchorRow, AnchorState, Observation, Place, VersionRow
 
-LOOKED_AT: Final = (
-    AnchorState.SIGNED,
-    AnchorState.SENT,
-    AnchorState.CONFIRMED,
-    AnchorState.REORGED,
-)
+LOOKED_AT: Final = ACTIVE - UNSIGNED
 _SLOWEST: Final = 6
 """A deep block is looked at this many times less often than a pending transaction."""
 

@@ -1,42 +1,5 @@
-"""The outbox's one transition table: every state an anchor can be in, and every move.
-
-::
-
-    DUE        a head waits for its network; nothing is signed
-      hold       -> HELD       a condition of the network is not met yet, with what it waits for
-      sign       -> SIGNED     the bytes are stored in the transaction that moves the row
-      supersede  -> REPLACED   a later head covers this one
-      fail       -> FAILED     the network will never take it, with the reason
-      retry      -> DUE        later, with the reason
-    HELD       waits for what others must do, such as sign; nothing is signed here
-      approve    -> DUE        the conditions are met: due at once
-      supersede  -> REPLACED
-      retry      -> HELD       still waiting, with what for
-    SIGNED     bytes are stored; they may or may not have been sent
-      send       -> SENT       the network has them
-      mine       -> CONFIRMED  they were sent after all, and mined
-      bump       -> SIGNED     another version: same nonce or inputs, higher fee
-      fail       -> FAILED
-      retry      -> SIGNED
-    SENT       the network has accepted a version
-      look       -> SENT       still pending
-      send       -> SENT       forgotten by the node: the same bytes again
-      mine       -> CONFIRMED  any version counts
-      bump       -> SENT
-      fail       -> FAILED
-      retry      -> SENT
-    CONFIRMED  in a block, with the right root, not deep enough
-      look       -> CONFIRMED  deeper, or in another block
-      finalise   -> FINAL
-      reorg      -> REORGED    the block is gone; receipts are withdrawn
-      retry      -> CONFIRMED
-    REORGED    was confirmed, is not any more
-      send       -> SENT       the same bytes again
-      mine       -> CONFIRMED  back by itself
-      bump       -> REORGED
-      fail       -> FAILED
-      retry      -> REORGED
-    FINAL, REPLACED, FAILED    the end: no move leaves them
+"""The outbox's one transition table, :data:`TRANSITIONS`: every state an anchor can be in, and
+every move.
 
 A ``retry`` is due again at ``next_attempt_at`` and counts ``attempts`` up; a move that is
 progress (hold, approve, sign, mine, finalise, reorg) sets ``attempts`` to 0.
@@ -87,19 +50,42 @@ IN_FLIGHT: Final = frozenset({_S.SIGNED, _S.SENT, _S.REORGED})
 ON_CHAIN: Final = frozenset({_S.CONFIRMED, _S.FINAL})
 TRANSITIONS: Final[Mapping[tuple[AnchorState, Trigger], AnchorState]] = MappingProxyType(
     {
-        (_S.DUE, _T.SIGN): _S.SIGNED,
-        (_S.DUE, _T.HOLD): _S.HELD,
-        (_S.HELD, _T.APPROVE): _S.DUE,
+        # A head waits for its network; nothing is signed.
+        (_S.DUE, _T.HOLD): _S.HELD,  # a condition of the network is not met yet
+        (_S.DUE, _T.SIGN): _S.SIGNED,  # the bytes are stored in the transaction that moves the row
+        (_S.DUE, _T.SUPERSEDE): _S.REPLACED,  # a later head covers this one
+        (_S.DUE, _T.FAIL): _S.FAILED,  # the network will never take it, with the reason
+        (_S.DUE, _T.RETRY): _S.DUE,  # later, with the reason
+        # It waits for what others must do, such as sign; nothing is signed here.
+        (_S.HELD, _T.APPROVE): _S.DUE,  # the conditions are met: due at once
+        (_S.HELD, _T.SUPERSEDE): _S.REPLACED,
+        (_S.HELD, _T.RETRY): _S.HELD,  # still waiting, with what for
+        # Bytes are stored; they may or may not have been sent.
+        (_S.SIGNED, _T.SEND): _S.SENT,  # the network has them
+        (_S.SIGNED, _T.MINE): _S.CONFIRMED,  # they were sent after all, and mined
+        (_S.SIGNED, _T.BUMP): _S.SIGNED,  # another version: same nonce or inputs, higher fee
+        (_S.SIGNED, _T.FAIL): _S.FAILED,
+        (_S.SIGNED, _T.RETRY): _S.SIGNED,
+        # The network has accepted a version.
+        (_S.SENT, _T.LOOK): _S.SENT,  # still pending
+        (_S.SENT, _T.SEND): _S.SENT,  # forgotten by the node: the same bytes again
+        (_S.SENT, _T.MINE): _S.CONFIRMED,  # any version counts
+        (_S.SENT, _T.BUMP): _S.SENT,
+        (_S.SENT, _T.FAIL): _S.FAILED,
+        (_S.SENT, _T.RETRY): _S.SENT,
+        # In a block, with the right root, not deep enough.
+        (_S.CONFIRMED, _T.LOOK): _S.CONFIRMED,  # deeper, or in another block
         (_S.CONFIRMED, _T.FINALISE): _S.FINAL,
-        (_S.CONFIRMED, _T.REORG): _S.REORGED,
+        (_S.CONFIRMED, _T.REORG): _S.REORGED,  # the block is gone; receipts are withdrawn
+        (_S.CONFIRMED, _T.RETRY): _S.CONFIRMED,
+        # It was confirmed, and is not any more.
+        (_S.REORGED, _T.SEND): _S.SENT,  # the same bytes again
+        (_S.REORGED, _T.MINE): _S.CONFIRMED,  # back by itself
+        (_S.REORGED, _T.BUMP): _S.REORGED,
+        (_S.REORGED, _T.FAIL): _S.FAILED,
+        (_S.REORGED, _T.RETRY): _S.REORGED,
+        # No move leaves FINAL, REPLACED and FAILED.
     }
-    | {(state, _T.SUPERSEDE): _S.REPLACED for state in UNSIGNED}
-    | {(state, _T.SEND): _S.SENT for state in IN_FLIGHT}
-    | {(state, _T.MINE): _S.CONFIRMED for state in IN_FLIGHT}
-    | {(state, _T.BUMP): state for state in IN_FLIGHT}
-    | {(state, _T.LOOK): state for state in (_S.SENT, _S.CONFIRMED)}
-    | {(state, _T.FAIL): _S.FAILED for state in (_S.DUE, *IN_FLIGHT)}
-    | {(state, _T.RETRY): state for state in ACTIVE}
 )
 _PROGRESS: Final = frozenset({_T.HOLD, _T.APPROVE, _T.SIGN, _T.MINE, _T.FINALISE, _T.REORG})
 _MAX_EXPONENT: Final = 62

@@ -2,21 +2,7 @@
 
 ``NetworkRow.identity`` remembers what the network said of itself at first contact;
 :data:`PINNED` fields must never differ afterwards. ``NetworkRow.paused`` is the reason why
-nothing new is signed, and begins with the kind of the pause:
-
-=================  =========================================================================
-``wrong network``  another chain answers; ends when the right one does
-``balance``        too low to pay; ends when an anchor is accepted again
-``shared key``     somebody else spends our nonces or inputs; ends when the anchor it names
-                   turns out to be mined, or by an operator (:func:`resume`)
-``blocked``        the nonce of an anchor cannot be filled, so that later ones would wait
-                   behind it for ever; ends when it is accepted, or by an operator
-``fork``           the network shows a root under our key that the database does not know:
-                   it is older than what was anchored, or another deployment uses the key;
-                   ends when the ledger is recovered, or by an operator
-=================  =========================================================================
-
-A pause never fails an anchor.
+nothing new is signed, and begins with its kind, a :class:`Pause`. A pause never fails an anchor.
 """
 
 from __future__ import annotations
@@ -41,10 +27,19 @@ class Pause(StrEnum):
     """Why a network is paused; the value begins the text in ``NetworkRow.paused``."""
 
     WRONG_NETWORK = "wrong network"
+    """Another chain answers; ends when the right one does."""
     BALANCE = "balance"
+    """Too low to pay; ends when an anchor is accepted again."""
     SHARED_KEY = "shared key"
+    """Somebody else spends our nonces or inputs; ends when the anchor it names turns out to be
+    mined, or by an operator (:func:`resume`)."""
     BLOCKED = "blocked"
+    """The nonce of an anchor cannot be filled, so that later ones would wait behind it for ever;
+    ends when it is accepted, or by an operator."""
     FORK = FORK
+    """The network shows a root under our key that the database does not know: it is older than what
+    was anchored, or another deployment uses the key; ends when the ledger is recovered, or by an
+    operator."""
 
     @property
     def stops_signing(self) -> bool:

@@ -208,7 +208,7 @@ def _note(journal: Path, made: WrittenBundle) -> None:
     line = json.dumps(item, sort_keys=True, default=str).encode()
     try:
         journal.parent.mkdir(parents=True, exist_ok=True)
-        files.append_line(journal, line)
+        files.append_lines(journal, line)
     except OSError as error:
         raise InputError(
             f"{journal}: cannot be written: {error.strerror} (the bundle is ipfs:{made.cid})"

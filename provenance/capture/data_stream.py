@@ -7,9 +7,8 @@ the items (:mod:`provenance.fingerprint.datasets`): same items in the same order
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from functools import partial
-from types import TracebackType
 from typing import Final, Protocol, TypeVar
 
 from provenance.capture.weights.snapshot import translated
@@ -26,17 +25,8 @@ Item = TypeVar("Item")
 _BATCH: Final = 1024
 
 
-class ItemTaker(Protocol):
+class ItemTaker(AbstractContextManager[object], Protocol):
     """What takes the items of a stream for their set, while its block is open."""
-
-    def __enter__(self) -> object: ...
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
 
     def add(self, item: object, where: str) -> None:
         """One item; ``where`` it is, for messages."""
@@ -82,17 +72,10 @@ class DataStream:
         self._begin()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if kind is not None:
-            self._open.__exit__(kind, error, trace)
-            return
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         with self._open:
-            self._end()
+            if kind is None:
+                self._end()
 
     def __call__(self, item: object) -> None:
         """Add an item. Raises InputError: it has no canonical bytes, or the stream has ended."""

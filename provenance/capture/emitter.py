@@ -14,10 +14,10 @@ a lock whose owner does nothing but the write; measured alone it is 5 % of an ``
 
 from __future__ import annotations
 
+import atexit
 import operator
 import os
 import secrets
-import sys
 import threading
 import time
 import weakref
@@ -26,23 +26,25 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from provenance.capture.spool import refuse_network_file_system, refused, run_directory
+from provenance.capture.ending import at_child_exit
+from provenance.capture.spool import refuse_network_file_system, refused
 from provenance.capture.spool_writer import SEGMENT_BYTES, SpoolWriter
 from provenance.errors import InputError, ProvenanceError, TooLargeError
 from provenance.formats.record import MAX_SAFE_INTEGER, Kind, normalise
 from provenance.log import get_logger
 
 log = get_logger("provenance")
+_STEPS = Kind.STEPS  # a member is looked up in 60 ns by Python 3.11, a global in 2
 _SCALARS = frozenset({float, int, str, bool, type(None)})
 _TEXT = frozenset({str})
 _PLAIN_DEPTH = 4
 _MAX_DEFERRED = 1024
 _MAX_SAID = 1000
-_LIVE: weakref.WeakSet[_Producer] = weakref.WeakSet()
+_LIVE: weakref.WeakSet[Emitter] = weakref.WeakSet()
 
 
 class Emitter:
-    """Writes a run's events to its spool.
+    """Writes a run's events to its spool; ends as nobody holds it, or with the interpreter.
 
     Args:
         spool_dir: ``<base_dir>/spool``, on a local disk.
@@ -50,10 +52,20 @@ class Emitter:
         restored: Called where somebody deleted the run's folder, or what is in it; must not hold
             the emitter, and may raise OSError.
 
+    Attributes:
+        producer: 16 bytes that name this process; another value in a forked child.
+        alone: While it is held no other thread states anything.
+        last_error: The newest failure in one line.
+
     Raises:
         InputError: The folder cannot be made, or is on a network file system.
         SpoolUnavailable: The disk takes none.
     """
+
+    _writer: SpoolWriter | None = None
+    _closed = False
+    _names: tuple[str, ...] = ()
+    """Those of the newest numbers, which are texts."""
 
     def __init__(
         self,
@@ -65,7 +77,8 @@ class Emitter:
         segment_bytes: int = SEGMENT_BYTES,
         restored: Callable[[], object] = bool,
     ) -> None:
-        run_dir = run_directory(spool_dir, run)
+        self._renew()
+        run_dir = spool_dir / str(run)
         refuse_network_file_system(run_dir)
         try:
             run_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -74,53 +87,46 @@ class Emitter:
         self.run, self.rank, self.world_size = run, rank, world_size
         self._said: set[str] = set()
         """Problems of what no record carries."""
-        options: dict[str, Any] = {"segment_bytes": segment_bytes, "restored": restored}
-        self._producer = _Producer(
-            run, lambda producer: SpoolWriter(run_dir, run, producer, rank, world_size, **options)
-        )
-        self._producer.writer()
-        self.emit_numbers = self._producer.emit_numbers  # one call less in the hot path
-        self.emit_step = self._producer.emit_step
-        _LIVE.add(self._producer)
-        # At collection or exit of the interpreter; holds the producer, never the emitter.
-        self._finalizer = weakref.finalize(self, _Producer.close, self._producer, "exit")
+        self._options: dict[str, Any] = {"segment_bytes": segment_bytes, "restored": restored}
+        self._run_dir = run_dir
+        self._open_writer()
+        _LIVE.add(self)
 
-    @property
-    def producer(self) -> bytes:
-        """16 bytes that name this process; another value in a forked child."""
-        return self._producer.id
+    def _renew(self) -> None:
+        """Begin anew: what was here belongs to the parent of this process."""
+        # Re-entrant: a signal handler may emit while this thread is inside emit.
+        self.alone = threading.RLock()
+        self._busy = False
+        self._deferred: list[tuple[Kind, int | None, dict[str, Any]]] = []
+        self._refused = self._errors = 0
+        self.last_error: str | None = None
+        self.producer = secrets.token_bytes(16)
+        if self._writer is not None:
+            self._writer.abandon()
+            self._writer = None
 
-    @property
-    def alone(self) -> threading.RLock:
-        """While it is held no other thread states anything."""
-        return self._producer._lock
+    def _open_writer(self) -> SpoolWriter:
+        """The writer of this process."""
+        if self._writer is None:
+            whose = (self._run_dir, self.run, self.producer, self.rank, self.world_size)
+            self._writer = SpoolWriter(*whose, **self._options)
+            at_child_exit(self.close, 10)
+        return self._writer
 
-    @property
-    def last_error(self) -> str | None:
-        """The newest failure in one line."""
-        return self._producer.last_error
+    def __del__(self) -> None:
+        self.close("exit", "closed")
 
     def counts(self) -> dict[str, int]:
         """Events ``written`` to the spool, ``held`` in memory for room on the disk, and ``dropped``
         (the disk was full beyond the ring, or the emitter closed); ``errors``: those that could not
         be recorded as they were given, and other failures."""
-        producer = self._producer
+        writer, errors = self._writer, self._errors
+        if writer is None:
+            return {"written": 0, "held": 0, "dropped": self._refused, "errors": errors}
+        dropped = self._refused + writer.lost
         return {
-            "written": producer.written,
-            "held": producer.held,
-            "dropped": producer.dropped,
-            "errors": producer.errors,
-        }
-
-    def emit(
-        self, kind: Kind, epoch: int | None, fields: Mapping[str, Any], *, refuse: bool = False
-    ) -> bool:
-        """State something. True: it is with the kernel and survives this process.
-
-        Args:
-            refuse: Raise ``InputError`` of what is too large for a record, and leave no gap.
-        """
-        return self._producer.emit(kind, epoch, fields, refuse)
+            "written": writer.next_seq, "held": writer.held, "dropped": dropped, "errors": errors,
+        }  # fmt: skip
 
     def lost(
         self,
@@ -140,7 +146,7 @@ class Emitter:
         """
         if error is None:
             return
-        self._producer.note(error)
+        self._note(error)
         problem, happened = str(error), "recorded in part" if part else "not recorded"
         said = problem in self._said
         if not said:
@@ -152,70 +158,16 @@ class Emitter:
             reason = f"{what} {happened}: {problem}"
             self.emit(Kind.GAP, epoch, {"dropped": 1, "reason": reason, "what": what})
 
-    def flush(self) -> bool:
-        """Write what waits in memory and sync; True where everything is on the disk."""
-        return self._producer.flush()
-
-    def close(self, reason: str = "completed", state: str = "finished") -> bool:
-        """End the producer with ``run.end``, once; True where that is with the kernel.
-
-        ``state``: one of :data:`provenance.formats.record.END_STATES`."""
-        return self._producer.close(reason, state)
-
-
-class _Producer:
-    """The state behind an emitter, which a finalizer can hold without keeping the emitter."""
-
-    def __init__(self, run: UUID, make_writer: Callable[[bytes], SpoolWriter]) -> None:
-        self._run, self._make_writer = run, make_writer
-        self._writer: SpoolWriter | None = None
-        self._closed = False
-        self._names: tuple[str, ...] = ()
-        """Those of the newest numbers, which are texts."""
-        self.renew()
-
-    def renew(self) -> None:
-        """Begin anew: what was here belongs to the parent of this process."""
-        # Re-entrant: a signal handler may emit while this thread is inside emit.
-        self._lock = threading.RLock()
-        self._busy = False
-        self._deferred: list[tuple[Kind, int | None, dict[str, Any]]] = []
-        self._refused = 0
-        self.errors = 0
-        self.last_error: str | None = None
-        self.id = secrets.token_bytes(16)
-        if self._writer is not None:
-            self._writer.abandon()
-            self._writer = None
-
-    @property
-    def dropped(self) -> int:
-        return self._refused + (self._writer.lost if self._writer is not None else 0)
-
-    @property
-    def written(self) -> int:
-        return self._writer.next_seq if self._writer is not None else 0
-
-    @property
-    def held(self) -> int:
-        return self._writer.held if self._writer is not None else 0
-
-    def writer(self) -> SpoolWriter:
-        if self._writer is None:
-            self._writer = self._make_writer(self.id)
-            # Children of multiprocessing leave by os._exit, past atexit and finalizers.
-            # Whoever is such a child has these modules already.
-            util = sys.modules.get("multiprocessing.util")
-            process = sys.modules.get("multiprocessing.process")
-            if util is not None and process is not None and process.parent_process() is not None:
-                util.Finalize(None, self.close, args=("exit",), exitpriority=10)
-        return self._writer
-
     def emit(
-        self, kind: Kind, epoch: int | None, fields: Mapping[str, Any], refuse: bool = False
+        self, kind: Kind, epoch: int | None, fields: Mapping[str, Any], *, refuse: bool = False
     ) -> bool:
+        """State something. True: it is with the kernel and survives this process.
+
+        Args:
+            refuse: Raise ``InputError`` of what is too large for a record, and leave no gap.
+        """
         try:
-            with self._lock:
+            with self.alone:
                 if self._busy:
                     return self._defer(kind, epoch, fields)
                 self._busy = True
@@ -229,32 +181,38 @@ class _Producer:
         except Exception as error:
             if refuse and isinstance(error, InputError):
                 raise
-            self.note(error)
+            self._note(error)
             return False
 
-    def emit_numbers(
-        self, kind: Kind, epoch: int, name: str, numbers: dict[str, int | float]
-    ) -> bool:
-        """State ``{name: numbers}`` where that takes no more than packing and a write.
+    def emit_metrics(self, kind: Kind, number: int, metrics: object, plain: bool = False) -> bool:
+        """State the metrics of an epoch, or of a step (``Kind.STEPS``), where that takes no more
+        than packing and a write.
 
-        False: nothing was stated, since ``numbers`` holds more than texts with ints, floats or
-        bools, or this is no moment for it; :meth:`emit` has a way for each.
+        False: nothing was stated, since ``metrics`` are more than texts with ints, floats or
+        bools, or this is no moment for it; :meth:`emit` has a way for each. With ``plain`` they
+        are a mapping as :func:`normalise` gives it, and may be more.
         """
         stated = False
         try:
-            # Types, checked in C: what is no number but adds up like one, the packer refuses.
-            names = (*numbers,)
-            if names != self._names:
-                "".join(names)
-                self._names = names
-            sum(numbers.values())
-            with self._lock:
+            if type(metrics) is not dict:
+                return False
+            if not plain:
+                # Types, checked in C: what is no number but adds up like one, the packer refuses.
+                names = (*metrics,)
+                if names != self._names:
+                    "".join(names)
+                    self._names = names
+                sum(metrics.values())
+            with self.alone:
                 writer = self._writer
                 if self._busy or self._closed or writer is None:
                     return False
                 self._busy = True
                 try:
-                    writer.append(kind, epoch, time.time_ns(), {name: numbers})
+                    if kind is _STEPS:
+                        writer.append_step(time.time_ns(), number, metrics)
+                    else:
+                        writer.append(kind, number, time.time_ns(), {"metrics": metrics})
                     stated = True
                     if self._deferred:
                         self._append_deferred()
@@ -262,48 +220,22 @@ class _Producer:
                     self._busy = False
         except Exception as error:  # noqa: BLE001  as in emit; a value's own __radd__ may raise anything
             if stated:
-                self.note(error)
-        return stated
-
-    def emit_step(self, step: int, metrics: object, plain: bool = False) -> bool:
-        """State the metrics of a step where that takes no more than packing and a write.
-
-        False: nothing was stated, as by :meth:`emit_numbers`; with ``plain`` the metrics are a
-        mapping as :func:`normalise` gives it, and more than numbers.
-        """
-        stated = False
-        try:
-            if type(metrics) is not dict:
-                return False
-            if not plain:
-                "".join(metrics)
-                sum(metrics.values())
-            with self._lock:
-                writer = self._writer
-                if self._busy or self._closed or writer is None:
-                    return False
-                self._busy = True
-                try:
-                    writer.append_step(time.time_ns(), step, metrics)
-                    stated = True
-                    if self._deferred:
-                        self._append_deferred()
-                finally:
-                    self._busy = False
-        except Exception as error:  # noqa: BLE001  as in emit_numbers
-            if stated:
-                self.note(error)
+                self._note(error)
         return stated
 
     def flush(self) -> bool:
-        with self._lock:
+        """Write what waits in memory and sync; True where everything is on the disk."""
+        with self.alone:
             if self._busy or self._writer is None:
                 return self._writer is None
             return self._writer.flush()
 
-    def close(self, reason: str, state: str = "closed") -> bool:
-        """``run.end``; inside an interrupted emit (signal handler) it is left to the exit."""
-        with self._lock:
+    def close(self, reason: str = "completed", state: str = "finished") -> bool:
+        """End the producer with ``run.end``, once; True where that is with the kernel. Inside an
+        interrupted emit (signal handler) it is left to the exit.
+
+        ``state``: one of :data:`provenance.formats.record.END_STATES`."""
+        with self.alone:
             if self._busy:
                 return False
             self._closed = True
@@ -318,7 +250,7 @@ class _Producer:
         if self._closed:
             self._refused += 1
             return False
-        writer = self._writer or self.writer()
+        writer = self._writer or self._open_writer()
         now = time.time_ns()
         try:
             if epoch is not None and type(epoch) is not int:
@@ -335,9 +267,9 @@ class _Producer:
         except (ProvenanceError, TypeError, ValueError, OverflowError) as error:
             if refuse and isinstance(error, TooLargeError):
                 raise InputError(str(error)) from error
-            self.note(error)
+            self._note(error)
             reason = f"{kind} not recorded: {self.last_error}"
-            log.warning(reason, run=str(self._run))
+            log.warning(reason, run=str(self.run))
             lost = {"dropped": 1, "reason": reason, "what": kind.value}
             known = type(epoch) is int and abs(epoch) <= MAX_SAFE_INTEGER
             writer.append(Kind.GAP, epoch if known else None, now, lost)
@@ -354,8 +286,8 @@ class _Producer:
             self._refused += 1
         return False
 
-    def note(self, error: Exception) -> None:
-        self.errors += 1
+    def _note(self, error: Exception) -> None:
+        self._errors += 1
         self.last_error = f"{type(error).__name__}: {error}".splitlines()[0][:500]
 
 
@@ -372,8 +304,14 @@ def _is_plain(fields: dict[str, Any], depth: int = 0) -> bool:
 
 
 def _renew_in_child() -> None:
-    for producer in list(_LIVE):
-        producer.renew()
+    for emitter in list(_LIVE):
+        emitter._renew()
+
+
+def _close_at_exit() -> None:
+    for emitter in list(_LIVE):
+        emitter.close("exit", "closed")
 
 
 os.register_at_fork(after_in_child=_renew_in_child)
+atexit.register(_close_at_exit)

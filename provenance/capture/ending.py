@@ -1,14 +1,5 @@
-"""How the process ends, told to the trackers that are open then.
-
-==============================================  =======================================
-the process ends by                             the run's state, and its reason
-==============================================  =======================================
-an exception that nobody catches                ``failed``, the exception's type
-``sys.exit`` with another code than 0 or None   ``failed``, ``SystemExit: 3``
-KeyboardInterrupt                               ``interrupted``, ``SIGINT``
-SIGTERM, SIGINT or SIGHUP                       ``interrupted``, the signal's name
-the end of the script                           ``closed``, ``exit``
-==============================================  =======================================
+"""How the process ends, told to the trackers that are open then; which state a run gets of that:
+docs/lifecycle.md.
 
 An exception's message is never kept: it may hold data. ``sys.excepthook`` and ``sys.exit`` are
 wrapped once, note what they see and go on as they would. What a run records after that shows that
@@ -31,6 +22,7 @@ import signal
 import sys
 import threading
 import weakref
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, Final, NamedTuple, Protocol
 from uuid import UUID
@@ -106,6 +98,16 @@ def watch(tracker: Endable, *, signals: bool) -> None:
         for number in _SIGNALS:
             if signal.getsignal(number) is signal.SIG_DFL:
                 signal.signal(number, _on_signal)
+
+
+def at_child_exit(close: Callable[[str, str], object], priority: int) -> None:
+    """Have ``close("exit", "closed")`` called as a child of multiprocessing leaves: by os._exit,
+    past atexit. Of two the one of the higher priority comes first."""
+    # Whoever is such a child has these modules already.
+    util = sys.modules.get("multiprocessing.util")
+    process = sys.modules.get("multiprocessing.process")
+    if util is not None and process is not None and process.parent_process() is not None:
+        util.Finalize(None, close, args=(EXIT.reason, EXIT.state), exitpriority=priority)
 
 
 def forget(tracker: Endable) -> None:

@@ -126,11 +126,6 @@ class Corruption:
     reason: str
 
 
-def run_directory(spool_dir: Path, run: UUID) -> Path:
-    """Where the run's segments and key lie."""
-    return spool_dir / str(run)
-
-
 def segment_name(rank: int, producer: bytes, index: int) -> str:
     """File name of a segment."""
     return f"r{rank}-{producer.hex()}-{index:08d}.seg"

@@ -21,14 +21,7 @@ from collections.abc import Mapping
 from provenance.errors import FormatError, InputError, IntegrityError, LyingNodeError, RejectedError
 from provenance.formats.record import Json
 from provenance.ports.network import Network, require_payload
-from provenance.ports.values import (
-    Draft,
-    Identity,
-    Observation,
-    Place,
-    SignedVersion,
-    payload_root,
-)
+from provenance.ports.values import Draft, Identity, Observation, Place, SignedVersion, payload_root
 from provenance.proofs.ipfs import unixfs
 from provenance.proofs.ipfs.cid import Cid, decode_cid, raw_cid
 from provenance.settings import IPFSSettings

@@ -37,14 +37,7 @@ from provenance.errors import (
 )
 from provenance.formats.record import Json
 from provenance.ports.network import Network, require_payload
-from provenance.ports.values import (
-    Draft,
-    Identity,
-    Observation,
-    Place,
-    SignedVersion,
-    payload_root,
-)
+from provenance.ports.values import Draft, Identity, Observation, Place, SignedVersion, payload_root
 from provenance.proofs.local_file import LocalLine, local_transaction_id, read_lines, write_line
 from provenance.settings import LocalSettings
 

@@ -114,7 +114,7 @@ class VersionJournal:
         also = {"v": JOURNAL_VERSION, "metadata": metadata, "ts": now}
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            files.append_line(self._path, canonical_json(asdict(version) | exact | also))
+            files.append_lines(self._path, canonical_json(asdict(version) | exact | also))
         except OSError as error:
             raise StoreUnavailable(f"cannot write {self._path}: {error.strerror}") from error
 

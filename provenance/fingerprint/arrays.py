@@ -31,6 +31,7 @@ import struct
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
+from importlib import import_module
 from typing import Any, Final, NamedTuple
 
 import rfc8785
@@ -140,13 +141,20 @@ def block_header(
     return struct.pack("<I", len(text)) + text
 
 
+def load(module: str, extra: str = "") -> Any:
+    """A module that one of our extras brings, or its own package. Raises MissingExtraError: it is
+    not installed."""
+    try:
+        return import_module(module)
+    except ImportError as error:
+        package = module.partition(".")[0]
+        command = None if extra else f"pip install {package}"
+        raise MissingExtraError(package, extra, command) from error
+
+
 def load_numpy() -> Any:
     """The numpy module. Raises MissingExtraError: it is not installed."""
-    try:
-        import numpy
-    except ImportError as error:
-        raise MissingExtraError("numpy", "torch") from error
-    return numpy
+    return load("numpy", "torch")
 
 
 def is_torch_tensor(value: object) -> bool:

@@ -56,7 +56,7 @@ def artifact_fields(what: object, name: str | None, factory: HashFactory) -> dic
         path = Path(os.fsdecode(what))
         name = name or Path(os.path.abspath(path)).name
         if path.is_dir():
-            return {"name": name, **_folder_fields(dataset_folder(path, factory))}
+            return {"name": name, **_folder_fields(dataset_folder(path, factory, Progress()))}
         leaf = file_leaf(path, name, factory)
         fields = {"digest": str(leaf.digest), "bytes": leaf.size}
     media = mimetypes.guess_type(name or "")[0]

@@ -59,13 +59,14 @@ from provenance.fingerprint.data.sources import (
     resolved,
     unreadable,
 )
-from provenance.fingerprint.elements import element_hasher
+from provenance.fingerprint.elements import MAX_DEPTH, element_hasher
 from provenance.fingerprint.file_tree import FileLeaf, file_leaf, folder_files
 from provenance.fingerprint.hashers import Digest, HashFactory
 from provenance.log import get_logger
 
 if TYPE_CHECKING:
     from provenance.fingerprint.data.blocks import Blocks
+    from provenance.fingerprint.data.cells import Column
 
 log = get_logger("provenance")
 
@@ -118,17 +119,13 @@ def dataset_digest(data: object, factory: HashFactory | None = None) -> DatasetD
             raise unreadable(error) from error
 
 
-def dataset_folder(
-    path: Path, factory: HashFactory, progress: Progress | None = None
-) -> DatasetDigest:
+def dataset_folder(path: Path, factory: HashFactory, progress: Progress) -> DatasetDigest:
     """The digest of all files below a folder; ``InputError`` as in file_tree.py, or when empty."""
     named = folder_files(path)
     return files_dataset("folder", str(path), _leaves(named, factory, progress), factory)
 
 
-def dataset_files(
-    paths: Sequence[Path], factory: HashFactory, progress: Progress | None = None
-) -> DatasetDigest:
+def dataset_files(paths: Sequence[Path], factory: HashFactory, progress: Progress) -> DatasetDigest:
     """The digest of single files in the order given, named from their common folder on. Raises
     InputError: a missing or unreadable file, or no bytes at all."""
     absolute = [Path(os.path.abspath(path)) for path in paths]
@@ -157,6 +154,7 @@ class _Reading:
         self.factory = factory
         self.progress = progress
         self.varies = False
+        self.depth = 0
         self.left_out: list[str] = []
 
     def dataset(self, data: Any) -> DatasetDigest:
@@ -227,11 +225,17 @@ class _Reading:
         elif is_table(value):
             yield from self._columns(f"{name}.", value)
         elif is_column(value):
-            yield from self._column(name, value)
+            from provenance.fingerprint.tables import array_column
+
+            yield self._column(name, array_column(name, value))
         elif has_blocks(value):
             yield from self._array(name, value)
         elif isinstance(value, Mapping):
+            self.depth += 1  # what libraries set for recursion may be more than the C stack holds
+            if self.depth > MAX_DEPTH:
+                raise InputError(f"data: nested deeper than {MAX_DEPTH} levels")
             yield from self._entries(f"{name}.", sorted_entries(value))
+            self.depth -= 1
         elif isinstance(value, list | tuple) or (
             is_sequence(value) and not isinstance(value, str | bytes | bytearray)
         ):
@@ -276,21 +280,16 @@ class _Reading:
                 for at, pieces in enumerate(tensors))  # fmt: skip
 
     def _columns(self, prefix: str, table: Any) -> Iterator[DatasetPart]:
-        from provenance.fingerprint.data.blocks import Blocks
         from provenance.fingerprint.tables import table_columns  # needs NumPy, as a table does
 
         for column in table_columns(table):
-            name, shape = prefix + column.name, (column.rows,)
-            yield self._blocks(Blocks(name, column.dtype, shape, column.item_bytes, column.block))
+            yield self._column(prefix + column.name, column)
 
-    def _column(self, name: str, value: Any) -> Iterator[DatasetPart]:
-        """An Array of Arrow, or an array or Index of pandas: a column of this name."""
+    def _column(self, name: str, column: Column) -> DatasetPart:
         from provenance.fingerprint.data.blocks import Blocks
-        from provenance.fingerprint.tables import array_column
 
-        column = array_column(name, value)
-        shape = (column.rows,)
-        yield self._blocks(Blocks(name, column.dtype, shape, column.item_bytes, column.block))
+        size = column.item_bytes
+        return self._blocks(Blocks(name, column.dtype, (column.rows,), size, column.block))
 
     def _blocks(self, source: Blocks) -> DatasetPart:
         """Hash rows block by block."""
@@ -385,14 +384,11 @@ def is_sequence(value: object) -> bool:
 
 
 def _leaves(
-    named: Iterable[tuple[str, Path]], factory: HashFactory, progress: Progress | None
+    named: Sequence[tuple[str, Path]], factory: HashFactory, progress: Progress
 ) -> list[FileLeaf]:
-    named = list(named)
-    if progress is not None:
-        progress.part("files", len(named))
+    progress.part("files", len(named))
     leaves = []
     for name, place in named:
         leaves.append(file_leaf(place, name, factory))
-        if progress is not None:
-            progress.add(1)
+        progress.add(1)
     return leaves

@@ -13,13 +13,17 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from provenance.errors import InputError
 from provenance.fingerprint.arrays import canonical
-from provenance.fingerprint.hashers import Digest, HashFactory
+from provenance.fingerprint.hashers import Digest, Hasher, HashFactory, hash_file
+
+_VERSION: Final = ("st_dev", "st_ino", "st_size", "st_mtime_ns")
+"""What changes where a file is another one, or was written to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,25 +44,28 @@ def file_leaf(path: Path, name: str, factory: HashFactory) -> FileLeaf:
     was read; or ``name`` is not Unicode."""
     if any("\ud800" <= char <= "\udfff" for char in name):
         raise InputError(f"data file {name!r}: its name is not UTF-8")
+    size, digest = hash_unchanged(path, factory.new)
+    return FileLeaf(name, size, factory.wrap(digest))
+
+
+def hash_unchanged(path: Path, begun: Callable[[int], Hasher]) -> tuple[int, bytes]:
+    """Bytes of a file, and its digest by `hash_file`. Raises InputError: it cannot be read, is no
+    regular file, or changed while it was read."""
     before = _status(path)
     if not stat.S_ISREG(before.st_mode):
         raise InputError(f"data file {str(path)!r}: not a regular file")
-    digest = factory.digest_file(path)
+    digest = hash_file(path, begun)
     after = _status(path)
-    if _version(before) != _version(after):
+    if any(getattr(before, name) != getattr(after, name) for name in _VERSION):
         raise InputError(f"data file {str(path)!r}: changed while it was read")
-    return FileLeaf(name, before.st_size, digest)
+    return before.st_size, digest
 
 
 def folder_files(folder: Path) -> list[tuple[str, Path]]:
     """POSIX path and place of each file below ``folder``, sorted by the path's UTF-8 bytes.
 
-    A link to a file inside the folder counts as a file with that content.
-
-    Raises:
-        InputError: a folder cannot be listed, or a link leads out of ``folder``, to a folder,
-            or nowhere.
-    """
+    A link to a file inside the folder counts as a file with that content. Raises InputError: a
+    folder cannot be listed, or a link leads out of ``folder``, to a folder, or nowhere."""
     found = _walk(folder, "", Path(os.path.realpath(folder)))
     return sorted(found, key=lambda item: os.fsencode(item[0]))
 
@@ -81,15 +88,6 @@ def _walk(folder: Path, prefix: str, root: Path) -> Iterator[tuple[str, Path]]:
             yield from _walk(path, name + "/", root)
         else:
             yield name, path
-
-
-def file_version(path: Path) -> tuple[int, ...]:
-    """What changes where a file is another one, or was written to; ``InputError``."""
-    return _version(_status(path))
-
-
-def _version(status: os.stat_result) -> tuple[int, ...]:
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _status(path: Path) -> os.stat_result:

@@ -14,7 +14,7 @@ blake2b     64     RFC 7693, unkeyed, full length
 ==========  =====  ==================================================
 
 A digest is written ``<name>:<lower-case hex>``, such as ``sha256:e3b0...``. No clock and
-no randomness; only `HashFactory.digest_file` does I/O: it reads the file that it is given.
+no randomness; only `hash_file` does I/O: it reads the file that it is given.
 """
 
 from __future__ import annotations
@@ -196,28 +196,36 @@ class HashFactory:
     def digest_file(self, path: str | os.PathLike[str]) -> Digest:
         """The digest of a file's bytes, read piece by piece.
 
-        Never by memory mapping: where another process truncates the file, or a network disk
-        fails, touching the map ends this process by SIGBUS.
-
         Raises:
             InputError: the file is missing, cannot be read, or changed its size meanwhile.
         """
-        where = Path(path)
-        try:
-            with where.open("rb", buffering=0) as file:
-                size, total = os.fstat(file.fileno()).st_size, 0
-                hasher = self.new(size)
-                view = memoryview(bytearray(min(size + 1, PIECE_BYTES)))
-                while count := file.readinto(view):
-                    hasher.update(view[:count])
-                    total += count
-        except OSError as error:
-            raise InputError(f"cannot read {str(where)!r}: {error.strerror or error}") from error
-        if total != size:
-            raise InputError(
-                f"data file {str(where)!r}: changed while it was read: {total} of {size} bytes"
-            )
-        return self.wrap(hasher.digest())
+        return self.wrap(hash_file(Path(path), self.new))
+
+
+def hash_file(path: Path, begun: Callable[[int], Hasher]) -> bytes:
+    """The digest of a hasher that was ``begun`` for a file of so many bytes, and its bytes.
+
+    Never by memory mapping: where another process truncates the file, or a network disk fails,
+    touching the map ends this process by SIGBUS.
+
+    Raises:
+        InputError: the file is missing, cannot be read, or changed its size meanwhile.
+    """
+    try:
+        with path.open("rb", buffering=0) as file:
+            size, total = os.fstat(file.fileno()).st_size, 0
+            hasher = begun(size)
+            view = memoryview(bytearray(min(size + 1, PIECE_BYTES)))
+            while count := file.readinto(view):
+                hasher.update(view[:count])
+                total += count
+    except OSError as error:
+        raise InputError(f"cannot read {str(path)!r}: {error.strerror or error}") from error
+    if total != size:
+        raise InputError(
+            f"data file {str(path)!r}: changed while it was read: {total} of {size} bytes"
+        )
+    return hasher.digest()
 
 
 def _threads(size: int) -> int:

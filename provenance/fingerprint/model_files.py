@@ -30,13 +30,12 @@ import warnings
 import zipfile
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from provenance.errors import FormatError, InputError, MissingExtraError
+from provenance.errors import FormatError, InputError
 from provenance.files import errors_of
-from provenance.fingerprint.arrays import RawTensor, is_array, is_torch_tensor
+from provenance.fingerprint.arrays import RawTensor, is_array, is_torch_tensor, load
 from provenance.fingerprint.fitted import boosters
 from provenance.fingerprint.hashers import HashFactory
 from provenance.fingerprint.named import MAX_DEPTH, MORE_THAN_TENSORS, Named, named_values
@@ -275,10 +274,7 @@ def _merged(files: tuple[Path, ...]) -> dict[str, RawTensor]:
 
 
 def _torch_load(path: Path, mapped: bool) -> object:
-    try:
-        torch = import_module("torch")  # whoever has such a file
-    except ImportError as error:
-        raise MissingExtraError("torch", "torch") from error
+    torch = load("torch", "torch")
     version = tuple(int(part) for part in re.findall(r"\d+", str(torch.__version__))[:2])
     if version < _SAFE_TORCH:
         raise InputError(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
+from importlib import import_module
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
@@ -94,27 +95,12 @@ def named_values(model: object) -> Named:
 
 def _adapted(model: Any) -> Named | None:
     """By the adapter for its class; None where there is none."""
-    adapter = adapter_of(model.__class__)
-    if adapter == "torch":
-        from provenance.fingerprint.networks.torch_module import module_values
-
-        return module_values(model)
-    if adapter == "torch.export":
-        from provenance.fingerprint.networks.torch_module import program_values
-
-        return program_values(model)
-    if adapter == "keras":
-        from provenance.fingerprint.networks.keras_model import keras_values
-
-        return keras_values(model)
-    if adapter == "nnx":
-        from provenance.fingerprint.networks.flax_model import nnx_values
-
-        return nnx_values(model)
-    if adapter == "flax.struct":
-        from provenance.fingerprint.networks.flax_model import struct_values
-
-        return struct_values(model)
+    adapter = _adapter_of(model.__class__)
+    module, _, function = adapter.partition(".")
+    if function:
+        of_network = import_module(f"provenance.fingerprint.networks.{module}")
+        values: Named = getattr(of_network, function)(model)
+        return values
     if adapter == "state_dict":
         state = model.state_dict()
         if not isinstance(state, Mapping | list | tuple):
@@ -131,25 +117,26 @@ def _adapted(model: Any) -> Named | None:
 
 
 _ADAPTERS: Final = (
-    ("keras.src.layers.layer.Layer", "keras"),  # on torch a module too
-    ("torch.nn.modules.module.Module", "torch"),
-    ("torch.export.exported_program.ExportedProgram", "torch.export"),
-    ("flax.nnx.module.Module", "nnx"),
-    ("flax.nnx.pytreelib.Pytree", "nnx"),
-    ("flax.nnx.statelib.State", "nnx"),
+    ("keras.src.layers.layer.Layer", "keras_model.keras_values"),  # on torch a module too
+    ("torch.nn.modules.module.Module", "torch_module.module_values"),
+    ("torch.export.exported_program.ExportedProgram", "torch_module.program_values"),
+    ("flax.nnx.module.Module", "flax_model.nnx_values"),
+    ("flax.nnx.pytreelib.Pytree", "flax_model.nnx_values"),
+    ("flax.nnx.statelib.State", "flax_model.nnx_values"),
 )
-"""Adapter by the class that a model inherits from; the first one counts."""
+"""Adapter by the class that a model inherits from, the first one counts: a function in `networks`,
+whose module is imported when its first model comes."""
 
 
 @lru_cache(maxsize=256)
-def adapter_of(kind: Any) -> str:
+def _adapter_of(kind: Any) -> str:
     """Which adapter knows a class; empty: none does by the class alone."""
     bases = {f"{base.__module__}.{base.__qualname__}" for base in kind.__mro__}
     for base, adapter in _ADAPTERS:
         if base in bases:
             return adapter
     if getattr(kind, "_flax_dataclass", False):
-        return "flax.struct"
+        return "flax_model.struct_values"
     return "state_dict" if callable(getattr(kind, "state_dict", None)) else ""
 
 

@@ -179,11 +179,7 @@ def state_problems(
 
     Where tensors have one name, what differs of any of them stands. Of a tensor that ranks do not
     share counts what the lowest of them states, as in the full state dict that torch makes on rank
-    0.
-
-    Raises:
-        InputError, FormatError: As the tensors do.
-    """
+    0. Raises InputError, FormatError: as the tensors do."""
     stated = [by_name(pieces) for pieces in groups]
     found: list[dict[str, str | None]] = [dict.fromkeys(own, "is missing") for own in stated]
     for tensor in tensors:

@@ -48,8 +48,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from provenance.errors import InputError, MissingExtraError
-from provenance.fingerprint.arrays import DTYPE_NAMES, encode_text, type_name
+from provenance.errors import InputError
+from provenance.fingerprint.arrays import DTYPE_NAMES, encode_text, load, type_name
 from provenance.fingerprint.data.arrow import (
     arrow_column,
     arrow_columns,
@@ -58,14 +58,7 @@ from provenance.fingerprint.data.arrow import (
     hf_columns,
     polars_columns,
 )
-from provenance.fingerprint.data.cells import (
-    Cells,
-    Column,
-    Fields,
-    Texts,
-    no_values,
-    numbers,
-)
+from provenance.fingerprint.data.cells import Cells, Column, Fields, Texts, no_values, numbers
 from provenance.fingerprint.data.zones import time_type, zone_name
 from provenance.fingerprint.elements import element_bytes
 
@@ -247,10 +240,7 @@ def _encoded_column(name: str, series: Any, dtype: str) -> Column:
 def _list_column(name: str, series: Any) -> Column | None:
     """Lists as Arrow has them; None where their items are of several types, or dicts: Arrow does
     not tell a missing key from a missing value."""
-    try:
-        import pyarrow
-    except ImportError as error:
-        raise MissingExtraError("pyarrow", "", "pip install pyarrow") from error
+    pyarrow = load("pyarrow")
     try:
         data = pyarrow.array(series.array, from_pandas=True)
     except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError, pyarrow.ArrowNotImplementedError):

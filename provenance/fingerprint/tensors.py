@@ -130,10 +130,6 @@ class StateDigest:
         """Bytes of all tensors' elements together."""
         return sum(tensor.nbytes for tensor in self.tensors)
 
-    def leaves(self) -> list[bytes]:
-        """Leaf data of the tree, in order, for an inclusion proof of one tensor."""
-        return [tensor.value for tensor in self.tensors]
-
     def as_fields(self) -> dict[str, Any]:
         """The state as plain JSON values (str, int, list), for a record."""
         tensors = [tensor.as_fields() for tensor in self.tensors]

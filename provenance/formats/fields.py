@@ -90,18 +90,17 @@ class Fields:
         data: bytes | str,
         file: str,
         *,
-        error: _Error = FormatError,
         private: bool = False,
         limits: Limits = DEFAULT_LIMITS,
     ) -> Self:
-        """The object that untrusted JSON text is; raises ``error``, as `loads` says."""
+        """The object that untrusted JSON text is, or ``FormatError``, as `loads` says."""
         try:
             value = loads(data, limits=limits)
         except (ValueError, RecursionError) as problem:
             if private:  # the cause would carry the text
-                raise error(f"{file}: is not JSON") from None
-            raise error(f"{file} is not JSON: {problem}") from problem
-        return cls.of(value, file, error=error, private=private)
+                raise FormatError(f"{file}: is not JSON") from None
+            raise FormatError(f"{file} is not JSON: {problem}") from problem
+        return cls.of(value, file, private=private)
 
     @classmethod
     def parse_canonical(

@@ -18,7 +18,6 @@ above the last.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
@@ -31,6 +30,7 @@ from provenance.errors import FormatError, ProofError
 from provenance.formats.fields import Fields, as_json
 from provenance.formats.json_text import canonical_json
 from provenance.formats.merkle import HASH_SIZE, root_of_some
+from provenance.formats.note import encode_base64
 
 VERSION: Final = 1
 LEAF_DIGESTS: Final = 4
@@ -146,7 +146,7 @@ class ItemProof:
 
     def encode(self) -> bytes:
         """RFC 8785 JSON."""
-        digests, siblings = (_base64(hashes) for hashes in (self.digests, self.siblings))
+        digests, siblings = (encode_base64(b"".join(of)) for of in (self.digests, self.siblings))
         return canonical_json(
             {"v": VERSION, **as_json(self), "digests": digests, "siblings": siblings}
         )
@@ -213,16 +213,12 @@ class Shown:
         return "not-in" if above == below + 1 else None
 
 
-def _base64(hashes: Sequence[bytes]) -> str:
-    return base64.b64encode(b"".join(hashes)).decode()
-
-
 def _hashes(top: Fields, key: str) -> tuple[bytes, ...]:
     text, expected = top.text(key), f"base64 of hashes of {HASH_SIZE} bytes"
     try:
         data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
+    except ValueError as error:
         raise FormatError(f"{top.file}: {key}: found no base64, expected {expected}") from error
-    if len(data) % HASH_SIZE or base64.b64encode(data).decode() != text:
+    if len(data) % HASH_SIZE or encode_base64(data) != text:
         raise FormatError(f"{top.file}: {key}: found {len(data)} bytes, expected {expected}")
     return tuple(data[at : at + HASH_SIZE] for at in range(0, len(data), HASH_SIZE))

@@ -57,12 +57,9 @@ def loads(
 ) -> Any:
     """``json.loads`` of UTF-8 text nested at most 64 levels deep.
 
-    An object with a key twice is refused: readers differ about which of the two counts.
-
-    Raises:
-        ValueError: Not JSON, not UTF-8, nested deeper, more than ``limits``, a key twice, or a
-            whole number that is too long for Python.
-    """
+    An object with a key twice is refused: readers differ about which of the two counts. Raises
+    ValueError: not JSON, not UTF-8, nested deeper, more than ``limits``, a key twice, or a whole
+    number that is too long for Python."""
     text = data if isinstance(data, str) else data.decode("utf-8")
     _check_size(text, limits)
     try:
@@ -88,10 +85,7 @@ def canonical_json(value: object) -> bytes:
 def canonical_size(value: object, enough: int = 0) -> int:
     """How many bytes :func:`canonical_json` gives of a value that has such a form, mostly for a
     tenth of the cost; of one that has at most ``enough``, perhaps a greater number up to that.
-
-    Raises:
-        ValueError: It has more lists, objects or values than anybody reads.
-    """
+    Raises ValueError: it has more lists, objects or values than anybody reads."""
     data = _msgspec()[1](value)
     _check_size(data.decode(), DEFAULT_LIMITS)
     numbers = data.translate(None, _IN_NO_NUMBER)

@@ -103,11 +103,8 @@ def normalise(value: object, where: str = "body", depth: int = 0) -> Json:
     A non-finite number becomes ``"NaN"``, ``"Infinity"`` or ``"-Infinity"``, an integer beyond
     2**53 a decimal string, a member of an enum its value, what has a ``tolist()`` or ``item()``
     (arrays and scalars of NumPy, torch and JAX) lists and numbers, another real number the nearest
-    float; a masked value is null.
-
-    Raises:
-        InputError: A value without a JSON form, or nesting deeper than 32; names its path.
-    """
+    float; a masked value is null. Raises InputError: a value without a JSON form, or nesting deeper
+    than 32; names its path."""
     if depth > MAX_DEPTH:
         raise InputError(f"{where}: nested deeper than {MAX_DEPTH} levels")
     if value is None or isinstance(value, bool):

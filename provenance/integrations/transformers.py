@@ -17,13 +17,7 @@ from typing import Any
 
 from transformers import Trainer
 from transformers.integrations import integration_utils
-from transformers.trainer_callback import (
-    ExportableState,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-)
-from transformers.training_args import TrainingArguments
+from transformers.trainer_callback import ExportableState, TrainerCallback
 
 from provenance.integrations.recorder import NOT_RECORDED, Recorder, harmless
 from provenance.running import Run
@@ -38,6 +32,8 @@ class ProvenanceCallback(TrainerCallback, ExportableState):
     A checkpoint carries the run's id; ``train(resume_from_checkpoint=...)`` names that run as
     ``parent_model``.
 
+    The hooks get TrainingArguments, TrainerState and TrainerControl, and by name what is shown.
+
     Args:
         tracker, options: As :class:`provenance.integrations.recorder.Recorder` takes them.
     """
@@ -49,13 +45,7 @@ class ProvenanceCallback(TrainerCallback, ExportableState):
         """The epoch that waits for its metrics, what brings them, and whether it is the last."""
 
     @harmless
-    def on_train_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **shown: Any,
-    ) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any, **shown: Any) -> None:
         """Begin the run: a checkpoint, where there is one, is loaded."""
         recorder = self.recorder
         recorder.abandoned()
@@ -76,13 +66,7 @@ class ProvenanceCallback(TrainerCallback, ExportableState):
         recorder.begin(model, data, None, given, name=args.run_name or type(model).__name__)
 
     @harmless
-    def on_epoch_end(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **shown: Any,
-    ) -> None:
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **shown: Any) -> None:
         """Record the epoch, or wait for what the Trainer logs or evaluates at its end."""
         number = math.ceil(round(state.epoch or 0.0, 6))
         last = state.global_step >= state.max_steps or control.should_training_stop
@@ -92,12 +76,7 @@ class ProvenanceCallback(TrainerCallback, ExportableState):
 
     @harmless
     def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        **shown: Any,
+        self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **shown: Any
     ) -> None:
         """Record a step's metrics, and keep them for its epoch."""
         values = {name: value for name, value in (logs or {}).items() if name != "epoch"}
@@ -116,13 +95,7 @@ class ProvenanceCallback(TrainerCallback, ExportableState):
         self._record(shown.get("model"), None)
 
     @harmless
-    def on_train_end(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **shown: Any,
-    ) -> None:
+    def on_train_end(self, args: Any, state: Any, control: Any, **shown: Any) -> None:
         """Finish the run with the metrics of the whole training, or as a trial that the search
         pruned: the Trainer calls this, then raises."""
         self._record(None, None)

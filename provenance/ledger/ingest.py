@@ -184,24 +184,27 @@ def seal_due(
             tree = tx.tree(run)
             if tree is None or tx.next_due(run, tree.closed) is None:
                 return made
-        began_ns = time.time_ns()
-        with policy.transaction(store, run) as tx:
-            until = time.monotonic() + TRANSACTION_S
-            sealed = seal_ready(tx, run, policy, clock(), until, more)
-        _tell_sealed(sealed, began_ns)
-        made += sealed
+        made += _seal(store, run, policy, clock, more)
 
 
 def seal_overdue(
     store: LedgerStore, run: UUID, policy: SealPolicy, clock: Callable[[], float]
 ) -> None:
     """Make the seals of a run that nothing more came of in time; raises as :func:`seal_due`."""
+    _seal(store, run, policy, clock, False)
+    seal_due(store, run, policy, clock)
+
+
+def _seal(
+    store: LedgerStore, run: UUID, policy: SealPolicy, clock: Callable[[], float], more: bool
+) -> list[LedgerEntry]:
+    """The seals that are made in one transaction."""
     began_ns = time.time_ns()
     with policy.transaction(store, run) as tx:
         until = time.monotonic() + TRANSACTION_S
-        sealed = seal_ready(tx, run, policy, clock(), until)
+        sealed = seal_ready(tx, run, policy, clock(), until, more)
     _tell_sealed(sealed, began_ns)
-    seal_due(store, run, policy, clock)
+    return sealed
 
 
 def _tell_sealed(entries: Iterable[LedgerEntry], began_ns: int) -> None:

@@ -14,8 +14,8 @@ again: *after* waits for it as for one without an end.
 
 A run that stops before it is finished has no *after* seal. Each rank marks a checkpoint of its
 newest epoch, without one of 0 (:mod:`provenance.tracker`). Where that cannot be made, or a rank
-marked none,
-a checkpoint is made of all that is here once the run gave no sign of life for ``lost_after_s``.
+marked none, a checkpoint is made of all that is here once the run gave no sign of life for
+``lost_after_s``.
 
 Checkpoints go forward. Those that are ready at once are made by epoch; one whose epoch is at or
 below that of one already made is never made, and the log says so once. So of the marks of epochs
@@ -31,6 +31,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -300,20 +301,16 @@ def _seal_checkpoint(tx: LedgerTx, tree: TreeRow, epoch: int, made: list[_Root])
     upto |= {mark.producer.hex(): mark.seq for mark in marks}
     coverage: dict[bytes, int] = {}
 
-    def covered() -> Iterable[RecordLeaf]:
-        for leaf in _unsealed(tx, tree, epoch):
-            _, name, seq = leaf.order
-            if seq < upto.get(name, 0):
-                producer = bytes.fromhex(name)
-                coverage[producer] = max(seq + 1, coverage.get(producer, 0))
-                yield leaf
-
-    kept = _kept(tree).extend(_epochs(covered()))
-    for leaf in tx.leaves(tree.run, FREE_KINDS):
+    def is_covered(leaf: RecordLeaf) -> bool:
         _, name, seq = leaf.order
-        if seq < upto.get(name, 0):
-            producer = bytes.fromhex(name)
-            coverage[producer] = max(seq + 1, coverage.get(producer, 0))
+        if seq >= upto.get(name, 0):
+            return False
+        producer = bytes.fromhex(name)
+        coverage[producer] = max(seq + 1, coverage.get(producer, 0))
+        return True
+
+    kept = _kept(tree).extend(_epochs(filter(is_covered, _unsealed(tx, tree, epoch))))
+    deque(filter(is_covered, tx.leaves(tree.run, FREE_KINDS)), maxlen=0)
     _log_left_out(tree.run, tx.marked_epochs(tree.run, tree.closed, epoch), "a later one is")
     mark = next(iter(marks), None) or _unmarked(tx, tree, epoch)
     made.append(_root(tx, tree, kept, coverage, mark))

@@ -86,11 +86,8 @@ class Network(Protocol):
 
 
 def require_payload(network: str, payload: bytes, replaces: SignedVersion | None) -> None:
-    """What every draft asks first.
-
-    Raises:
-        RejectedError: Not an anchor's payload, or not that of the version it replaces.
-    """
+    """What every draft asks first. Raises RejectedError: not an anchor's payload, or not that of
+    the version it replaces."""
     if payload_root(payload) is None:
         raise RejectedError(f"{network}: the payload is not the tag MLP1 and a 32-byte root")
     if replaces is not None and replaces.payload != payload:

@@ -346,18 +346,8 @@ class LedgerTx(Protocol):
     def anchored_networks(self) -> Sequence[str]:
         """Each with at least one anchor, by name."""
 
-    def reach(
-        self,
-        network: str,
-        states: Iterable[AnchorState],
-        below: int | None = None,
-        without: Collection[int] = (),
-    ) -> int:
-        """The largest size in one of these states; 0 if absent.
-
-        Args:
-            below: Only sizes smaller than that.
-            without: Ids that do not count."""
+    def reach(self, network: str, states: Iterable[AnchorState], below: int | None = None) -> int:
+        """The largest size in one of these states, and smaller than ``below``; 0 if absent."""
 
     def covering(self, network: str, index: int) -> AnchorRow | None:
         """The anchor of the smallest head that covers an entry and was not REPLACED; one that

@@ -83,6 +83,11 @@ class OutPoint(NamedTuple):
     txid: bytes
     vout: int
 
+    @property
+    def shown(self) -> str:
+        """``txid:vout``, as people and RPC write it."""
+        return f"{display(self.txid)}:{self.vout}"
+
 
 class Output(NamedTuple):
     """``value`` in satoshi."""

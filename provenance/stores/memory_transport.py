@@ -14,13 +14,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from provenance.errors import TransportUnavailable
-from provenance.ports.transport import (
-    CLIPPED_BYTES,
-    HOLD_S,
-    MAX_ENTRY_BYTES,
-    READ_BYTES,
-    Delivery,
-)
+from provenance.ports.transport import CLIPPED_BYTES, HOLD_S, MAX_ENTRY_BYTES, READ_BYTES, Delivery
 
 
 @dataclass(slots=True)
@@ -58,7 +52,6 @@ class MemoryTransport:
             self._ledger: str | None = None
 
     def append(self, payloads: Sequence[bytes]) -> None:
-        """Add entries in order."""
         self.ping()
         with self._lock:
             self._generation = self._generation or secrets.token_hex(16)
@@ -67,7 +60,6 @@ class MemoryTransport:
                 self._entries[str(self._number)] = _Entry(bytes(payload))
 
     def read(self, consumer: str, count: int) -> list[Delivery]:
-        """Entries not yet given to any consumer."""
         given = [entry for entry in list(self._entries.values()) if entry.consumer is not None]
         held_since = self._clock() - self._hold_s
         if any(entry.consumer != consumer and entry.given_at > held_since for entry in given):
@@ -85,7 +77,6 @@ class MemoryTransport:
         return True
 
     def claim_stale(self, consumer: str, min_idle_s: float, count: int) -> list[Delivery]:
-        """Entries given out ``min_idle_s`` ago and never acknowledged."""
         latest = self._clock() - min_idle_s
         return self._give(
             consumer, count, lambda e: e.consumer is not None and e.given_at <= latest
@@ -111,7 +102,6 @@ class MemoryTransport:
             return given
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
-        """Delete entries of this generation."""
         self.ping()
         with self._lock:
             for delivery in deliveries:
@@ -119,7 +109,6 @@ class MemoryTransport:
                     self._entries.pop(delivery.id, None)
 
     def give_back(self, deliveries: Sequence[Delivery]) -> None:
-        """Their count goes back by one."""
         self.ping()
         with self._lock:
             for delivery in deliveries:
@@ -133,26 +122,22 @@ class MemoryTransport:
         return len(self._entries)
 
     def acknowledged(self, run: UUID) -> Mapping[bytes, bytes]:
-        """Per producer its acknowledgement, as it lies there."""
         self.ping()
         return dict(self._acked.get(run, {}))
 
     def publish_acknowledged(
         self, run: UUID, acknowledgements: Mapping[bytes, bytes], generation: str | None
     ) -> None:
-        """Replace the run's acknowledgements, in this generation."""
         self.ping()
         with self._lock:
             if generation == self._generation:
                 self._acked.setdefault(run, {}).update(acknowledgements)
 
     def generation(self) -> str | None:
-        """A random id written with the first append; None before."""
         self.ping()
         return self._generation
 
     def ledger(self, claim: str | None = None) -> str | None:
-        """The key that claimed it first."""
         self.ping()
         self._ledger = self._ledger or claim
         return self._ledger
@@ -161,27 +146,22 @@ class MemoryTransport:
         """Nothing is open."""
 
     def beacon(self, network: str) -> bytes | None:
-        """The newest block of a network."""
         self.ping()
         return self._beacons.get(network)
 
     def publish_beacon(self, network: str, beacon: bytes) -> None:
-        """Replace it."""
         self.ping()
         self._beacons[network] = beacon
 
     def newest_head(self, key: str) -> str | None:
-        """The note of the largest head under a key."""
         self.ping()
         return self._heads[key][1] if key in self._heads else None
 
     def remember_head(self, key: str, size: int, note: str) -> None:
-        """Keep it where it is the largest."""
         self.ping()
         with self._lock:
             self._heads[key] = max(self._heads.get(key, (0, "")), (size, note))
 
     def ping(self) -> None:
-        """Raise TransportUnavailable where ``unavailable`` is set."""
         if self.unavailable:
             raise TransportUnavailable("memory transport: unavailable")

@@ -45,13 +45,7 @@ from redis import exceptions
 
 from provenance.errors import ConfigError, TransportUnavailable
 from provenance.formats.producers.batch import batch_run
-from provenance.ports.transport import (
-    CLIPPED_BYTES,
-    HOLD_S,
-    MAX_ENTRY_BYTES,
-    READ_BYTES,
-    Delivery,
-)
+from provenance.ports.transport import CLIPPED_BYTES, HOLD_S, MAX_ENTRY_BYTES, READ_BYTES, Delivery
 from provenance.proofs.beacon import MAX_BEACON_BYTES
 from provenance.settings import RedisAddress, redis_address
 

@@ -90,7 +90,6 @@ def test_what_is_asked_of_a_networks_anchors_without_reading_all(run_tx: LedgerT
         tx.reach("ethereum", some) for some in (both, {final.state}, {AnchorState.DUE}, ())
     ] == [5, 3, 0, 0]
     assert tx.reach("ethereum", both, below=5) == 3
-    assert tx.reach("ethereum", both, without=[confirmed.id, failed.id]) == 3
 
 
 def test_a_saved_anchor_reads_back(tx: LedgerTx) -> None:

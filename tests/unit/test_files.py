@@ -245,8 +245,8 @@ def test_bytes_are_synced_before_the_name_and_the_name_before_the_return(
 def test_lines_come_back_in_order(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     assert files.read_lines(path) == []
-    files.append_line(path, b'{"n":0}')
-    files.append_line(path, b'{"n":1}')
+    files.append_lines(path, b'{"n":0}')
+    files.append_lines(path, b'{"n":1}')
     assert files.read_lines(path) == [b'{"n":0}', b'{"n":1}']
     assert mode_of(path) == 0o600
 
@@ -254,10 +254,10 @@ def test_lines_come_back_in_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kept", range(len(b'\n{"n":1}\n') + 1))
 def test_a_line_cut_off_anywhere_swallows_no_other(kept: int, tmp_path: Path) -> None:
     path = tmp_path / "journal"
-    files.append_line(path, b'{"n":0}')
+    files.append_lines(path, b'{"n":0}')
     with path.open("ab") as file:
         file.write(b'\n{"n":1}\n'[:kept])
-    files.append_line(path, b'{"n":2}')
+    files.append_lines(path, b'{"n":2}')
     lines = files.read_lines(path)
     assert (lines[0], lines[-1]) == (b'{"n":0}', b'{"n":2}')
     assert all(b'{"n":1}'.startswith(line) for line in lines[1:-1])
@@ -267,12 +267,12 @@ def test_a_short_write_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     real = os.write
     monkeypatch.setattr(os, "write", lambda fd, data: real(fd, data[:3]))
     with pytest.raises(OSError, match="No space left"):
-        files.append_line(tmp_path / "journal", b'{"n":0}')
+        files.append_lines(tmp_path / "journal", b'{"n":0}')
 
 
 def test_a_line_with_a_newline_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="no newline"):
-        files.append_line(tmp_path / "journal", b"a\nb")
+        files.append_lines(tmp_path / "journal", b"a\nb")
     assert names(tmp_path) == set()
 
 

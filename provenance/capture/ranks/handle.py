@@ -12,7 +12,6 @@ A handle is opened by its first use: what holds one can be read anywhere, withou
 from __future__ import annotations
 
 import secrets
-import sys
 import threading
 import weakref
 from collections.abc import Mapping
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 from uuid import UUID
 
-from provenance.capture.spool import run_directory
+from provenance.capture.ending import at_child_exit
 from provenance.errors import InputError
 
 if TYPE_CHECKING:
@@ -171,7 +170,7 @@ def _tracker(of: type[Handle], handed: Handed) -> Handle:
     from provenance.capture.keys import KEY_FILE, load_run_keys
     from provenance.capture.membership import Membership, given
 
-    run_dir = run_directory(Path(handed.base_dir) / "spool", handed.run)
+    run_dir = Path(handed.base_dir) / "spool" / str(handed.run)
     if not (run_dir / KEY_FILE).exists():
         raise InputError(
             f"run {handed.run}: this host has no key of it in {run_dir}: it is finished, or was "
@@ -183,10 +182,5 @@ def _tracker(of: type[Handle], handed: Handed) -> Handle:
     with given(part):
         tracker.__init__(handed.base_dir, handed.config)
     tracker.__dict__.update(handed.state, _is_lent=True)
-    process = sys.modules.get("multiprocessing.process")
-    if process is not None and process.parent_process() is not None:
-        from multiprocessing import util
-
-        # Such a child leaves by os._exit; before the emitter's own end (priority 10).
-        util.Finalize(None, tracker.close, args=("exit",), exitpriority=20)
+    at_child_exit(tracker.close, 20)  # before the emitter's own end
     return tracker  # type: ignore[no-any-return]  # of a class that this layer does not know

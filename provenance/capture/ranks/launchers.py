@@ -1,30 +1,11 @@
-"""Launchers that start a process beside others, and what each tells it: one table.
-
-==============  ==========================================  ====================================
-launcher        rank and world size                         what all of its ranks have in common
-==============  ==========================================  ====================================
-torchrun        ``RANK``, ``WORLD_SIZE`` (Accelerate and    ``TORCHELASTIC_RUN_ID``,
-                DeepSpeed set the same two)                 ``MASTER_ADDR``, ``MASTER_PORT``
-Open MPI        ``OMPI_COMM_WORLD_RANK``, ``..._SIZE``      ``PMIX_NAMESPACE``
-MVAPICH         ``MV2_COMM_WORLD_RANK``, ``..._SIZE``       ``MPIRUN_ID``
-Horovod         ``HOROVOD_RANK``, ``HOROVOD_SIZE``          its rendezvous' address and port
-MPICH, Intel    ``PMI_RANK``, ``PMI_SIZE`` (``srun           ``PMI_JOBID``, ``PMI_PORT``: Slurm's,
-                --mpi=pmi2`` sets the same two)             of MPICH's own nothing
-Slurm           ``SLURM_PROCID``, the step's number of      job and step
-                tasks, else the job's
-PMIx            ``PMIX_RANK``; PRRTE's ``prterun`` tells    ``PMIX_NAMESPACE``
-                no size
-Lightning       ``LOCAL_RANK``, ``WORLD_SIZE``, without     ``MASTER_ADDR``, ``MASTER_PORT``
-                ``RANK``
-Kubernetes      ``JOB_COMPLETION_INDEX``, ``WORLD_SIZE``    the job's name, of the pod's
-==============  ==========================================  ====================================
+"""Launchers that start a process beside others, and what each tells it: one table, :data:`_TABLE`.
 
 The first of them that tells both counts: it is the innermost. Slurm's batch script has a rank and
 the job's size too, and is no task (sbatch: ``ENVIRONMENT=BATCH``, no ``SLURM_STEP_ID``); its shell
 from ``salloc`` has no rank.
 
 Before the table come a session of Ray Train and an initialised ``jax.distributed``: they are
-asked where their modules are loaded.
+asked where their modules are loaded. Behind it come Lightning and Kubernetes' indexed jobs.
 """
 
 from __future__ import annotations
@@ -41,6 +22,7 @@ RANK, WORLD_SIZE = "PROVENANCE_RANK", "PROVENANCE_WORLD_SIZE"
 Environment = Mapping[str, str]
 _ID_CONTEXT: Final = b"ml-provenance/launch/v1"
 _MASTER: Final = ("MASTER_ADDR", "MASTER_PORT")
+_INDEX: Final = "JOB_COMPLETION_INDEX"
 _SLURM: Final = ("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS", "SLURM_NPROCS")
 
 
@@ -65,6 +47,8 @@ class Launch(NamedTuple):
 
 
 class _Row(NamedTuple):
+    """Variables with the rank, with the world size, and those that all ranks have in common."""
+
     by: str
     rank: str
     sizes: tuple[str, ...]
@@ -74,6 +58,7 @@ class _Row(NamedTuple):
 
 
 _TABLE: Final = (
+    # Accelerate and DeepSpeed set the same two.
     _Row("torchrun", "RANK", ("WORLD_SIZE",), ("TORCHELASTIC_RUN_ID", *_MASTER)),
     _Row(
         "Open MPI",
@@ -88,10 +73,11 @@ _TABLE: Final = (
         ("HOROVOD_SIZE",),
         ("HOROVOD_GLOO_RENDEZVOUS_ADDR", "HOROVOD_GLOO_RENDEZVOUS_PORT"),
     ),
+    # Intel MPI, and srun --mpi=pmi2, too; what ranks have in common Slurm tells, MPICH does not.
     _Row("MPICH", "PMI_RANK", ("PMI_SIZE",), ("PMI_JOBID", "PMI_PORT")),
     _Row("Slurm", "SLURM_PROCID", _SLURM, ("SLURM_JOB_ID", "SLURM_STEP_ID")),
+    # PRRTE's prterun tells no size.
     _Row("PMIx", "PMIX_RANK", ("PMI_SIZE",), ("PMIX_NAMESPACE",), alone=True),
-    _Row("Kubernetes", "JOB_COMPLETION_INDEX", ("WORLD_SIZE",), ("JOB_NAME",), alone=True),
 )
 
 
@@ -121,7 +107,7 @@ def launched(env: Environment, *, strict: bool = False) -> Launch | None:
         return found
     if strict and env.get("RANK"):
         return _launch(env, "torchrun", *_pair(env, "RANK", "WORLD_SIZE"), _TABLE[0].shared)
-    for row in _TABLE[:-1]:
+    for row in _TABLE:
         if env.get(row.rank) and not (row.by == "Slurm" and _is_batch_script(env)):
             for size in filter(env.get, row.sizes):
                 return _launch(env, row.by, *_pair(env, row.rank, size), row.shared)
@@ -169,18 +155,17 @@ def _of_lightning(env: Environment) -> Launch | None:
 
 
 def _of_kubernetes(env: Environment) -> Launch | None:
-    row = _TABLE[-1]
-    if not env.get(row.rank):
+    if not env.get(_INDEX):
         return None
-    index = _number(env, row.rank, 0)
+    index = _number(env, _INDEX, 0)
     # A pod of an indexed job is called JOB-INDEX (batch/v1 Job, completionMode Indexed).
     job = {"HOSTNAME": env.get("HOSTNAME", "").removesuffix(f"-{index}")}
     named = job["HOSTNAME"] not in ("", env.get("HOSTNAME"))
-    identity = launch_id(env, row.shared, **(job if named else {}))
+    identity = launch_id(env, ("JOB_NAME",), **(job if named else {}))
     size = _number(env, "WORLD_SIZE", 1) if env.get("WORLD_SIZE") else None
     if size is not None and index >= size:
-        raise ConfigError(row.rank, f"found {index}, expected 0 to {size - 1} (WORLD_SIZE {size})")
-    return Launch(row.by, index, size, identity)
+        raise ConfigError(_INDEX, f"found {index}, expected 0 to {size - 1} (WORLD_SIZE {size})")
+    return Launch("Kubernetes", index, size, identity)
 
 
 def _of_ray() -> Launch | None:

@@ -50,8 +50,7 @@ def load_beacons(spool_dir: Path) -> list[Beacon]:
     """The blocks in the file, by the names of their networks; none where there is none, or it
     cannot be used: never raises."""
     try:
-        with (spool_dir / BEACON_FILE).open("rb") as file:
-            data = file.read(_MAX_BYTES + 1)
+        data = files.read_regular(spool_dir / BEACON_FILE, _MAX_BYTES + 1)
         top = Fields.parse_canonical(data, BEACON_FILE, VERSION, limit=_MAX_BYTES)
         return list(read_beacons(top.only("v", "blocks"), "blocks"))
     except (FormatError, OSError):

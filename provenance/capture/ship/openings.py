@@ -10,7 +10,6 @@ They outlive the run's key, and are the owner's to keep: without them nothing ca
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -41,14 +40,8 @@ def keep_openings(path: Path, openings: Iterable[Opening]) -> None:
         }
         for opening in openings
     )
-    # Behind a newline, so that a line which a crash cut off swallows none of these.
-    data = "".join(f"\n{json.dumps(line)}" for line in lines).encode() + b"\n"
     files.make_folders(path.parent, files.PRIVATE)
-    with files.opened(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND) as descriptor:
-        with open(descriptor, "wb", closefd=False) as file:
-            file.write(data)
-        os.fsync(descriptor)
-    files.sync_directory(path.parent)
+    files.append_lines(path, *(json.dumps(line).encode() for line in lines))
 
 
 def find_opening(base_dir: Path, run: UUID, point: bytes) -> Opening:

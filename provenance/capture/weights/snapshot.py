@@ -252,13 +252,11 @@ class Snapshotter(Generic[T]):
             if self._arena_used:
                 return None
             self._arena_used = True
-        copied = False
         try:
             self._arena = copy_of(model, self._arena, skip())
-            copied = True
-        finally:
-            if not copied:
-                self._give_back(arena=True)
+        except BaseException:
+            self._give_back(arena=True)
+            raise
         return given._replace(state=self._arena, in_arena=True)
 
     def _give_back(self, *, live: bool = False, arena: bool = False) -> None:

@@ -77,15 +77,9 @@ class WeightFile(NamedTuple):
 
             if self.path.endswith(TORCH):
                 return self._read_here(algorithm)
+        module = "provenance.capture.weights.weight_file"  # which may run as __main__ here
         done = subprocess.run(
-            [
-                sys.executable,
-                "-P",
-                "-m",
-                "provenance.capture.weights.weight_file",
-                self.path,
-                algorithm,
-            ],
+            [sys.executable, "-P", "-m", module, self.path, algorithm],
             env={**os.environ, "PYTHONPATH": os.pathsep.join([_PACKAGE_ROOT, *sys.path])},
             stdin=subprocess.DEVNULL,
             capture_output=True,

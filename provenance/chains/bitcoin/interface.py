@@ -20,7 +20,7 @@ from decimal import Decimal
 from provenance.chains.bitcoin import multisig
 from provenance.chains.bitcoin.client import CLIENT
 from provenance.chains.bitcoin.reader import ChainReader
-from provenance.chains.bitcoin.rpc import BitcoinRpc, Code, RpcError, as_integer, as_object, as_text
+from provenance.chains.bitcoin.rpc import BitcoinRpc, Code, RpcError
 from provenance.chains.bitcoin.wallet import Wallet
 from provenance.errors import (
     ConfigError,
@@ -31,6 +31,7 @@ from provenance.errors import (
     RejectedError,
     WrongNetworkError,
 )
+from provenance.formats.fields import Fields
 from provenance.formats.record import Json
 from provenance.ports.network import Network, Requests, require_payload
 from provenance.ports.values import Draft, Identity, Observation, Place, SignedVersion
@@ -80,9 +81,8 @@ class BitcoinInterface(Network):
             WrongNetworkError: Another chain than ``blockchain.bitcoin.network``.
             NetworkUnavailable: Also while it syncs, and where its wallet is not there.
         """
-        info = self._rpc.read(as_object, "getblockchaininfo")
-        genesis = self._rpc.read(as_text, "getblockhash", 0)
-        chain = as_text(info.get("chain"), "getblockchaininfo.chain")
+        info = self._rpc.read(Fields.object, "getblockchaininfo")
+        genesis, chain = self._rpc.read(Fields.text, "getblockhash", 0), info.text("chain")
         if chain != self._settings.network:
             raise WrongNetworkError(
                 f"bitcoin: the node serves {chain!r}, expected {self._settings.network!r} "
@@ -92,16 +92,15 @@ class BitcoinInterface(Network):
             raise WrongNetworkError(
                 f"bitcoin: found genesis {genesis}, expected {self._rules.genesis} for {chain}"
             )
-        height = as_integer(info.get("blocks"), "getblockchaininfo.blocks")
+        height = info.integer("blocks")
         # A regtest node calls itself syncing whenever its newest block is a day old.
-        if info.get("initialblockdownload") is not False and chain != "regtest":
+        if info.raw.get("initialblockdownload") is not False and chain != "regtest":
             raise NetworkUnavailable(f"bitcoin: the node is still syncing, at block {height}")
-        network = self._rpc.read(as_object, "getnetworkinfo")
         fields: dict[str, Json] = {
             "chain": chain,
             "genesis": genesis,
-            "version": as_text(network.get("subversion"), "getnetworkinfo.subversion"),
-            "pruned": info.get("pruned") is True,
+            "version": self._rpc.read(Fields.object, "getnetworkinfo").text("subversion"),
+            "pruned": info.raw.get("pruned") is True,
             "transaction_index": self._reader.indexed(),
         }
         wallet, balance = self._settings.wallet, self._wallet.balance()
@@ -129,7 +128,7 @@ class BitcoinInterface(Network):
             RejectedError: As :func:`~provenance.ports.network.require_payload`.
         """
         require_payload(self.name, payload, replaces)
-        tip = self._rpc.read(as_text, "getbestblockhash")
+        tip = self._rpc.read(Fields.text, "getbestblockhash")
         if replaces is not None:
             tip = str(replaces.detail.get("tip", tip))
         if self._settings.multisig is not None:
@@ -137,17 +136,7 @@ class BitcoinInterface(Network):
             signed = multisig.cosigned(self._settings, request, payload, replaces)
             return Draft(self.name, payload, signed | {"tip": tip})
         funded = self._wallet.fund(payload) if replaces is None else self._wallet.bump(replaces)
-        fields: dict[str, Json] = {
-            "raw": funded.raw.hex(),
-            "txid": display(funded.transaction.txid),
-            "inputs": funded.inputs,
-            "fee": funded.fee,
-            "vsize": funded.transaction.vsize,
-            "feerate": round(float(funded.rate), 3),
-            "change": funded.change,
-            "tip": tip,
-        }
-        return Draft(self.name, payload, fields)
+        return Draft(self.name, payload, funded.fields | {"tip": tip})
 
     def sign(self, draft: Draft, nonce: int | None) -> SignedVersion:
         """The drafted bytes as a version. Talks to nobody.

@@ -15,11 +15,8 @@ from provenance.chains.bitcoin.rpc import (
     Code,
     RpcError,
     Value,
-    as_list,
-    as_object,
-    as_text,
 )
-from provenance.chains.bitcoin.wallet import Wallet
+from provenance.chains.bitcoin.wallet import Funded, Wallet
 from provenance.errors import (
     FeeTooLowError,
     FormatError,
@@ -29,6 +26,7 @@ from provenance.errors import (
     ProvenanceError,
     RejectedError,
 )
+from provenance.formats.fields import Fields
 from provenance.formats.record import Json
 from provenance.ports.values import SignedVersion
 from provenance.proofs.bitcoin import display, parse_transaction
@@ -47,8 +45,7 @@ def descriptor(rpc: BitcoinRpc, script: Script) -> str:
     """``wsh(sortedmulti(k,...))`` with its checksum (BIP 380, 383)."""
     keys = ",".join(key.hex() for key in script.keys)
     bare = f"wsh(sortedmulti({script.threshold},{keys}))"
-    told = rpc.read(as_object, "getdescriptorinfo", bare)
-    return f"{bare}#{as_text(told.get('checksum'), 'getdescriptorinfo.checksum')}"
+    return f"{bare}#{rpc.read(Fields.object, 'getdescriptorinfo', bare).text('checksum')}"
 
 
 def make_wallet(settings: BitcoinSettings, script: Script) -> str:
@@ -66,16 +63,16 @@ def make_wallet(settings: BitcoinSettings, script: Script) -> str:
         if error.code != Code.WALLET or "already exists" not in error.message.lower():
             raise error.translated() from error
     request: Value = [{"desc": descriptor(rpc, script), "timestamp": "now"}]
-    (result,) = rpc.read(as_list, "importdescriptors", request, wallet=True)
-    if as_object(result, "importdescriptors").get("success") is not True:
+    (result,) = rpc.read(Fields.objects, "importdescriptors", request, wallet=True)
+    if result.raw.get("success") is not True:
         raise NetworkUnavailable("bitcoin: importdescriptors: the wallet did not take the script")
     return address(rpc, script)
 
 
 def address(rpc: BitcoinRpc, script: Script) -> str:
     """Where coins for anchors are sent to."""
-    found = rpc.read(as_list, "deriveaddresses", descriptor(rpc, script))
-    return as_text(found[0], "deriveaddresses")
+    call = ("deriveaddresses", descriptor(rpc, script))
+    return rpc.read(lambda answer, key: answer.items(key, Fields.text), *call)[0]
 
 
 def make_psbt(
@@ -109,10 +106,10 @@ def make_psbt(
     }
     outputs: Value = [{"data": payload.hex()}]
     answer = rpc.read(
-        as_object, "walletcreatefundedpsbt", spend, outputs, 0, options, True, wallet=True
+        Fields.object, "walletcreatefundedpsbt", spend, outputs, 0, options, True, wallet=True
     )
     try:
-        psbt = Psbt.read(as_text(answer.get("psbt"), "walletcreatefundedpsbt.psbt"))
+        psbt = Psbt.read(answer.text("psbt"))
         psbt.check(payload, script, settings.max_fee_rate)
     except ProvenanceError as error:
         raise LyingNodeError(f"bitcoin: walletcreatefundedpsbt: {error}") from error
@@ -144,25 +141,16 @@ def cosigned(
     except (FormatError, ProofError) as error:
         raise NetworkUnavailable(f"bitcoin: {error}") from error
     transaction = parse_transaction(raw)
-    txid = display(transaction.txid)
-    if replaces is not None and txid == replaces.transaction_id:
+    if replaces is not None and display(transaction.txid) == replaces.transaction_id:
         again = "provenance multisig request bitcoin --again"
         raise FeeTooLowError(f"bitcoin: a higher fee takes new signatures of the owners: {again}")
-    inputs: list[Json] = [f"{display(point.txid)}:{point.vout}" for point in transaction.inputs]
-    kept = replaces.detail.get("inputs") if replaces is not None else None
-    if isinstance(kept, list | tuple) and not set(kept) <= set(inputs):
-        raise RejectedError("bitcoin: what the owners signed leaves out a coin of the old version")
     change = [output.value for output in transaction.outputs if output.script == script.output]
-    return {
-        "raw": raw.hex(),
-        "txid": txid,
-        "inputs": inputs,
-        "fee": psbt.fee,
-        "vsize": transaction.vsize,
-        "feerate": round(psbt.fee / transaction.vsize, 3),
-        "change": change[0] if change else None,
-        "spent": [made.hex() for made in dict.fromkeys(psbt.spent)],
-    }
+    rate = Decimal(psbt.fee) / transaction.vsize
+    funded = Funded(raw, transaction, psbt.fee, rate, change[0] if change else None)
+    kept = replaces.detail.get("inputs") if replaces is not None else None
+    if isinstance(kept, list | tuple) and not set(kept) <= set(funded.inputs):
+        raise RejectedError("bitcoin: what the owners signed leaves out a coin of the old version")
+    return funded.fields | {"spent": [made.hex() for made in dict.fromkeys(psbt.spent)]}
 
 
 def cosign(settings: BitcoinSettings, script: Script, psbt: Psbt) -> Psbt:
@@ -173,10 +161,10 @@ def cosign(settings: BitcoinSettings, script: Script, psbt: Psbt) -> Psbt:
         LyingNodeError: It answers with another transaction, or a signature that does not hold.
     """
     answer = BitcoinRpc(settings).read(
-        as_object, "walletprocesspsbt", psbt.encode(), True, "ALL", False, False, wallet=True
+        Fields.object, "walletprocesspsbt", psbt.encode(), True, "ALL", False, False, wallet=True
     )
     try:
-        signed = psbt.joined(Psbt.read(as_text(answer.get("psbt"), "walletprocesspsbt.psbt")))
+        signed = psbt.joined(Psbt.read(answer.text("psbt")))
         added = set(signed.signers(script)) - set(psbt.signers(script))
     except ProvenanceError as error:
         raise LyingNodeError(f"bitcoin: walletprocesspsbt: {error}") from error

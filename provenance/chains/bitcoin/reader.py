@@ -12,14 +12,12 @@ from provenance.chains.bitcoin.rpc import (
     BitcoinRpc,
     Code,
     RpcError,
-    Value,
-    as_bytes,
-    as_integer,
-    as_list,
-    as_object,
-    as_text,
+    answered,
+    depth,
+    octets,
 )
 from provenance.errors import FormatError, LyingNodeError, NetworkUnavailable, ProofError
+from provenance.formats.fields import Fields
 from provenance.ports.values import Observation, Place, SignedVersion, payload_root
 from provenance.proofs.bitcoin import (
     CHAINS,
@@ -67,22 +65,21 @@ class ChainReader:
 
     def indexed(self) -> bool:
         """Whether the node knows every transaction by id (``txindex=1``)."""
-        indexes = self._rpc.read(as_object, "getindexinfo", "txindex")
-        index = indexes.get("txindex")
+        index = self._rpc.read(Fields.object, "getindexinfo", "txindex").raw.get("txindex")
         return isinstance(index, dict) and index.get("synced") is True
 
     def find(self, txid: str) -> NodeTransaction | None:
         """A transaction from the mempool or the index, else from the wallet; None if absent."""
         try:
-            answer = as_object(self._rpc.call("getrawtransaction", txid, 1), "getrawtransaction")
+            answer = answered(self._rpc.call("getrawtransaction", txid, 1), "getrawtransaction")
         except RpcError as error:
             if error.code != Code.NOT_FOUND:
                 raise error.translated() from error
         else:
-            return _read(txid, answer)
+            return _read(txid, answer.object("getrawtransaction"))
         try:
             result = self._rpc.call("gettransaction", txid, None, False, wallet=True)
-            answer = as_object(result, "gettransaction")
+            kept = answered(result, "gettransaction").object("gettransaction")
         except RpcError as error:
             if error.code in (Code.NOT_FOUND, Code.WALLET_NOT_FOUND):
                 return None
@@ -91,8 +88,8 @@ class ChainReader:
             if self._settings.wallet is None:  # a verifier's node needs no wallet
                 return None
             raise
-        depth = as_integer(answer.get("confirmations"), "gettransaction.confirmations")
-        return _read(txid, answer, forgotten=depth == 0, conflict=max(0, -depth))
+        deep = depth(kept, "confirmations")
+        return _read(txid, kept, forgotten=deep == 0, conflict=max(0, -deep))
 
     def place(self, found: NodeTransaction | None) -> Observation:
         """Whether the transaction is in the mempool, in a block (proven), or in neither."""
@@ -128,16 +125,16 @@ class ChainReader:
 
     def proof(self, txid: str, block_hash: str) -> bytes:
         """The ``merkleblock`` message (BIP 37) of one transaction, not checked."""
-        return self._rpc.read(as_bytes, "gettxoutproof", [txid], block_hash)
+        return self._rpc.read(octets, "gettxoutproof", [txid], block_hash)
 
     def height(self) -> int:
         """Of the newest block."""
-        return self._rpc.read(as_integer, "getblockcount")
+        return self._rpc.read(Fields.integer, "getblockcount")
 
     def hash_at(self, height: int) -> str | None:
         """The hash of the block at a height; None above the newest."""
         try:
-            return as_text(self._rpc.call("getblockhash", height), "getblockhash")
+            return answered(self._rpc.call("getblockhash", height), "hash").text("hash")
         except RpcError as error:
             if error.code != Code.INVALID_PARAMETER:
                 raise error.translated() from error
@@ -145,14 +142,10 @@ class ChainReader:
 
     def header(self, block_hash: str) -> tuple[bytes, int, int]:
         """The 80 bytes, checked, with height and depth (-1 outside the best chain)."""
-        answer = self._rpc.read(as_object, "getblockheader", block_hash, True)
-        raw = self._rpc.read(as_bytes, "getblockheader", block_hash, False)
+        answer = self._rpc.read(Fields.object, "getblockheader", block_hash, True)
+        raw = self._rpc.read(octets, "getblockheader", block_hash, False)
         self._checked_header(raw, block_hash)
-        return (
-            raw,
-            as_integer(answer.get("height"), "getblockheader.height"),
-            as_integer(answer.get("confirmations"), "getblockheader.confirmations"),
-        )
+        return raw, answer.integer("height"), depth(answer, "confirmations")
 
     def _checked_header(self, raw: bytes, block_hash: str) -> BlockHeader:
         try:
@@ -170,8 +163,8 @@ class ChainReader:
         above: list[bytes] = []
         below = parse_header(raw)
         for step in range(1, count + 1):
-            block_hash = self._rpc.read(as_text, "getblockhash", height + step)
-            data = self._rpc.read(as_bytes, "getblockheader", block_hash, False)
+            block_hash = self._rpc.read(Fields.text, "getblockhash", height + step)
+            data = self._rpc.read(octets, "getblockheader", block_hash, False)
             header = self._checked_header(data, block_hash)
             if header.previous != below.hash:
                 raise NetworkUnavailable("bitcoin: the chain changed while it was read")
@@ -184,28 +177,26 @@ class ChainReader:
         tip, inputs = version.detail.get("tip"), version.detail.get("inputs")
         if not isinstance(tip, str) or not isinstance(inputs, list):
             return 0
-        listed = self._rpc.read(as_object, "listsinceblock", tip, wallet=True)
-        for item in as_list(listed.get("transactions"), "listsinceblock.transactions"):
-            entry = as_object(item, "listsinceblock.transactions")
-            depth = as_integer(entry.get("confirmations"), "listsinceblock.confirmations")
-            if entry.get("category") != "send" or depth < 1:
+        listed = self._rpc.read(Fields.object, "listsinceblock", tip, wallet=True)
+        for entry in listed.objects("transactions"):
+            deep = depth(entry, "confirmations")
+            if entry.raw.get("category") != "send" or deep < 1:
                 continue
-            found = self.find(as_text(entry.get("txid"), "listsinceblock.txid"))
+            found = self.find(entry.text("txid"))
             spent = found.transaction.inputs if found else ()
-            if any(f"{display(point.txid)}:{point.vout}" in inputs for point in spent):
-                return depth
+            if any(point.shown in inputs for point in spent):
+                return deep
         return 0
 
 
 def _read(
-    txid: str, answer: dict[str, Value], *, forgotten: bool = False, conflict: int = 0
+    txid: str, answer: Fields, *, forgotten: bool = False, conflict: int = 0
 ) -> NodeTransaction:
-    raw = as_bytes(answer.get("hex"), "hex")
+    raw = octets(answer, "hex")
     transaction = parsed(raw)
     if display(transaction.txid) != txid:
         raise LyingNodeError(f"bitcoin: asked for {txid}, got another transaction")
-    block = answer.get("blockhash")
-    block_hash = None if block is None else as_text(block, "blockhash")
+    block_hash = answer.text("blockhash") if answer.raw.get("blockhash") is not None else None
     return NodeTransaction(transaction, raw, block_hash, forgotten, conflict)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import itertools
+import re
 import ssl
 from collections.abc import Callable, Sequence
 from decimal import Decimal
@@ -34,11 +35,14 @@ from provenance.errors import (
     NetworkUnavailable,
     RejectedError,
 )
+from provenance.formats.fields import Fields, Key
+from provenance.formats.record import MAX_SAFE_INTEGER
 from provenance.settings import BitcoinSettings, node_url
 
 Value: TypeAlias = "bool | int | Decimal | str | list[Value] | dict[str, Value] | None"
 
 T = TypeVar("T")
+_HEX = re.compile("(?:[0-9a-f]{2})*")
 
 
 class Code(IntEnum):
@@ -127,11 +131,8 @@ class RpcError(Exception):
 
 
 class BitcoinRpc:
-    """A bitcoind and one of its wallets. Safe between threads and across forks.
-
-    Raises:
-        ConfigError: A URL that is not one, plain HTTP outside loopback, or no login.
-    """
+    """A bitcoind and one of its wallets. Safe between threads and across forks. Raises ConfigError:
+    a URL that is not one, plain HTTP outside loopback, or no login."""
 
     def __init__(self, settings: BitcoinSettings) -> None:
         parts = node_url(settings.url, "blockchain.bitcoin.url")
@@ -177,10 +178,10 @@ class BitcoinRpc:
             raise error.translated() from error
 
     def read(
-        self, kind: Callable[[Value, str], T], method: str, *params: Value, wallet: bool = False
+        self, kind: Callable[[Fields, str], T], method: str, *params: Value, wallet: bool = False
     ) -> T:
-        """:meth:`ask` for a result of one kind: :func:`as_object`, :func:`as_text` and so on."""
-        return kind(self.ask(method, *params, wallet=wallet), method)
+        """:meth:`ask` for a result of one kind: `Fields.object`, :func:`octets` and so on."""
+        return kind(answered(self.ask(method, *params, wallet=wallet), method), method)
 
     def _send(self, path: str, method: str, params: Sequence[Value]) -> Value:
         """One request; the one place where errors of httpx and bitcoinrpc become ours.
@@ -271,51 +272,35 @@ def _converted(value: Any, kind: type[T], convert: Callable[[T], Value]) -> Valu
     return cast(Value, value)
 
 
-def _of(kind: type[T], expected: str) -> Callable[[Value, str], T]:
-    """A reader of values of one kind, ``what`` of an answer; LyingNodeError where it is none."""
-
-    def read(value: Value, what: str) -> T:
-        if isinstance(value, kind):
-            return value
-        raise LyingNodeError(f"bitcoin: {what}: expected {expected}")
-
-    return read
+def answered(value: Value, method: str) -> Fields:
+    """What a node answered, as the field ``method``; its getters raise LyingNodeError."""
+    return Fields({method: value}, "bitcoin", error=LyingNodeError)
 
 
-as_object: Callable[[Value, str], dict[str, Value]] = _of(dict, "an object")
-as_text = _of(str, "a string")
-as_list: Callable[[Value, str], list[Value]] = _of(list, "an array")
+def depth(fields: Fields, key: Key) -> int:
+    """How deep something lies, of at most 53 bits (RFC 8259, section 6); below 0 beside the best
+    chain."""
+    return fields.integer(key, -MAX_SAFE_INTEGER, MAX_SAFE_INTEGER)
 
 
-def as_integer(value: Value, what: str) -> int:
-    """``value`` as a whole number of at most 53 bits (RFC 8259, section 6), or LyingNodeError."""
-    if not isinstance(value, int) or isinstance(value, bool) or abs(value) >= 2**53:
-        raise LyingNodeError(f"bitcoin: {what}: expected a whole number")
-    return value
+def octets(fields: Fields, key: Key) -> bytes:
+    """Bytes, from hex."""
+    return bytes.fromhex(fields.matching(key, _HEX, "lower-case hex"))
 
 
-def as_bytes(value: Value, what: str) -> bytes:
-    """``value`` from hex, or LyingNodeError."""
-    try:
-        return bytes.fromhex(as_text(value, what))
-    except ValueError as error:
-        raise LyingNodeError(f"bitcoin: {what}: expected hex") from error
+def sats(fields: Fields, key: Key) -> int:
+    """An amount in BTC as whole satoshi."""
+    found = _amount(fields, key) * 100_000_000
+    return int(found) if found == int(found) else fields.refuse(key, "whole satoshi")
 
 
-def as_sats(value: Value, what: str) -> int:
-    """An amount in BTC as whole satoshi, or LyingNodeError."""
-    sats = _amount(value, what) * 100_000_000
-    if sats != int(sats):
-        raise LyingNodeError(f"bitcoin: {what}: an amount below one satoshi")
-    return int(sats)
+def feerate(fields: Fields, key: Key) -> Decimal:
+    """A fee rate in BTC/kvB as sat/vB."""
+    return _amount(fields, key) * 100_000
 
 
-def as_feerate(value: Value, what: str) -> Decimal:
-    """A fee rate in BTC/kvB as sat/vB, or LyingNodeError."""
-    return _amount(value, what) * 100_000
-
-
-def _amount(value: Value, what: str) -> Decimal:
+def _amount(fields: Fields, key: Key) -> Decimal:
+    value = fields.raw.get(key)
     if isinstance(value, bool) or not isinstance(value, int | Decimal):
-        raise LyingNodeError(f"bitcoin: {what}: expected an amount in BTC")
+        fields.refuse(key, "an amount in BTC")
     return Decimal(value)

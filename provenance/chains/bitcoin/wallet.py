@@ -14,6 +14,7 @@ transaction that spends a legacy coin can be changed by others on its way.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import ROUND_UP, Decimal
 
@@ -23,13 +24,10 @@ from provenance.chains.bitcoin.rpc import (
     Code,
     RpcError,
     Value,
-    as_bytes,
-    as_feerate,
-    as_integer,
-    as_list,
-    as_object,
-    as_sats,
-    as_text,
+    answered,
+    feerate,
+    octets,
+    sats,
 )
 from provenance.errors import (
     FeeTooLowError,
@@ -37,6 +35,7 @@ from provenance.errors import (
     LyingNodeError,
     NetworkUnavailable,
 )
+from provenance.formats.fields import Fields
 from provenance.formats.record import Json
 from provenance.ports.values import PAYLOAD_TAG, SignedVersion
 from provenance.proofs.bitcoin import OP_RETURN, Transaction, display
@@ -64,7 +63,20 @@ class Funded:
     @property
     def inputs(self) -> list[Json]:
         """``txid:vout`` of each input."""
-        return [f"{display(point.txid)}:{point.vout}" for point in self.transaction.inputs]
+        return [point.shown for point in self.transaction.inputs]
+
+    @property
+    def fields(self) -> dict[str, Json]:
+        """Those of a draft."""
+        return {
+            "raw": self.raw.hex(),
+            "txid": display(self.transaction.txid),
+            "inputs": self.inputs,
+            "fee": self.fee,
+            "vsize": self.transaction.vsize,
+            "feerate": round(float(self.rate), 3),
+            "change": self.change,
+        }
 
 
 class Wallet:
@@ -82,15 +94,14 @@ class Wallet:
     def balance(self) -> int | None:
         """Spendable satoshi; None where no wallet is configured and none is loaded."""
         try:
-            answer = as_object(self._rpc.call("getbalances", wallet=True), "getbalances")
+            answer = answered(self._rpc.call("getbalances", wallet=True), "getbalances")
         except NetworkUnavailable:
             if self._settings.wallet is None:
                 return None
             raise
         except RpcError as error:
             raise error.translated() from error
-        mine = as_object(answer.get("mine"), "getbalances.mine")
-        return as_sats(mine.get("trusted"), "getbalances.mine.trusted")
+        return sats(answer.object("getbalances").object("mine"), "trusted")
 
     def fund(self, payload: bytes) -> Funded:
         """A new transaction with the 36-byte payload; nothing is locked. Raises
@@ -99,7 +110,7 @@ class Wallet:
         try:
             return self._funded(payload, [], rate)
         except InsufficientFundsError as error:
-            locks = self._rpc.read(as_list, "listlockunspent", wallet=True)
+            locks = self._rpc.read(Fields.objects, "listlockunspent", wallet=True)
             if not self._free_abandoned(locks):
                 hint = f"; {len(locks)} outputs are locked (bitcoin-cli listlockunspent)"
                 raise InsufficientFundsError(f"{error}{hint if locks else ''}") from error
@@ -125,13 +136,11 @@ class Wallet:
             if error.code == Code.INVALID_PARAMETER and "fee" in error.message.lower():
                 raise FeeTooLowError(f"bitcoin: {error}") from error
             raise error.translated() from error
-        bumped = as_object(answer, "psbtbumpfee")
-        psbt = as_text(bumped.get("psbt"), "psbtbumpfee.psbt")
-        fee = as_sats(bumped.get("fee"), "psbtbumpfee.fee")
-        processed = self._rpc.read(as_object, "walletprocesspsbt", psbt, wallet=True)
-        psbt = as_text(processed.get("psbt"), "walletprocesspsbt.psbt")
-        signed = _complete(self._rpc.read(as_object, "finalizepsbt", psbt))
-        funded = self._checked(signed, old.payload, fee)
+        bumped = answered(answer, "psbtbumpfee").object("psbtbumpfee")
+        psbt, fee = bumped.text("psbt"), sats(bumped, "fee")
+        processed = self._rpc.read(Fields.object, "walletprocesspsbt", psbt, wallet=True)
+        signed = self._rpc.read(Fields.object, "finalizepsbt", processed.text("psbt"))
+        funded = self._checked(_complete(signed), old.payload, fee)
         spent = kept if isinstance(kept, list | tuple) else ()
         if not set(map(str, spent)) <= set(map(str, funded.inputs)):
             raise LyingNodeError("bitcoin: psbtbumpfee left out an input of the old version")
@@ -166,16 +175,13 @@ class Wallet:
 
     def fee_rate(self) -> Decimal:
         """The node's estimate, at least what its mempool takes, at most the cap; sat/vB."""
-        pool = self._rpc.read(as_object, "getmempoolinfo")
-        floor = max(
-            as_feerate(pool.get("mempoolminfee"), "mempoolminfee"),
-            as_feerate(pool.get("minrelaytxfee"), "minrelaytxfee"),
-        )
+        pool = self._rpc.read(Fields.object, "getmempoolinfo")
+        floor = max(feerate(pool, "mempoolminfee"), feerate(pool, "minrelaytxfee"))
         if floor > self._cap:
             raise self._above_the_cap(f"the node takes no less than {floor.normalize():f} sat/vB,")
-        answer = self._rpc.read(as_object, "estimatesmartfee", CONFIRM_TARGET)
-        if answer.get("feerate") is not None:
-            estimate = as_feerate(answer["feerate"], "estimatesmartfee.feerate")
+        answer = self._rpc.read(Fields.object, "estimatesmartfee", CONFIRM_TARGET)
+        if answer.raw.get("feerate") is not None:
+            estimate = feerate(answer, "feerate")
         elif self._settings.network == "main":
             raise NetworkUnavailable("bitcoin: the node has no fee estimate yet")
         else:
@@ -192,11 +198,10 @@ class Wallet:
             "fee_rate": rate,
             "replaceable": True,
         }
-        answer = self._rpc.read(as_object, "fundrawtransaction", bare, options, wallet=True)
-        raw = as_bytes(answer.get("hex"), "fundrawtransaction.hex")
-        fee = as_sats(answer.get("fee"), "fundrawtransaction.fee")
-        signed = self._rpc.read(as_object, "signrawtransactionwithwallet", raw.hex(), wallet=True)
-        return self._checked(_complete(signed), payload, fee)
+        made = self._rpc.read(Fields.object, "fundrawtransaction", bare, options, wallet=True)
+        call = ("signrawtransactionwithwallet", octets(made, "hex").hex())
+        signed = self._rpc.read(Fields.object, *call, wallet=True)
+        return self._checked(_complete(signed), payload, sats(made, "fee"))
 
     def _checked(self, raw: bytes, payload: bytes, fee: int) -> Funded:
         """What the node built is what was asked for, by our own parser and its decoder."""
@@ -206,15 +211,15 @@ class Wallet:
             raise LyingNodeError("bitcoin: the node's transaction does not carry the payload once")
         if len(change) > 1:
             raise LyingNodeError("bitcoin: the node's transaction pays somebody else")
-        decoded = self._rpc.read(as_object, "decoderawtransaction", raw.hex())
-        if decoded.get("txid") != display(transaction.txid):
+        decoded = self._rpc.read(Fields.object, "decoderawtransaction", raw.hex())
+        if decoded.raw.get("txid") != display(transaction.txid):
             raise LyingNodeError("bitcoin: the node computes another transaction id")
         rate = Decimal(fee) / transaction.vsize
         if fee > self._cap * transaction.vsize + transaction.vsize:
             raise self._above_the_cap(f"the node asks for {rate:.3f} sat/vB,")
         return Funded(raw, transaction, fee, rate, change[0] if change else None)
 
-    def _free_abandoned(self, locks: list[Value]) -> bool:
+    def _free_abandoned(self, locks: Sequence[Fields]) -> bool:
         """Unlock change of earlier anchors that a version which never got on left locked.
 
         Only coins that an anchor of ours made are touched: a lock that the operator put on
@@ -222,26 +227,26 @@ class Wallet:
         drafted no such lock has an owner.
         """
         freed = []
-        for entry in locks:
-            coin = as_object(entry, "listlockunspent")
-            txid = as_text(coin.get("txid"), "listlockunspent.txid")
+        for coin in locks:
+            txid = coin.text("txid")
             try:
                 answer = self._rpc.call("gettransaction", txid, wallet=True)
             except RpcError:
                 continue
-            maker = as_object(answer, "gettransaction").get("hex")
-            made = parsed(as_bytes(maker, "gettransaction.hex"))
+            made = parsed(
+                octets(answered(answer, "gettransaction").object("gettransaction"), "hex")
+            )
             if any(data.startswith(PAYLOAD_TAG) for data in made.data):
-                freed.append(f"{txid}:{as_integer(coin.get('vout'), 'listlockunspent.vout')}")
+                freed.append(f"{txid}:{coin.integer('vout')}")
         self.set_locks(freed, locked=False)
         return bool(freed)
 
 
-def _complete(signed: dict[str, Value]) -> bytes:
+def _complete(signed: Fields) -> bytes:
     """The signed transaction."""
-    if signed.get("complete") is not True:
+    if signed.raw.get("complete") is not True:
         raise NetworkUnavailable("bitcoin: the wallet cannot sign for its own inputs")
-    return as_bytes(signed.get("hex"), "signed hex")
+    return octets(signed, "hex")
 
 
 def _outpoints(inputs: object) -> list[Value]:

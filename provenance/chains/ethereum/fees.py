@@ -68,11 +68,8 @@ def least_bump(value: int) -> int:
 def bump(old: Fees, base_fee: int, priority: int, cap: int) -> Fees:
     """Fees of a replacement on the same nonce: both up by 15 %, and never below the market.
 
-    Where the cap leaves less than 15 % but at least :func:`least_bump`, the cap is offered.
-
-    Raises:
-        FeeTooLowError: The cap leaves no room for a valid replacement.
-    """
+    Where the cap leaves less than 15 % but at least :func:`least_bump`, the cap is offered. Raises
+    FeeTooLowError: the cap leaves no room for a valid replacement."""
     now = market(base_fee, priority)
     max_fee = min(max(-(-old.max_fee * 115 // 100), least_bump(old.max_fee), now.max_fee), cap)
     least_tip = least_bump(old.priority)

@@ -16,7 +16,7 @@ from eth_utils.address import to_checksum_address
 from provenance.chains.ethereum import contract as abi
 from provenance.chains.ethereum.libs import Account
 from provenance.chains.ethereum.node import EthereumNode
-from provenance.chains.ethereum.sender import Sender
+from provenance.chains.ethereum.sender import ADDRESS, Sender, checked_address
 from provenance.errors import (
     ConfigError,
     FormatError,
@@ -159,14 +159,7 @@ def store(settings: EthereumSettings, request: StoreRequest, signatures: Sequenc
 
 
 def _address(text: str) -> bytes:
-    digits = text.removeprefix("0x")
-    try:
-        address = bytes.fromhex(digits)
-    except ValueError:
-        address = b""
-    if len(address) != 20 or (
-        digits not in (digits.lower(), digits.upper()) and to_checksum_address(address) != text
-    ):
-        expected = "0x and 40 hex digits with a valid EIP-55 checksum"
-        raise InputError(f"--owners: found {text[:60]!r}, expected {expected}")
-    return address
+    checked = checked_address(f"0x{text.removeprefix('0x')}")
+    if checked is None:
+        raise InputError(f"--owners: found {text[:60]!r}, expected {ADDRESS}")
+    return bytes.fromhex(checked[2:])

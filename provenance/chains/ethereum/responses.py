@@ -16,7 +16,7 @@ from eth_keys.exceptions import BadSignature
 from eth_utils.crypto import keccak
 from eth_utils.exceptions import ValidationError
 
-from provenance.chains.ethereum.encoding import Fields, encode_transaction
+from provenance.chains.ethereum.encoding import answered, encode_transaction
 from provenance.chains.ethereum.libs import Account
 from provenance.errors import LyingNodeError
 from provenance.formats.record import Json
@@ -56,13 +56,13 @@ class Transaction:
 def read_transaction(answer: object, txid: str) -> Transaction:
     """An answer of ``eth_getTransactionByHash``. Raises LyingNodeError: malformed, another
     transaction, or fields that do not hash to its id."""
-    tx = Fields(answer, "transaction")
+    tx = answered(answer, "transaction").object("transaction")
     if tx.hash("hash") != txid:
         raise LyingNodeError(f"ethereum node: another transaction was sent for {txid}")
     sender, to, payload = tx.data("from", 20), tx.address("to"), tx.input()
     raw, chain_id = b"", 0
-    if tx.number("type") == _TYPE_2:
-        raw, chain_id = encode_transaction(tx.raw), tx.number("chainId")
+    if tx.quantity("type") == _TYPE_2:
+        raw, chain_id = encode_transaction(tx.raw), tx.quantity("chainId")
         if "0x" + keccak(raw).hex() != txid:
             raise LyingNodeError(f"ethereum node: the fields of {txid} do not hash to it")
         try:
@@ -75,7 +75,7 @@ def read_transaction(answer: object, txid: str) -> Transaction:
     block_hash = number = index = None
     if tx.raw.get("blockHash") is not None and tx.raw.get("blockNumber") is not None:
         block_hash = tx.hash("blockHash")
-        number, index = tx.number("blockNumber"), tx.number("transactionIndex")
+        number, index = tx.quantity("blockNumber"), tx.quantity("transactionIndex")
     return Transaction(txid, chain_id, sender, to, payload, raw, block_hash, number, index)
 
 
@@ -100,10 +100,10 @@ class Receipt:
 def read_receipt(answer: object, txid: str) -> Receipt:
     """An answer of ``eth_getTransactionReceipt``; its logs must name the same transaction. Raises
     LyingNodeError: malformed, or of another transaction."""
-    receipt = Fields(answer, "receipt")
+    receipt = answered(answer, "receipt").object("receipt")
     if receipt.hash("transactionHash") != txid:
         raise LyingNodeError(f"ethereum node: another transaction's receipt was sent for {txid}")
-    block_hash, status = receipt.hash("blockHash"), receipt.number("status")
+    block_hash, status = receipt.hash("blockHash"), receipt.quantity("status")
     if status not in (0, 1):
         raise LyingNodeError(f"ethereum node: receipt.status is {status}, expected 0 or 1")
     logs = []
@@ -111,20 +111,18 @@ def read_receipt(answer: object, txid: str) -> Receipt:
         at = (log.hash("transactionHash"), log.hash("blockHash"))
         if at != (txid, block_hash) or log.raw.get("removed"):
             raise LyingNodeError(f"ethereum node: the receipt of {txid} holds a log of another")
-        topics = tuple(log.items("topics", 32))
+        topics = tuple(log.all_data("topics", 32))
         logs.append(Log(log.data("address", 20), topics, log.data("data")))
     return Receipt(
         id=txid,
         block_hash=block_hash,
-        block_number=receipt.number("blockNumber"),
-        index=receipt.number("transactionIndex"),
+        block_number=receipt.quantity("blockNumber"),
+        index=receipt.quantity("transactionIndex"),
         sender=receipt.data("from", 20),
         to=receipt.address("to"),
         status=status,
-        gas_used=receipt.number("gasUsed"),
-        gas_price=receipt.number("effectiveGasPrice")
-        if "effectiveGasPrice" in receipt.raw
-        else None,
+        gas_used=receipt.quantity("gasUsed"),
+        gas_price=receipt.optional("effectiveGasPrice", receipt.quantity),
         contract=receipt.address("contractAddress"),
         logs=tuple(logs),
     )
@@ -145,15 +143,15 @@ class Block:
 def read_block(answer: object, what: str) -> Block:
     """An answer of ``eth_getBlockByNumber`` or ``...ByHash`` without transaction bodies. Raises
     LyingNodeError: malformed."""
-    block = Fields(answer, what)
+    block = answered(answer, what).object(what)
     named = [(name, block.raw.get(name)) for name, _ in _HEADER + _HEADER_FORKS]
     unpriced = block.raw.get("baseFeePerGas") is None
     return Block(
         hash=block.hash("hash"),
-        number=block.number("number"),
-        timestamp=block.number("timestamp"),
-        base_fee=None if unpriced else block.number("baseFeePerGas"),
-        transactions=tuple("0x" + txid.hex() for txid in block.items("transactions", 32)),
+        number=block.quantity("number"),
+        timestamp=block.quantity("timestamp"),
+        base_fee=None if unpriced else block.quantity("baseFeePerGas"),
+        transactions=tuple("0x" + txid.hex() for txid in block.all_data("transactions", 32)),
         header={name: str(value) for name, value in named if value is not None},
     )
 
@@ -163,12 +161,12 @@ def header_rlp(block: Block) -> bytes | None:
 
     None where they do not hash to it: a chain whose header has fields of its own.
     """
-    header = Fields(block.header, "header")
+    header = answered(block.header, "header").object("header")
     known = list(takewhile(lambda field: field[0] in block.header, _HEADER + _HEADER_FORKS))
     if len(known) < len(_HEADER):
         return None
     try:
-        parts = [header.number(n) if size is None else header.data(n, size) for n, size in known]
+        parts = [header.quantity(n) if size is None else header.data(n, size) for n, size in known]
     except LyingNodeError:
         return None
     encoded = bytes(rlp.encode(parts))

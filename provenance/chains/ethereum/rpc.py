@@ -206,12 +206,9 @@ class EthereumRPC:
         raise rpc_error(method, code, "" if message is None else str(message), fields.get("data"))
 
     def batch(self, calls: Sequence[Call]) -> dict[Call, object]:
-        """Results of several calls by one request, unvalidated; without those that failed. A
-        node that takes no such request has none, and is not asked for one again.
-
-        Raises:
-            NetworkUnavailable, LyingNodeError: Refused or timed out, or too large.
-        """
+        """Results of several calls by one request, unvalidated; without those that failed. A node
+        that takes no such request has none, and is not asked for one again. Raises
+        NetworkUnavailable, LyingNodeError: refused or timed out, or too large."""
         if not calls or not self._takes_batches:
             return {}
         results = self.provider.make_batch(calls)

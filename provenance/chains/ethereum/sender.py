@@ -41,6 +41,7 @@ SIGNED_BYTE_GAS = 100
 """Per byte of the call, on top: a signature of an owner takes 128 bytes and 9,000 gas."""
 
 _KEY = re.compile(r"(?:0x)?[0-9a-fA-F]{64}")
+ADDRESS = "0x and 40 hex digits with a valid EIP-55 checksum"
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
 _CURVE_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 _SEND_ATTEMPTS = 5
@@ -68,7 +69,9 @@ class Sender:
             self._account = Account.from_key(key)
         self.address: str | None = None if self._account is None else str(self._account.address)
         address = settings.contract_address
-        self.contract: str | None = None if address is None else _checked(address)
+        self.contract: str | None = None if address is None else checked_address(address)
+        if self.contract is None and address is not None:
+            raise ConfigError("blockchain.ethereum.contract_address", f"expected {ADDRESS}")
         self.node = EthereumNode(settings)
 
     def required_address(self) -> str:
@@ -234,14 +237,13 @@ class Sender:
         return address, receipt.id
 
 
-def _checked(text: str) -> str:
-    """The EIP-55 form of an address; a mixed-case one must have its checksum right."""
-    if _ADDRESS.fullmatch(text):
-        checked, digits = str(to_checksum_address(text)), text[2:]
-        if text == checked or digits in (digits.lower(), digits.upper()):
-            return checked
-    expected = "expected 0x and 40 hex digits with a valid EIP-55 checksum"
-    raise ConfigError("blockchain.ethereum.contract_address", expected)
+def checked_address(text: str) -> str | None:
+    """The EIP-55 form of an address, whose checksum must be right where it is of mixed case; None
+    of anything else."""
+    if not _ADDRESS.fullmatch(text):
+        return None
+    checked, digits = str(to_checksum_address(text)), text[2:]
+    return checked if text == checked or digits in (digits.lower(), digits.upper()) else None
 
 
 def _integer(fields: Mapping[str, Json], name: str) -> int:

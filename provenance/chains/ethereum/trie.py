@@ -21,12 +21,12 @@ from eth_utils.crypto import keccak
 from trie.hexary import HexaryTrie
 
 from provenance.chains.ethereum.encoding import (
-    Fields,
+    Answer,
     UnprovableError,
+    answered,
     data,
     encode_receipt,
     encode_transaction,
-    listing,
 )
 from provenance.chains.ethereum.errors import MethodMissingError
 from provenance.chains.ethereum.node import EthereumNode, Mined
@@ -137,10 +137,9 @@ def prove(values: Sequence[bytes], index: int) -> tuple[bytes, TrieProof]:
 def _receipt_proof(node: EthereumNode, block: Block, index: int) -> TrieProof:
     answers = _receipts(node, block)
     encoded = []
-    for at, (answer, txid) in enumerate(zip(answers, block.transactions, strict=True)):
-        receipt = Fields(answer, "receipt")
+    for at, (receipt, txid) in enumerate(zip(answers, block.transactions, strict=True)):
         place = (receipt.hash("transactionHash"), receipt.hash("blockHash"))
-        if (*place, receipt.number("transactionIndex")) != (txid, block.hash, at):
+        if (*place, receipt.quantity("transactionIndex")) != (txid, block.hash, at):
             raise LyingNodeError(f"ethereum node: another receipt was sent for {txid}")
         encoded.append(encode_receipt(receipt.raw))
     root, proof = prove(encoded, index)
@@ -148,12 +147,12 @@ def _receipt_proof(node: EthereumNode, block: Block, index: int) -> TrieProof:
     return proof
 
 
-def _receipts(node: EthereumNode, block: Block) -> list[object]:
+def _receipts(node: EthereumNode, block: Block) -> Sequence[Answer]:
     try:
         answer = node.rpc.call("eth_getBlockReceipts", hex(block.number))
     except MethodMissingError:
         return _single_receipts(node, block)
-    answers = listing(answer, "eth_getBlockReceipts")
+    answers = answered(answer, "receipts").objects("receipts")
     if len(answers) != len(block.transactions):
         raise LyingNodeError(
             f"ethereum node: {len(answers)} receipts for the {len(block.transactions)} "
@@ -162,7 +161,7 @@ def _receipts(node: EthereumNode, block: Block) -> list[object]:
     return answers
 
 
-def _single_receipts(node: EthereumNode, block: Block) -> list[object]:
+def _single_receipts(node: EthereumNode, block: Block) -> Sequence[Answer]:
     count = len(block.transactions)
     if count > MAX_SINGLE_RECEIPTS:
         raise UnprovableError(f"no eth_getBlockReceipts, and {count} transactions to ask for")
@@ -173,7 +172,8 @@ def _single_receipts(node: EthereumNode, block: Block) -> list[object]:
             raise UnprovableError(
                 f"no eth_getBlockReceipts, and {count} questions take over {MAX_ASKING_S:g} s"
             )
-        answers.append(node.rpc.call("eth_getTransactionReceipt", txid))
+        answer = node.rpc.call("eth_getTransactionReceipt", txid)
+        answers.append(answered(answer, "receipt").object("receipt"))
     return answers
 
 
@@ -182,7 +182,7 @@ def _single_receipts(node: EthereumNode, block: Block) -> list[object]:
 
 def _transaction_proof(node: EthereumNode, block: Block, index: int) -> TrieProof:
     answer = node.rpc.call("eth_getBlockByNumber", hex(block.number), True)
-    entries = Fields(answer, f"block {block.number}").objects("transactions")
+    entries = answered(answer, "block").object("block").objects("transactions")
     if len(entries) != len(block.transactions):
         raise LyingNodeError(f"ethereum node: block {block.number} has other transactions now")
     encoded = []

@@ -9,11 +9,12 @@ from msgspec.structs import replace
 
 from provenance.app.verify import verify_run
 from provenance.chains.bitcoin.multisig import cosign, make_psbt, make_wallet
-from provenance.chains.bitcoin.rpc import BitcoinRpc, as_object, as_text
+from provenance.chains.bitcoin.rpc import BitcoinRpc, octets
 from provenance.chains.ethereum.libs import Account
 from provenance.chains.ethereum.multisig import deploy_multisig, ordered, sign, store
 from provenance.demo.beyond.stage import Stage
 from provenance.errors import InsufficientFundsError, IntegrityError, RejectedError
+from provenance.formats.fields import Fields
 from provenance.ports.values import anchor_payload
 from provenance.proofs.bitcoin import display
 from provenance.proofs.multisig.bitcoin import Script, check_spend
@@ -62,7 +63,7 @@ def _on_bitcoin(settings: BitcoinSettings, root: bytes) -> str:
         one.whole(script)
     except IntegrityError:
         raw = cosign(owners[2], script, one).whole(script)
-        txid = rpc.read(as_text, "sendrawtransaction", raw.hex())
+        txid = rpc.read(Fields.text, "sendrawtransaction", raw.hex())
         _, signers = check_spend(raw, psbt.spent)
         if display(psbt.transaction.txid) == txid and len(signers) == 2:
             return f"{len(signers)} of 3 keys signed Bitcoin transaction {txid[:16]}"
@@ -74,9 +75,8 @@ def _public_key(owner: BitcoinSettings) -> bytes:
     """Of an address of the owner's new wallet."""
     rpc = BitcoinRpc(owner)
     rpc.ask("createwallet", owner.wallet)
-    address = rpc.read(as_text, "getnewaddress", wallet=True)
-    told = rpc.read(as_object, "getaddressinfo", address, wallet=True)
-    return bytes.fromhex(as_text(told.get("pubkey"), "getaddressinfo.pubkey"))
+    address = rpc.read(Fields.text, "getnewaddress", wallet=True)
+    return octets(rpc.read(Fields.object, "getaddressinfo", address, wallet=True), "pubkey")
 
 
 def _funded(watching: BitcoinSettings, script: Script, payload: bytes) -> Psbt:

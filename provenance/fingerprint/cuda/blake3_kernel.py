@@ -57,11 +57,8 @@ class Message(NamedTuple):
 def digests(messages: list[Message], device: Any, lanes: int = LANES) -> list[bytes]:
     """BLAKE3 of each message, 32 bytes each, by kernels on the device's current stream.
 
-    Waits for the stream.
-
-    Raises:
-        TritonError, RuntimeError, OSError: The kernels do not compile or run.
-    """
+    Waits for the stream. Raises TritonError, RuntimeError, OSError: the kernels do not compile or
+    run."""
     torch: Any = sys.modules["torch"]
     table, headers = array("q"), bytearray()
     for message in messages:

@@ -14,8 +14,8 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from provenance.errors import InputError, MissingExtraError
-from provenance.fingerprint.arrays import DTYPE_NAMES
+from provenance.errors import InputError
+from provenance.fingerprint.arrays import DTYPE_NAMES, load
 from provenance.fingerprint.data.cells import (
     Cells,
     Column,
@@ -88,10 +88,7 @@ def arrow_columns(table: Any) -> Iterator[Column]:
 
 def polars_columns(frame: Any) -> Iterator[Column]:
     """The columns of a polars DataFrame, LazyFrame (collected) or Series."""
-    try:
-        import pyarrow  # noqa: F401  polars gives its columns by it
-    except ImportError as error:
-        raise MissingExtraError("pyarrow", "", "pip install pyarrow") from error
+    load("pyarrow")  # polars gives its columns by it
     if hasattr(frame, "collect"):
         frame = frame.collect()
     columns = frame.get_columns() if hasattr(frame, "get_columns") else [frame]

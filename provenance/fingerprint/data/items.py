@@ -50,8 +50,8 @@ from provenance.fingerprint.datasets import (
 )
 from provenance.fingerprint.elements import Path as NodePath
 from provenance.fingerprint.elements import element_bytes, node_head
-from provenance.fingerprint.file_tree import file_version, folder_files
-from provenance.fingerprint.hashers import PIECE_BYTES, Digest
+from provenance.fingerprint.file_tree import folder_files, hash_unchanged
+from provenance.fingerprint.hashers import Digest, Hasher
 from provenance.formats.fields import Fields
 from provenance.formats.item_set import MAX_FORM_NODES, Form, FormNode
 
@@ -133,21 +133,14 @@ class ItemReader:
         return b"".join(found)
 
     def _file(self, path: Path) -> bytes:
-        before = file_version(path)
-        try:
-            with path.open("rb", buffering=0) as file:
-                size, total = os.fstat(file.fileno()).st_size, 0
-                self._hasher.reset()
-                self._hasher.update(node_head((), "BYTES", ()) + struct.pack("<q", size))
-                while piece := file.read(PIECE_BYTES):
-                    self._hasher.update(piece)
-                    total += len(piece)
-        except OSError as error:
-            raise InputError(f"cannot read {str(path)!r}: {error.strerror or error}") from error
-        if total != size or file_version(path) != before:
-            raise InputError(f"data file {str(path)!r}: changed while it was read")
+        def begun(size: int) -> Hasher:
+            self._hasher.reset()
+            self._hasher.update(node_head((), "BYTES", ()) + struct.pack("<q", size))
+            return self._hasher
+
+        _, digest = hash_unchanged(path, begun)
         self.count += 1
-        return self._hasher.digest()
+        return digest
 
 
 def nodes_of(item: bytes) -> Form | None:

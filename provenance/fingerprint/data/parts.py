@@ -143,6 +143,6 @@ def tree_part(
 def stream_digest(root: bytes, count: int, nbytes: int, factory: HashFactory) -> DatasetDigest:
     """The digest of items that came one by one, from the Merkle Tree Hash of their digests: the
     same root as the list of them. ``InputError`` where none came."""
-    part = DatasetPart("items", "SEQUENCE", (count,), nbytes, f"{ROOT_ALGORITHM}:{root.hex()}",
-                       root, ())  # fmt: skip
+    digest = f"{ROOT_ALGORITHM}:{root.hex()}"
+    part = DatasetPart("items", "SEQUENCE", (count,), nbytes, digest, root, ())
     return rows_dataset("stream", [part], factory)

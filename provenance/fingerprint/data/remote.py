@@ -11,7 +11,8 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final
 
-from provenance.errors import InputError, MissingExtraError, ProvenanceError
+from provenance.errors import InputError, ProvenanceError
+from provenance.fingerprint.arrays import load
 from provenance.fingerprint.data.progress import Progress
 from provenance.fingerprint.file_tree import FileLeaf
 from provenance.fingerprint.hashers import HashFactory
@@ -33,13 +34,10 @@ def url_files(url: str, factory: HashFactory, progress: Progress) -> tuple[str, 
         MissingExtraError: fsspec is not installed.
         InputError: nothing is there, it cannot be read, or it changed while it was read.
     """
-    try:
-        import fsspec.core
-    except ImportError as error:
-        raise MissingExtraError("fsspec", "", "pip install fsspec") from error
+    core = load("fsspec.core")
     shown = without_secrets(url)
     try:
-        system, path = fsspec.core.url_to_fs(url)
+        system, path = core.url_to_fs(url)
         found = system.info(path)
         if found["type"] != "directory":
             name = posixpath.basename(without_secrets(path) if is_url(path) else path)

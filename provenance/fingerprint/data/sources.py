@@ -30,12 +30,9 @@ def class_names(value: object) -> set[str]:
 
 
 def resolved(data: Any) -> tuple[Any, tuple[str, ...]]:
-    """The data that ``data`` stands for, itself where it is data, and the entries left out.
-
-    Raises:
-        InputError: what has no data to read, or cannot be read twice; the message says what to
-            pass instead.
-    """
+    """The data that ``data`` stands for, itself where it is data, and the entries left out. Raises
+    InputError: what has no data to read, or cannot be read twice; the message says what to pass
+    instead."""
     names = class_names(data)
     if is_hf_stream(data):
         return data.with_format(None), ()

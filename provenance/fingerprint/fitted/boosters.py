@@ -35,13 +35,7 @@ from signal import Signals
 from typing import Any, Final
 
 from provenance.errors import InputError, MissingExtraError
-from provenance.fingerprint.arrays import (
-    RawTensor,
-    raw_bytes,
-    raw_text,
-    type_name,
-    var_chunks,
-)
+from provenance.fingerprint.arrays import RawTensor, raw_bytes, raw_text, type_name, var_chunks
 
 SUFFIXES: Final = {".ubj": "xgboost", ".json": "xgboost", ".txt": "lightgbm", ".cbm": "catboost"}
 """The library that reads a model file, by how its name ends."""
@@ -86,13 +80,9 @@ def library_of(kind: Any) -> str | None:
 def booster_values(model: Any) -> tuple[list[tuple[str, object]], dict[str, Any]]:
     """The tensors of a bare booster, and what they cover.
 
-    ``model`` as above; ``best_iteration`` where LightGBM predicts with the trees up to there
-    alone; ``class`` for a model of CatBoost's classes for scikit-learn, which do not predict as
-    `catboost.CatBoost` does.
-
-    Raises:
-        InputError: no booster, or one that is not trained.
-    """
+    ``model`` as above; ``best_iteration`` where LightGBM predicts with the trees up to there alone;
+    ``class`` for a model of CatBoost's classes for scikit-learn, which do not predict as
+    `catboost.CatBoost` does. Raises InputError: no booster, or one that is not trained."""
     library = library_of(model.__class__)
     if library is None:
         raise InputError(f"model: found {type_name(model)}, expected a booster")

@@ -126,12 +126,9 @@ def estimator_values(model: Any) -> tuple[list[tuple[str, object]], dict[str, Js
     """The tensors of a fitted estimator by name, `STRUCTURE` among them, and what they cover.
 
     The name of an array is the shortest way to it by attributes, keys and indices, such as
-    ``steps.1.1.coef_``; of several, the first by the attributes' names.
-
-    Raises:
-        InputError: it is not fitted, or something in it cannot be told completely: the message
-            names the attribute and the type found.
-    """
+    ``steps.1.1.coef_``; of several, the first by the attributes' names. Raises InputError: it is
+    not fitted, or something in it cannot be told completely: the message names the attribute and
+    the type found."""
     _check_fitted(model)
     walk = _Walk()
     walk.run(model)

@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from typing import Any, Final
 from zipfile import ZIP_STORED, BadZipFile
 
-from provenance.errors import FormatError, InputError, MissingExtraError
-from provenance.fingerprint.arrays import raw_bytes
+from provenance.errors import FormatError, InputError
+from provenance.fingerprint.arrays import load, raw_bytes
 from provenance.fingerprint.named import Named
 from provenance.fingerprint.weight_files import open_zip
 from provenance.formats.record import Json
@@ -42,10 +42,7 @@ def keras_values_file(path: str) -> Named:
         MissingExtraError: h5py is not installed.
         FormatError: It is no HDF5 file, or no zip with one.
     """
-    try:
-        import h5py  # type: ignore[import-untyped, unused-ignore]
-    except ImportError as error:
-        raise MissingExtraError("h5py", "keras") from error
+    h5py = load("h5py", "keras")
     where = f"keras file {path!r}"
     with _file_errors(where):
         content: Any = path
@@ -72,9 +69,7 @@ def beside_variables(path: str) -> list[str]:
                 names = archive.namelist()
             names.remove(_WEIGHTS)
             return names
-        import h5py
-
-        with h5py.File(path, "r") as file:
+        with load("h5py", "keras").File(path, "r") as file:
             return sorted(file.attrs)
 
 

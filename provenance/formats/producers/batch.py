@@ -24,12 +24,7 @@ from uuid import UUID
 import msgpack
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from provenance.errors import (
-    FormatError,
-    TooLargeError,
-    TrailingBytesError,
-    TruncatedError,
-)
+from provenance.errors import FormatError, TooLargeError, TrailingBytesError, TruncatedError
 from provenance.formats.event import check_length, check_prefix, pack, read_array
 from provenance.formats.producers.certificate import Certificate, Identity, open_identity
 from provenance.formats.producers.statement import MAX_COUNT, Statement, chain_on, sign_statement

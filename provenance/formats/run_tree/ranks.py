@@ -52,11 +52,11 @@ def pieces_of(rank: int, body: Mapping[str, Any], file: str) -> list[Piece]:
     shard that reaches out of its tensor."""
     pieces = []
     for item in Fields.of(body, file).objects("tensors"):
-        local = shape = _naturals(item, "shape")
+        local = shape = item.items("shape", Fields.integer)
         offset = (0,) * len(local)
         if "shard" in item.raw:
             shard = item.object("shard", "global_shape", "offset")
-            shape, offset = _naturals(shard, "global_shape"), _naturals(shard, "offset")
+            shape, offset = (shard.items(key, Fields.integer) for key in ("global_shape", "offset"))
             if not len(local) == len(shape) == len(offset) or any(
                 first + size > most for first, size, most in zip(offset, local, shape, strict=True)
             ):
@@ -65,10 +65,6 @@ def pieces_of(rank: int, body: Mapping[str, Any], file: str) -> list[Piece]:
         name, dtype, digest = map(item.text, ("name", "dtype", "digest"))
         pieces.append(Piece(rank, name, dtype, shape, region, digest, "shard" in item.raw))
     return pieces
-
-
-def _naturals(item: Fields, key: str) -> tuple[int, ...]:
-    return item.items(key, lambda numbers, at: numbers.integer(at))
 
 
 def by_name(pieces: Iterable[Piece]) -> dict[str, list[Piece]]:

@@ -15,11 +15,11 @@ from typing import Final
 from uuid import UUID
 
 from provenance.errors import ProofError, TrailingBytesError, TruncatedError
-from provenance.formats.fields import Fields
+from provenance.formats.fields import Fields, as_json
 from provenance.formats.json_text import canonical_json
 from provenance.formats.merkle import apply_steps, path_steps
 from provenance.formats.producers.statement import chain_on, statement_digest
-from provenance.formats.record import Kind, Phase, Record, record_digest
+from provenance.formats.record import RECORD_VERSION, Kind, Phase, Record, record_digest
 from provenance.formats.run_tree.selection import end_state
 from provenance.formats.run_tree.tree import ROOT_CHILDREN
 from provenance.formats.tlog.outcome import Outcome, is_outcome
@@ -90,22 +90,11 @@ class Account:
 
     def encode(self) -> bytes:
         """RFC 8785 JSON."""
-        last = None if self.last is None else Fields.parse(self.last.encode(), "record").raw
-        place = {"index": self.index, "size": self.size, "proof": [h.hex() for h in self.path]}
-        return canonical_json(
-            {
-                "v": ACCOUNT_VERSION,
-                "run": str(self.run),
-                "phase": self.phase.value,
-                "epoch": self.epoch,
-                "producer": self.producer.hex(),
-                "count": self.count,
-                "chain": self.chain.hex(),
-                "place": place,
-                "tops": [each.hex() for each in self.tops],
-                "last": last,
-            }
-        )
+        own = as_json(self)
+        place = {"index": own.pop("index"), "size": own.pop("size"), "proof": own.pop("path")}
+        if self.last is not None:
+            own["last"]["v"] = RECORD_VERSION
+        return canonical_json({"v": ACCOUNT_VERSION, **own, "place": place})
 
     @classmethod
     def decode(cls, data: bytes, name: str = "account") -> Account:

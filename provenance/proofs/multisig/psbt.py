@@ -8,7 +8,6 @@ else a wallet writes into one is kept and not read.
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
@@ -57,7 +56,7 @@ class Psbt:
         whose outputs it spends."""
         try:
             raw = base64.b64decode(text.strip(), validate=True)
-        except (binascii.Error, ValueError) as error:
+        except ValueError as error:
             raise FormatError("PSBT: found something else than base64") from error
         if len(raw) > MAX_PSBT_BYTES:
             raise TooLargeError(f"PSBT of {len(raw)} bytes, at most {MAX_PSBT_BYTES}")
@@ -77,8 +76,8 @@ class Psbt:
         spent = tuple(fields.get(_SPENT, b"") for fields in inputs)
         for point, made in zip(transaction.inputs, spent, strict=True):
             if not made or parse_transaction(made).txid != point.txid:
-                where = f"PSBT: input {display(point.txid)}:{point.vout}"
-                raise FormatError(f"{where}: the transaction that made it is not there")
+                problem = "the transaction that made it is not there"
+                raise FormatError(f"PSBT: input {point.shown}: {problem}")
         return cls(transaction, spent, head, inputs, outputs)
 
     def encode(self) -> str:

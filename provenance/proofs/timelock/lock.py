@@ -9,7 +9,6 @@ gives the share away once the height has passed.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -169,11 +168,8 @@ def seal(
     records: Sequence[bytes],
     random: Callable[[int], bytes],
 ) -> TimeLock:
-    """Lock records for approvers, by name their X25519 public keys.
-
-    Raises:
-        InputError: Too many or too large records; approvers or a threshold that cannot be.
-    """
+    """Lock records for approvers, by name their X25519 public keys. Raises InputError: too many or
+    too large records; approvers or a threshold that cannot be."""
     if not 1 <= threshold <= len(approvers) <= MAX_APPROVERS:
         found = f"found {threshold} of {len(approvers)}"
         raise InputError(f"-k: {found}, expected 1 to all of 1 to {MAX_APPROVERS} approvers")
@@ -273,7 +269,7 @@ def _base64(fields: Fields, key: Key) -> bytes:
     text = fields.text(key)
     try:
         data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
+    except ValueError:
         data = b""
     if base64.b64encode(data).decode() != text or len(data) < 16:
         fields.refuse(key, "base64 of 16 bytes at least")

@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping
 from functools import reduce
 from operator import xor
 
-MAX_SHARES = 255
-
 
 def split(
     secret: bytes, threshold: int, shares: int, random: Callable[[int], bytes]

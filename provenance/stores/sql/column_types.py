@@ -22,7 +22,6 @@ class FreeText(TypeDecorator[str]):
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        """To the column."""
         if value is None:
             return None
         return value.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()
@@ -39,11 +38,9 @@ class EnumText(TypeDecorator[E]):
         self.kind = kind
 
     def process_bind_param(self, value: E | None, dialect: Dialect) -> str | None:
-        """To the column."""
         return None if value is None else str(value)
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> E | None:
-        """From the column."""
         return None if value is None else self.kind(value)
 
 
@@ -54,11 +51,9 @@ class JsonText(TypeDecorator[Mapping[str, Json]]):
     cache_ok = True
 
     def process_bind_param(self, value: Mapping[str, Json] | None, dialect: Dialect) -> str:
-        """To the column; None as ``{}``."""
         return json.dumps(dict(value or {}), sort_keys=True)
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> Mapping[str, Json]:
-        """From the column."""
         result: dict[str, Json] = json.loads(value or "{}")
         return result
 
@@ -71,13 +66,10 @@ class Lines(TypeDecorator[tuple[str, ...]]):
 
     @staticmethod
     def line(text: str) -> str:
-        """As it stands in the column."""
         return f"\n{json.dumps(text)}\n"
 
     def process_bind_param(self, value: tuple[str, ...] | None, dialect: Dialect) -> str:
-        """To the column."""
         return "".join(map(self.line, value or ()))
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> tuple[str, ...]:
-        """From the column."""
         return tuple(json.loads(line) for line in (value or "").split("\n") if line)

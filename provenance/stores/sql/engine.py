@@ -32,6 +32,8 @@ _EXPECTED: Final = "expected sqlite:///<path> or postgresql://<user>@<host>/<dat
 _POSTGRES: Final = ("postgres", "postgresql", "postgresql+psycopg")
 _STAMP: Final = "stamp"
 _FILE: Final = "file"
+_PLACE: Final = ("st_dev", "st_ino")
+_CHANGES: Final = ("st_ino", "st_size", "st_mtime_ns")
 _SQLITE: Final = ("sqlite", "sqlite+pysqlite")
 _IN_MEMORY: Final = (None, "", ":memory:")
 _KEEPALIVE: Final[dict[str, object]] = {
@@ -130,7 +132,7 @@ def _sqlite_engine(url: URL, wait_s: float) -> Engine:
         connection.isolation_level = None  # BEGIN and COMMIT are ours, not the driver's
         if on_disk:
             _use_wal(connection, wait_s)
-            record.info[_FILE] = (path, _file(path))
+            record.info[_FILE] = (path, _stat(path, *_PLACE))
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA foreign_keys=ON")
 
@@ -154,7 +156,7 @@ def _reading_engine(url: URL, wait_s: float) -> Engine:
     @event.listens_for(engine, "do_connect")
     def connect(dialect: object, record: ConnectionPoolEntry, *_: object) -> sqlite3.Connection:
         logged = path.with_name(f"{path.name}-wal").exists()
-        record.info[_STAMP] = None if logged else (path, _stamp(path))
+        record.info[_STAMP] = None if logged else (path, _stat(path, *_CHANGES))
         uri = (
             f"file:{quote(os.fsencode(path.absolute()))}?mode=ro{'' if logged else '&immutable=1'}"
         )
@@ -167,30 +169,23 @@ def unchanged(connection: Connection) -> bool:
     """False where somebody wrote to a file that was opened as immutable: what was read of it
     may be of two states."""
     path, stamp = connection.info.get(_STAMP) or (None, None)
-    return path is None or (stamp is not None and _stamp(path) == stamp)
+    return path is None or (stamp is not None and _stat(path, *_CHANGES) == stamp)
 
 
 def is_in_place(connection: Connection) -> bool:
     """False where the file that a connection writes to was deleted, or another put in its place:
     what is written would be nowhere once the connection ends."""
     path, opened = connection.info.get(_FILE) or (None, None)
-    return path is None or _file(path) == opened
+    return path is None or _stat(path, *_PLACE) == opened
 
 
-def _file(path: Path) -> tuple[int, int] | None:
+def _stat(path: Path, *names: str) -> tuple[int, ...] | None:
+    """Of a file; None where it was deleted or moved away."""
     try:
         status = path.stat()
     except OSError:
         return None
-    return status.st_dev, status.st_ino
-
-
-def _stamp(path: Path) -> tuple[int, int, int] | None:
-    try:
-        status = path.stat()
-    except OSError:  # deleted or moved away
-        return None
-    return status.st_ino, status.st_size, status.st_mtime_ns
+    return tuple(getattr(status, name) for name in names)
 
 
 def _make_file(path: Path) -> None:

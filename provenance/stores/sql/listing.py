@@ -10,29 +10,14 @@ from math import inf
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import (
-    ColumnElement,
-    String,
-    bindparam,
-    case,
-    cast,
-    func,
-    insert,
-    select,
-    update,
-)
+from sqlalchemy import ColumnElement, String, bindparam, case, cast, func, insert, select, update
 
 from provenance.errors import FormatError
 from provenance.evidence.run_summary import ENDING, SUMMARISED, moved_on
 from provenance.evidence.story import state_of
 from provenance.formats.record import Kind, Record
 from provenance.ports.listing import NetworkTally, RunSummary, TeamUse, Wanted
-from provenance.ports.values import (
-    AnchorRow,
-    AnchorState,
-    RunRow,
-    StoredRecord,
-)
+from provenance.ports.values import AnchorRow, AnchorState, RunRow, StoredRecord
 from provenance.stores.sql.column_types import Lines
 from provenance.stores.sql.ledger import LedgerPart
 from provenance.stores.sql.outbox import OutboxPart

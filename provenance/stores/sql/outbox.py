@@ -3,20 +3,14 @@ that are due."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, bindparam, func, insert, or_, select, update
 
 from provenance.errors import EquivocationError, IntegrityError
-from provenance.ports.values import (
-    AnchorRow,
-    AnchorState,
-    NetworkRow,
-    SignedVersion,
-    VersionRow,
-)
+from provenance.ports.values import AnchorRow, AnchorState, NetworkRow, SignedVersion, VersionRow
 from provenance.stores.sql.schema import (
     anchor_versions,
     anchors,
@@ -91,21 +85,13 @@ class OutboxPart(Session):
                 return names
             names.append(name)
 
-    def reach(
-        self,
-        network: str,
-        states: Iterable[AnchorState],
-        below: int | None = None,
-        without: Collection[int] = (),
-    ) -> int:
+    def reach(self, network: str, states: Iterable[AnchorState], below: int | None = None) -> int:
         found = [0]
         for state in states:
             query = select(func.max(anchors.c.size))
             query = query.where(anchors.c.network == network, anchors.c.state == state)
             if below is not None:
                 query = query.where(anchors.c.size < below)
-            if without:
-                query = query.where(anchors.c.id.not_in(without))
             found.append(self._read(query).scalar() or 0)
         return max(found)
 

@@ -16,17 +16,7 @@ from typing import Annotated, Final
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    and_,
-    delete,
-    func,
-    insert,
-    select,
-    true,
-    update,
-)
+from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, true, update
 
 from provenance.bundle.archive import Archive
 from provenance.errors import InputError, IntegrityError, UnknownRunError
@@ -383,8 +373,9 @@ class RecordsPart(Session):
         return {(team, trainer): number for team, trainer, number in rows}
 
     def release(self, rows: Iterable[HeldRun], now: float) -> None:
+        held = schema.held_runs
         for row in rows:
-            self._write(delete(schema.held_runs).where(_unchanged(row)))
+            self._write(delete(held).where(held.c.run == row.run, held.c.at == row.at))
             mine = update(schema.runs).where(schema.runs.c.run == row.run)
             self._write(mine.values(last_ingest=now))
 
@@ -401,10 +392,6 @@ class RecordsPart(Session):
         if run is not None:
             query = query.where(schema.parked.c.run == run)
         return self._all(Parked, query)
-
-
-def _unchanged(row: HeldRun) -> ColumnElement[bool]:
-    return and_(schema.held_runs.c.run == row.run, schema.held_runs.c.at == row.at)
 
 
 def _parked_of(run: UUID | None) -> ColumnElement[bool]:

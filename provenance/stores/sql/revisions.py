@@ -15,20 +15,14 @@ _REVISION = text("SELECT version_num FROM alembic_version")
 
 
 def is_current(connection: Connection, label: str) -> bool:
-    """Whether the database is at the revision this release needs.
-
-    Raises:
-        ConfigError: It is newer than this release.
-    """
+    """Whether the database is at the revision this release needs. Raises ConfigError: it is newer
+    than this release."""
     return known_revision(connection, label) == REVISIONS[-1]
 
 
 def require_current(connection: Connection, label: str) -> None:
-    """Of a writer: a newer release may have migrated the database since it was opened.
-
-    Raises:
-        ConfigError: It is newer than this release, or older.
-    """
+    """Of a writer: a newer release may have migrated the database since it was opened. Raises
+    ConfigError: it is newer than this release, or older."""
     if _revision(connection, label) != REVISIONS[-1]:
         raise stale(label)
 
@@ -42,12 +36,9 @@ def stale(label: str) -> ConfigError:
 
 
 def bring_up_to_date(connection: Connection, label: str, to: str = REVISIONS[-1]) -> None:
-    """Upgrade inside the caller's exclusive transaction; alembic is loaded only if needed.
-
-    Raises:
-        ConfigError: The database is newer than this release or than ``to``, or holds tables of
-            others under our names.
-    """
+    """Upgrade inside the caller's exclusive transaction; alembic is loaded only if needed. Raises
+    ConfigError: the database is newer than this release or than ``to``, or holds tables of others
+    under our names."""
     revision = known_revision(connection, label)
     if revision == to:
         return

@@ -19,15 +19,8 @@ from provenance.stores.sql.schema import NO_EPOCH, due_checkpoints, held_runs, m
 from provenance.stores.sql.session import Session, fields_of, values_in
 
 _TREES: Final = values_in(TreeRow, run_trees)
-_MARKS: Final = select(
-    marks.c.phase,
-    marks.c.epoch,
-    marks.c.rank,
-    marks.c.producer,
-    marks.c.seq,
-    marks.c.anchor,
-    marks.c.ts,
-)
+_MARK: Final = ("phase", "epoch", "rank", "producer", "seq", "anchor", "ts")
+_MARKS: Final = select(*(marks.c[name] for name in _MARK))
 
 
 class SealingPart(Session):

@@ -38,13 +38,7 @@ from provenance.bundle.archive import Archive
 from provenance.errors import StoreUnavailable, UsageError
 from provenance.ports.store import LedgerTx
 from provenance.settings.urls import sqlite_path
-from provenance.stores.sql.engine import (
-    is_in_place,
-    make_engine,
-    parse_url,
-    unchanged,
-    url_label,
-)
+from provenance.stores.sql.engine import is_in_place, make_engine, parse_url, unchanged, url_label
 from provenance.stores.sql.errors import DATABASE_ERRORS, translated
 from provenance.stores.sql.figures import FiguresPart
 from provenance.stores.sql.listing import ListingPart
@@ -190,12 +184,9 @@ class SqlStore:
 
     @contextmanager
     def snapshot(self) -> Iterator[LedgerTx]:
-        """A read-only transaction that never waits for a writer (in memory it does).
-
-        Raises:
-            StoreUnavailable: No connection; or, of an SQLite file that no writer had open
-                (``read_only``), one wrote to it before the end: read again.
-        """
+        """A read-only transaction that never waits for a writer (in memory it does). Raises
+        StoreUnavailable: no connection; or, of an SQLite file that no writer had open
+        (``read_only``), one wrote to it before the end: read again."""
         with self._begun(write=False) as connection:
             tx = SqlTx(connection, self.label, writable=False, archive=self._archive)
             try:

@@ -12,7 +12,7 @@ import pytest
 from msgspec import structs
 
 from provenance.chains.bitcoin.interface import BitcoinInterface
-from provenance.chains.bitcoin.rpc import BitcoinRpc, RpcError, as_list, as_object
+from provenance.chains.bitcoin.rpc import BitcoinRpc, RpcError
 from provenance.errors import (
     FeeTooLowError,
     InsufficientFundsError,
@@ -21,6 +21,7 @@ from provenance.errors import (
     RejectedError,
     WrongNetworkError,
 )
+from provenance.formats.fields import Fields
 from provenance.ports.values import Draft, Place, SignedVersion, anchor_payload
 from provenance.proofs.bitcoin import (
     CHAINS,
@@ -51,8 +52,8 @@ def signed(network: BitcoinInterface, what: bytes) -> SignedVersion:
 
 
 def locked(settings: BitcoinSettings) -> list[str]:
-    coins = as_list(BitcoinRpc(settings).call("listlockunspent", wallet=True), "locks")
-    return [f"{as_object(c, 'lock')['txid']}:{as_object(c, 'lock')['vout']}" for c in coins]
+    coins = BitcoinRpc(settings).read(Fields.objects, "listlockunspent", wallet=True)
+    return [f"{coin.raw['txid']}:{coin.raw['vout']}" for coin in coins]
 
 
 def test_whole_life_from_draft_to_offline_proof(regtest: Regtest) -> None:
@@ -213,8 +214,8 @@ def test_an_empty_wallet_says_so_and_resumes_when_funded(regtest: Regtest) -> No
 def test_a_lock_of_the_operators_own_stands_and_is_named(regtest: Regtest) -> None:
     settings = regtest.wallet("1.0")
     owner = BitcoinRpc(settings)
-    (coin,) = as_list(owner.call("listunspent", wallet=True), "coins")
-    point = {"txid": as_object(coin, "coin")["txid"], "vout": as_object(coin, "coin")["vout"]}
+    (coin,) = owner.read(Fields.objects, "listunspent", wallet=True)
+    point = {"txid": coin.raw["txid"], "vout": coin.raw["vout"]}
     owner.call("lockunspent", False, [point], wallet=True)
     with pytest.raises(InsufficientFundsError, match="1 outputs are locked"):
         BitcoinInterface(settings).draft(payload())

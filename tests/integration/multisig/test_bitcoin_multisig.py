@@ -14,8 +14,9 @@ from provenance.chains.bitcoin.multisig import (
     make_wallet,
     script_of,
 )
-from provenance.chains.bitcoin.rpc import BitcoinRpc, as_object, as_text
+from provenance.chains.bitcoin.rpc import BitcoinRpc
 from provenance.errors import NetworkUnavailable
+from provenance.formats.fields import Fields
 from provenance.ports.values import anchor_payload
 from provenance.proofs.bitcoin import parse_transaction
 from provenance.proofs.multisig.bitcoin import check_spend
@@ -63,9 +64,9 @@ def test_two_of_three_sign_one_transaction(owners: Owners) -> None:
     both = one.joined(two)
     raw = both.whole(script)
     assert parse_transaction(raw).txid == psbt.transaction.txid
-    stock = owners.rpc.read(as_text, "combinepsbt", [one.encode(), two.encode()])
-    final = owners.rpc.read(as_object, "finalizepsbt", stock)
-    assert final["hex"] == raw.hex()
+    stock = owners.rpc.read(Fields.text, "combinepsbt", [one.encode(), two.encode()])
+    final = owners.rpc.read(Fields.object, "finalizepsbt", stock)
+    assert final.raw["hex"] == raw.hex()
     assert owners.rpc.call("sendrawtransaction", raw.hex()) == psbt.transaction.txid[::-1].hex()
     found, signers = check_spend(raw, psbt.spent)
     assert (found, signers) == (script, tuple(sorted((BITCOIN_KEYS[0], BITCOIN_KEYS[2]))))

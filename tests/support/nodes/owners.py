@@ -11,8 +11,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from eth_account import Account
 from eth_keys.datatypes import PrivateKey
 
-from provenance.chains.bitcoin.rpc import BitcoinRpc, Value, as_object
+from provenance.chains.bitcoin.rpc import BitcoinRpc, Value
 from provenance.chains.ethereum.multisig import ordered, sign
+from provenance.formats.fields import Fields
 from provenance.proofs.bitcoin import parse_transaction
 from provenance.proofs.multisig.bitcoin import Script, sized, spend_digest
 from provenance.proofs.multisig.ethereum import StoreRequest
@@ -98,6 +99,6 @@ def owner_wallet(settings: BitcoinSettings, number: int) -> None:
     rpc = BitcoinRpc(settings)
     rpc.call("createwallet", settings.wallet, False, True)
     bare = f"wpkh({wif(SECRETS[number])})"
-    told = rpc.read(as_object, "getdescriptorinfo", bare)
-    request: Value = [{"desc": f"{bare}#{told['checksum']}", "timestamp": "now"}]
+    told = rpc.read(Fields.object, "getdescriptorinfo", bare)
+    request: Value = [{"desc": f"{bare}#{told.text('checksum')}", "timestamp": "now"}]
     rpc.call("importdescriptors", request, wallet=True)

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provenance.anchor import outbox
 from provenance.anchor.outbox import ACTIVE, TERMINAL, TRANSITIONS, UNSIGNED, Trigger, advance
 from provenance.errors import IntegrityError
 from provenance.ports.values import AnchorRow, AnchorState
@@ -75,19 +74,6 @@ def test_every_state_is_reachable_and_every_active_one_can_end() -> None:
     while more := {frm for (frm, _), to in TRANSITIONS.items() if to in ends} - ends:
         ends |= more
     assert ends - {AnchorState.FINAL} == ACTIVE
-
-
-def test_the_docstring_shows_the_table() -> None:
-    shown = set()
-    frm = None
-    for line in (outbox.__doc__ or "").splitlines():
-        words = line.split()
-        if line.startswith("    ") and words and words[0].isupper() and "," not in words[0]:
-            frm = AnchorState(words[0].lower())
-        elif "->" in words:
-            assert frm is not None
-            shown.add((frm, Trigger(words[0]), AnchorState(words[2].lower())))
-    assert shown == {(frm, by, to) for (frm, by), to in TRANSITIONS.items()}
 
 
 def test_attempts_count_failures_and_start_again_with_progress() -> None:

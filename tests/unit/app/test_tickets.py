@@ -14,10 +14,11 @@ import pytest
 from provenance import tickets
 from provenance.bootstrap import reading, sending
 from provenance.errors import MissingExtraError, StoreUnavailable
+from provenance.evidence.from_database import anchor_fact
 from provenance.formats.record import Phase
 from provenance.ports.values import AnchorState
 from provenance.settings import Settings, load
-from provenance.tickets import Ticket, read_ticket, transaction_id_of
+from provenance.tickets import Ticket, read_ticket
 from tests.support.nodes.memory_chain import MemoryChain, MemoryNetwork
 from tests.support.verify_world import RUN, World, before, seal, story
 
@@ -127,8 +128,7 @@ def test_the_version_that_counts_gives_the_id(settings: Settings, world: World) 
     with world.store.snapshot() as tx:
         row = next(a for a in tx.anchors("local") if a.state is AnchorState.FINAL)
         (version,) = tx.versions(row.id)
-        assert transaction_id_of(tx, row.id) == version.version.transaction_id
-        assert transaction_id_of(tx, 10**6) is None
+        assert anchor_fact(tx, row).transaction_id == version.version.transaction_id
 
 
 @pytest.mark.slow

@@ -200,7 +200,7 @@ NUMBERS: dict[str, Any] = {"loss": 0.5, "step": 3, "ok": True, "nan": math.nan, 
 
 def test_numbers_are_the_bytes_that_an_event_has(tmp_path: Path, run: UUID) -> None:
     emitter = Emitter(tmp_path, run, 2, 4)
-    assert emitter.emit_numbers(Kind.METRICS, 7, "metrics", NUMBERS)
+    assert emitter.emit_metrics(Kind.METRICS, 7, NUMBERS)
     assert emitter.emit(Kind.METRICS, 7, {"metrics": NUMBERS})
     quick, slow = only(tmp_path)
     (segment,) = scan(tmp_path)[0].segments
@@ -241,8 +241,8 @@ def test_what_is_more_than_numbers_is_not_stated(
     tmp_path: Path, run: UUID, numbers: dict[Any, Any]
 ) -> None:
     emitter = Emitter(tmp_path, run)
-    assert emitter.emit_numbers(Kind.METRICS, 1, "metrics", {"x": 1})
-    assert not emitter.emit_numbers(Kind.METRICS, 1, "metrics", numbers)
+    assert emitter.emit_metrics(Kind.METRICS, 1, {"x": 1})
+    assert not emitter.emit_metrics(Kind.METRICS, 1, numbers)
     assert emitter.counts() == {"written": 1, "held": 0, "dropped": 0, "errors": 0}
     assert len(only(tmp_path)) == 1
 
@@ -256,12 +256,12 @@ def test_numbers_wait_for_an_emit_under_way_and_for_room(
 
     def reenter(fd: int, data: bytes) -> int:
         monkeypatch.setattr(os, "write", real)
-        answers.append(emitter.emit_numbers(Kind.METRICS, 2, "metrics", {"x": 2}))
+        answers.append(emitter.emit_metrics(Kind.METRICS, 2, {"x": 2}))
         emitter.emit(Kind.METRICS, 2, {"metrics": {"x": 2}})
         return real(fd, data)
 
     monkeypatch.setattr(os, "write", reenter)
-    assert emitter.emit_numbers(Kind.METRICS, 1, "metrics", {"x": 1})
+    assert emitter.emit_metrics(Kind.METRICS, 1, {"x": 1})
     assert answers == [False]
     assert [e.epoch for e in only(tmp_path)] == [1, 2]
 
@@ -269,25 +269,25 @@ def test_numbers_wait_for_an_emit_under_way_and_for_room(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "write", full)
-    assert emitter.emit_numbers(Kind.METRICS, 3, "metrics", {"x": 3})
+    assert emitter.emit_metrics(Kind.METRICS, 3, {"x": 3})
     assert emitter.counts()["held"] == 1
     monkeypatch.undo()
     assert emitter.flush()
     assert emitter.close()
-    assert not emitter.emit_numbers(Kind.METRICS, 4, "metrics", {"x": 4})
+    assert not emitter.emit_metrics(Kind.METRICS, 4, {"x": 4})
     assert [e.epoch for e in only(tmp_path)] == [1, 2, 3, None]
 
 
 def test_numbers_of_a_forked_child_are_its_own(tmp_path: Path, run: UUID) -> None:
     emitter = Emitter(tmp_path, run)
-    emitter.emit_numbers(Kind.METRICS, 0, "metrics", {"x": 1})
+    emitter.emit_metrics(Kind.METRICS, 0, {"x": 1})
     child = os.fork()
     if child == 0:
-        refused = not emitter.emit_numbers(Kind.METRICS, 1, "metrics", {"x": 1})
+        refused = not emitter.emit_metrics(Kind.METRICS, 1, {"x": 1})
         begun = emitter.emit(Kind.METRICS, 1, {"metrics": {"x": 1}})
-        os._exit(not (refused and begun and emitter.emit_numbers(Kind.METRICS, 2, "m", {"x": 1})))
+        os._exit(not (refused and begun and emitter.emit_metrics(Kind.METRICS, 2, {"x": 1})))
     wait_for(child)
-    emitter.emit_numbers(Kind.METRICS, 1, "metrics", {"x": 1})
+    emitter.emit_metrics(Kind.METRICS, 1, {"x": 1})
     found = spooled(tmp_path)
     assert sorted([e.epoch for e in events] for events in found.values()) == [[0, 1], [1, 2]]
 

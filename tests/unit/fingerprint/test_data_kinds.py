@@ -413,7 +413,7 @@ def test_loaders_and_frames_together_are_parts() -> None:
         (TensorDataset(torch.eye(3).to_sparse()), "item 0: .*found layout torch.sparse_coo"),
         ([torch.nested.nested_tensor([x])], r"item 0: at \[\]: .*does not give its elements"),
         (frame.groupby("a"), "found pandas.*GroupBy, expected a frame, or a column of one"),
-        (cyclic, "data: nested without end"),
+        (cyclic, "data: nested deeper than 32 levels"),
         ({"x": x, "y": Path("y.csv")}, "data part 'y': found a path, expected what is read"),
     ):
         with pytest.raises(InputError, match=problem):

@@ -12,6 +12,7 @@ import os
 import struct
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,11 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
 from provenance.errors import InputError
-from provenance.fingerprint import datasets
+from provenance.fingerprint import datasets, file_tree, hashers
 from provenance.fingerprint.data import arrow
 from provenance.fingerprint.data import parts as parts_module
 from provenance.fingerprint.datasets import DatasetDigest, dataset_digest
-from provenance.fingerprint.hashers import DIGEST_SIZES, HashFactory
+from provenance.fingerprint.hashers import DIGEST_SIZES, Hasher, HashFactory
 from provenance.fingerprint.tensors import state_digest
 from provenance.formats import merkle
 
@@ -645,14 +646,14 @@ def test_files_that_cannot_be_recorded(
         dataset_digest(folder)
     with pytest.raises(InputError, match="not a regular file"):
         dataset_digest([folder])
-    real = HashFactory.digest_file
+    real = hashers.hash_file
 
-    def racing(self: HashFactory, path: Path) -> Any:
-        digest = real(self, path)
+    def racing(path: Path, begun: Callable[[int], Hasher]) -> bytes:
+        digest = real(path, begun)
         path.write_bytes(b"longer than before")
         return digest
 
-    monkeypatch.setattr(HashFactory, "digest_file", racing)
+    monkeypatch.setattr(file_tree, "hash_file", racing)
     with pytest.raises(InputError, match=r"b\.txt': changed while it was read"):
         dataset_digest(folder / "b.txt")
 

@@ -27,6 +27,7 @@ from hypothesis import strategies as st
 from provenance.chains.bitcoin import client, rpc
 from provenance.chains.bitcoin.rpc import BitcoinRpc
 from provenance.errors import LyingNodeError, MissingExtraError, NetworkUnavailable
+from provenance.formats.fields import Fields
 from provenance.settings import BitcoinSettings
 from tests.support.nodes.rpc_stub import drip, http_server, json_rpc_server, raw_server, send
 
@@ -154,19 +155,19 @@ def test_the_transport_ignores_redirects_encodings_cookies_and_proxies(
 @pytest.mark.parametrize(
     ("result", "kind"),
     [
-        ("[" * 65 + "]" * 65, rpc.as_list),
-        ("[" * 5000 + "]" * 5000, rpc.as_list),
-        ('{"a": 1, "a": 2}', rpc.as_object),
-        ('"\\ud800"', rpc.as_text),
-        ("NaN", rpc.as_sats),
-        ("1e999", rpc.as_sats),
-        ("18446744073709551616", rpc.as_integer),
-        ("9007199254740992", rpc.as_integer),
-        ("1.0", rpc.as_integer),
-        ("0.000000001", rpc.as_sats),
+        ("[" * 65 + "]" * 65, Fields.objects),
+        ("[" * 5000 + "]" * 5000, Fields.objects),
+        ('{"a": 1, "a": 2}', Fields.object),
+        ('"\\ud800"', Fields.text),
+        ("NaN", rpc.sats),
+        ("1e999", rpc.sats),
+        ("18446744073709551616", rpc.depth),
+        ("9007199254740992", rpc.depth),
+        ("1.0", rpc.depth),
+        ("0.000000001", rpc.sats),
     ],
 )
-def test_hostile_results_are_lies(result: str, kind: Callable[[rpc.Value, str], object]) -> None:
+def test_hostile_results_are_lies(result: str, kind: Callable[[Fields, str], object]) -> None:
     def reply(request: BaseHTTPRequestHandler, body: bytes) -> None:
         number = json.loads(body)["id"]
         send(request, f'{{"id": {number}, "result": {result}, "error": null}}'.encode())
@@ -180,7 +181,7 @@ def test_hostile_results_are_lies(result: str, kind: Callable[[rpc.Value, str], 
 @example(21_000_000 * 10**8 - 1)
 def test_an_amount_that_came_as_a_float_is_exact(sats: int) -> None:
     text = f"{Decimal(sats) / 10**8:.8f}"
-    assert rpc.as_sats(Decimal(repr(float(text))), "x") == sats
+    assert rpc.sats(rpc.answered(Decimal(repr(float(text))), "x"), "x") == sats
 
 
 def test_amounts_inside_lists_and_objects_are_exact() -> None:

@@ -22,6 +22,7 @@ from provenance.errors import (
     ProvenanceError,
     RejectedError,
 )
+from provenance.formats.fields import Fields
 from provenance.settings import BitcoinSettings
 from tests.support.nodes.rpc_stub import http_server, json_rpc_server, send
 
@@ -148,28 +149,28 @@ def test_no_login_is_a_configuration_error() -> None:
 @pytest.mark.parametrize(
     ("read", "wrong"),
     [
-        (rpc.as_object, []),
-        (rpc.as_list, {}),
-        (rpc.as_text, 1),
-        (rpc.as_integer, True),
-        (rpc.as_integer, "1"),
-        (rpc.as_bytes, "xyz"),
-        (rpc.as_bytes, None),
-        (rpc.as_sats, "1"),
-        (rpc.as_sats, True),
-        (rpc.as_sats, Decimal("0.000000001")),
-        (rpc.as_feerate, None),
-        (rpc.as_feerate, False),
+        (Fields.object, []),
+        (Fields.objects, {}),
+        (Fields.text, 1),
+        (rpc.depth, True),
+        (rpc.depth, "1"),
+        (rpc.octets, "xyz"),
+        (rpc.octets, None),
+        (rpc.sats, "1"),
+        (rpc.sats, True),
+        (rpc.sats, Decimal("0.000000001")),
+        (rpc.feerate, None),
+        (rpc.feerate, False),
     ],
 )
 def test_values_of_the_wrong_type_are_lies(
-    read: Callable[[object, str], object], wrong: object
+    read: Callable[[Fields, str], object], wrong: rpc.Value
 ) -> None:
-    with pytest.raises(LyingNodeError, match="there: "):
-        read(wrong, "there")
+    with pytest.raises(LyingNodeError, match="bitcoin: there: found"):
+        read(rpc.answered(wrong, "there"), "there")
 
 
 def test_amounts_are_exact() -> None:
-    assert rpc.as_sats(Decimal("20999999.97690000"), "x") == 2_099_999_997_690_000
-    assert rpc.as_sats(50, "x") == 5_000_000_000
-    assert rpc.as_feerate(Decimal("0.00001"), "x") == 1
+    assert rpc.sats(rpc.answered(Decimal("20999999.97690000"), "x"), "x") == 2_099_999_997_690_000
+    assert rpc.sats(rpc.answered(50, "x"), "x") == 5_000_000_000
+    assert rpc.feerate(rpc.answered(Decimal("0.00001"), "x"), "x") == 1
