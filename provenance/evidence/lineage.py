@@ -135,7 +135,7 @@ def _held(
     if not own:
         found = Lineage(name, None, f"{says}; its initial weights are not here")
     elif claim.role in SAME_WEIGHTS:
-        found = _begun_from(says, name, stated, own, parent)
+        found = _begun_from(says, claim, own, parent)
     else:
         found = _made_from(says, claim, own, parent)
     epoch = found.epoch if stated is None else stated
@@ -147,10 +147,31 @@ def _held(
     return found._replace(tensors=shared)
 
 
-def _begun_from(
-    says: str, name: str, stated: int | None, own: list[Record], parent: Collection[Record]
-) -> Lineage:
+def merged_alone(named: Iterable[Claim]) -> str | None:
+    """What is wrong with a merge whose parent is the only one; None where nothing is."""
+    if [claim.role for claim in set(named)] != ["merged"]:
+        return None
+    return "names one parent, and is merged from it: expected two or more"
+
+
+def contradiction(
+    role: str | None, own: Collection[Record], parent: Collection[Record], epoch: int | None
+) -> str | None:
+    """Why a run cannot be what a role says to an epoch of another, by the records of both; None
+    where it can. What is fine-tuned begins from these weights; in every other role what counts is
+    the run's newest."""
+    last = None if role == "fine-tuned" else newest_state(own)
+    shared = sharing(state_at(own, last), state_at(parent, epoch), when(last), when(epoch))
+    if shared is None:
+        return None
+    if role == "fine-tuned" and shared.unlike:
+        return "it begins from other weights, of which no tensor is the parent's"
+    return shared.contradicts(role)
+
+
+def _begun_from(says: str, claim: Claim, own: list[Record], parent: Collection[Record]) -> Lineage:
     """A run whose initial weights are an epoch's of its parent."""
+    name, stated = str(claim.run), claim.epoch
     how = says.removeprefix("says that it ")
     at = "from" if how.startswith("continues") else "at"
     weights = "initial weights"
@@ -183,6 +204,10 @@ def _begun_from(
         line = f"{says}; its initial weights cannot be compared by name with those of that run"
         return Lineage(name, None, f"{line}: {renamed}")
     line = f"{says}; its initial weights are of none of its recorded epochs"
+    if claim.role == "fine-tuned" and all(
+        contradiction(claim.role, own, parent, epoch) for epoch in verdicts
+    ):
+        return Lineage(name, None, f"{line}, and no tensor is", False)
     return Lineage(name, None, line + _in_common(own, parent))
 
 

@@ -73,13 +73,21 @@ class Sharing(NamedTuple):
         """Whether all of the parent's tensors are there, equal or under another name."""
         return not (*self.changed, *self.retyped, *self.reshaped, *self.removed)
 
+    @property
+    def unlike(self) -> bool:
+        """Whether tensors can be compared, and none is the parent's in any name or type."""
+        return bool(self.changed) and not (*self.equal, *self.retyped, *self.renamed)
+
     def contradicts(self, role: str | None) -> str | None:
         """Why a role cannot be, by these tensors; None where it can."""
         other = (*self.changed, *self.retyped, *self.reshaped)
         if role == "adapter-of" and other:
             return f"an adapter leaves the parent's tensors, {len(other)} differ: {_some(other)}"
-        if role == "quantised" and self.equal and not (self.retyped or self.reshaped or self.added):
+        kept = (*self.equal, *self.changed)
+        if role == "quantised" and kept and not (self.retyped or self.reshaped or self.added):
             return "what is quantised has other element types, all are the parent's"
+        if role == "pruned" and self.equal and not (*other, *self.renamed, *self.removed):
+            return "what is pruned has other entries, all tensors are the parent's, bit for bit"
         return None
 
     @property

@@ -24,7 +24,7 @@ from provenance.evidence.sharing import (
 from provenance.fingerprint.hashers import DIGEST_SIZES, HashFactory
 from provenance.fingerprint.model_files import ModelFiles, read_model
 from provenance.formats.run_tree.ranks import Piece
-from provenance.lineage.files import merged, pruned, quantised, tensors_of
+from provenance.lineage.files import Pruned, Quantised, merged, pruned, quantised, tensors_of
 from provenance.lineage.graph import claims_of, records_of
 from provenance.models.match import match_model
 from provenance.verify.report import VerificationReport
@@ -36,7 +36,8 @@ class AtHand(NamedTuple):
     Attributes:
         ties: Whose weights each file has, by the records: the model's first, then A, B, ...
         shown: What the files show of each other.
-        problems: Files that no record ties to the run, or to its parents.
+        problems: Files that no record ties to the run, or to its parents; and a role that they
+            contradict.
         tensors: The model's against each parent's.
     """
 
@@ -69,13 +70,13 @@ def hold(
     found = AtHand([], [], [], [])
     tied = [(f"{model}", _of_runs(own, [reports[run]]), f"run {run}")]
     for at, (path, files) in enumerate(zip(parents, others, strict=True)):
-        told = _of_claims(files, named) or _of_runs(files, ancestors)
-        tied.append((f"{chr(ord('A') + at)} = {path}", told, f"a parent of run {run}"))
-    for name, told, whom in tied:
-        if told is None:
+        tie = _of_claims(files, named) or _of_runs(files, ancestors)
+        tied.append((f"{chr(ord('A') + at)} = {path}", tie, f"a parent of run {run}"))
+    for name, tie, whom in tied:
+        if tie is None:
             found.problems.append(f"{name}: no record has these weights for those of {whom}")
         else:
-            found.ties.append(f"{name}: {told}")
+            found.ties.append(f"{name}: {tie.line}")
     algorithm = HashFactory().algorithm
     for path, files in zip(parents, others, strict=True):
         _share(_state(own, algorithm), _state(files, algorithm), model, f"{path}", found)
@@ -88,30 +89,72 @@ def hold(
             _share(_state(own, stated), state, model, of_parent, found)
     if len(others) == 1:
         mine, theirs = tensors_of(own), tensors_of(others[0])
-        entries = (pruned(mine, theirs), quantised(mine, theirs))
-        found.shown.extend(each.line for each in entries if each.tensors)
+        entries: dict[str, Pruned | Quantised] = {
+            "pruned": pruned(mine, theirs),
+            "quantised": quantised(mine, theirs),
+        }
+        found.shown.extend(each.line for each in entries.values() if each.tensors)
+        for role, each in entries.items():
+            if each.holds or not any(claim.role == role for claim in named):
+                continue
+            begun = tied[0][1] is not None and None in tied[0][1].epochs
+            if begun and each.contradiction and _is_meant(tied[1][1], role, named, reports):
+                line = f"{model}: run {run} names itself {role} of {parents[0]}"
+                found.problems.append(f"{line}: {each.contradiction}")
+            else:
+                found.shown.append(f"{model}: not shown that it is {role} of {parents[0]}")
     elif others:
-        found.shown.append(merged(tensors_of(own), [tensors_of(files) for files in others]).line)
+        combination = merged(tensors_of(own), [tensors_of(files) for files in others])
+        found.shown.append(combination.line)
+        if not combination.holds and any(claim.role == "merged" for claim in named):
+            found.shown.append(f"{model}: not shown that it is merged of these models")
     return found
 
 
-def _of_claims(files: ModelFiles, named: Sequence[Claim]) -> str | None:
+class _Tie(NamedTuple):
+    """Whose weights a file has: a claim's model, or epochs of a run (None: before training)."""
+
+    line: str
+    run: str | None = None
+    epochs: frozenset[int | None] = frozenset()
+    claim: Claim | None = None
+
+
+def _of_claims(files: ModelFiles, named: Sequence[Claim]) -> _Tie | None:
     """That a run names these weights as a parent's; None where it does not."""
     for claim in named:
         if claim.weights is not None and claim.algorithm in DIGEST_SIZES:
             digests = files.digests(HashFactory(claim.algorithm)).values()
             if claim.weights in map(str, digests):
-                return f"the weights that the run names as the model {claim.model}"
+                line = f"the weights that the run names as the model {claim.model}"
+                return _Tie(line, claim=claim)
     return None
 
 
-def _of_runs(files: ModelFiles, reports: Sequence[VerificationReport]) -> str | None:
-    """Which epoch of a run has these weights; None where none of the runs has."""
+def _of_runs(files: ModelFiles, reports: Sequence[VerificationReport]) -> _Tie | None:
+    """Which epochs of a run have these weights; None where none of the runs has."""
     for report in reports:
         if matches := match_model(report, files).matches:
             of = "" if matches[-1].epoch is None else "of "
-            return f"the weights {of}{matches[-1].when} of run {report.run}"
+            line = f"the weights {of}{matches[-1].when} of run {report.run}"
+            return _Tie(line, str(report.run), frozenset(match.epoch for match in matches))
     return None
+
+
+def _is_meant(
+    tie: _Tie | None, role: str, named: Sequence[Claim], reports: Mapping[str, VerificationReport]
+) -> bool:
+    """Whether a file has the weights that a run names in this role: a model's; of a run those of
+    the epoch that it names, else of the last (docs/FORMAT.md, 3.5)."""
+    if tie is None:
+        return False
+    if tie.claim is not None:
+        return tie.claim.role == role
+    for claim in named:
+        if claim.run == tie.run and claim.role == role:
+            last = newest_state(records_of(reports[str(claim.run)].evidence))
+            return (last if claim.epoch is None else claim.epoch) in tie.epochs
+    return False
 
 
 def _share(

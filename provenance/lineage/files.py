@@ -52,6 +52,13 @@ class Pruned(NamedTuple):
     tensors: int
 
     @property
+    def contradiction(self) -> str | None:
+        """Why the one cannot be pruned from the other; None where it can."""
+        if not self.other:
+            return None
+        return f"{self.other} of {sum(self[:3])} entries are neither zero nor the parent's"
+
+    @property
     def holds(self) -> bool:
         """Whether entries were set to zero and nothing else was done."""
         return self.zeroed > 0 and not self.other
@@ -67,13 +74,23 @@ class Pruned(NamedTuple):
 
 class Quantised(NamedTuple):
     """Entries of the tensors that both have in another type: those that are the parent's, rounded;
-    by a scale of their tensor; of their index of its first dimension; and all others."""
+    by a scale of their tensor; of their index of its first dimension; and all others; and whether
+    these are all tensors of both, in a type of floats: methods for I8, and those that store scales
+    beside it, round in other ways."""
 
     rounded: int
     by_tensor: int
     by_row: int
     other: int
     tensors: int
+    floats: bool
+
+    @property
+    def contradiction(self) -> str | None:
+        """Why the one cannot be quantised from the other; None where it can."""
+        if not self.other or not self.floats:
+            return None
+        return f"{self.other} of {sum(self[:4])} entries are not the parent's, rounded"
 
     @property
     def holds(self) -> bool:
@@ -167,9 +184,12 @@ def quantised(child: Tensors, parent: Tensors) -> Quantised:
     """The child's entries of another type held against the parent's."""
     numpy = load_numpy()
     rounded = by_tensor = by_row = other = tensors = 0
+    floats = child.keys() == parent.keys()
     for name, (dtype, shape, own) in child.items():
         kind, size, theirs = parent.get(name, ("", (), None))
         if kind not in _FLOATS or dtype not in (_FLOATS.keys() | {"I8"}) - {kind} or size != shape:
+            same = (kind, size) == (dtype, shape) and numpy.array_equal(own, theirs)
+            floats = floats and same  # such as a counter
             continue
         tensors += 1
         if dtype in _FLOATS:
@@ -179,6 +199,7 @@ def quantised(child: Tensors, parent: Tensors) -> Quantised:
                 equal = (number == near) | (numpy.isnan(number) & numpy.isnan(near))
                 rounded, other = rounded + int(equal.sum()), other + int((~equal).sum())
             continue
+        floats = False
         row = len(own) // shape[0] if len(shape) > 1 and len(own) else len(own)
         step = row * max(1, CHUNK // max(1, row))
         bounds = [
@@ -191,13 +212,13 @@ def quantised(child: Tensors, parent: Tensors) -> Quantised:
         if not bounds:
             continue
         least, most = (numpy.concatenate(each) for each in zip(*bounds, strict=True))
-        held = least <= most * (1 + SLACK)
+        held = (least <= most * (1 + SLACK)) & numpy.isfinite(least)
         if held.all() and least.max() <= most.min() * (1 + SLACK):
             by_tensor += len(own)
         else:
             number = int(held.sum()) * row if row >= ROW else 0
             by_row, other = by_row + number, other + len(own) - number
-    return Quantised(rounded, by_tensor, by_row, other, tensors)
+    return Quantised(rounded, by_tensor, by_row, other, tensors, floats)
 
 
 def _scales(q: Array, x: Array) -> tuple[Array, Array]:

@@ -25,7 +25,7 @@ from provenance.bootstrap import reading
 from provenance.bundle.reader import read_bundle
 from provenance.bundle.sources import FileSource
 from provenance.errors import FormatError, InputError, IntegrityError, UsageError
-from provenance.evidence.lineage import SAME_WEIGHTS, Claim, Lineage
+from provenance.evidence.lineage import SAME_WEIGHTS, Claim, Lineage, contradiction, merged_alone
 from provenance.evidence.run_evidence import RunEvidence, seal_label
 from provenance.evidence.sharing import newest_state, sharing, state_at, when
 from provenance.evidence.story import restarts
@@ -155,12 +155,17 @@ class _Walk:
                 )
                 if len(runs) > MAX_RUNS:
                     line += f"; of the runs that state them {MAX_RUNS} were looked at"
+            if claim.role == "merged" and (wrong := merged_alone(claims_of(own))):
+                self.problems.append(f"run {edge.child}: {wrong}")
             shared = None
             if known:
                 (run, epoch), last = known[0], newest_state(own)
-                theirs = state_at(records_of(self.reports[run].evidence), epoch)
+                theirs = records_of(self.reports[run].evidence)
                 whose = f"{when(epoch)} of run {run}"
-                shared = sharing(state_at(own, last), theirs, when(last), whose)
+                shared = sharing(state_at(own, last), state_at(theirs, epoch), when(last), whose)
+                if wrong := contradiction(claim.role, own, theirs, epoch):
+                    named = f"names itself {claim.role} of the model {claim.model}"
+                    self.problems.append(f"run {edge.child}: {named}: {wrong}")
             self.edges.append(replace(edge, line=line, matches=begins or None, tensors=shared))
 
     def _origins(self, edge: Edge, weights: str, runs: Sequence[str]) -> list[tuple[str, int]]:

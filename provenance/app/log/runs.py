@@ -79,7 +79,9 @@ class ToldRoll:
         return found[0]
 
 
-def from_database(settings: Settings, *, described: bool, progress: Progress) -> ToldRoll:
+def from_database(
+    settings: Settings, *, described: bool, progress: Progress = lambda done, total: None
+) -> ToldRoll:
     """The deployment's own; ``described`` and ``progress`` as :func:`roll_of`. Raises
     StoreUnavailable; IntegrityError: a row is damaged."""
     with reading.opened_store(settings, "log runs") as store, store.snapshot() as tx:

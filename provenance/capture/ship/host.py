@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import tempfile
 import time
 from collections.abc import Callable
@@ -52,6 +53,10 @@ HOST_FILE: Final = "host."
 PCRS: Final = (*range(10), *range(11, 15))
 """Firmware, boot loader, kernel and systemd's; not 10, which grows with every file IMA measures."""
 SCHEMES: Final = {RSASSA: "rsassa", RSAPSS: "rsapss", ECDSA: "ecdsa"}
+CONTAINER: Final = Path("/run/.containerenv")
+"""Podman's: of a container with ``--privileged`` it names the image (podman-run(1)). Docker and
+Kubernetes tell a process nothing of its image."""
+_IMAGE: Final = re.compile(rb'^imageid="?([0-9a-f]{64})"?$', re.MULTILINE)
 ALL_S: Final = 20.0
 _MAX_KEPT: Final = 8 * 1024 * 1024
 
@@ -176,6 +181,9 @@ def _software(settings: HostSettings) -> dict[str, str]:
     found = {"kernel": platform.release(), "machine": platform.machine()}
     if settings.image is not None:
         found["image"] = settings.image
+    with suppress(OSError, ProvenanceError):
+        if match := _IMAGE.search(read_bounded(CONTAINER, 65536)):
+            found["podman_image"] = f"sha256:{match[1].decode()}"
     with suppress(OSError, ValueError, IndexError):
         found["nvidia"] = NVIDIA_DRIVER.read_text(encoding="utf-8").splitlines()[0][:200]
     return found

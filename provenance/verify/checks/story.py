@@ -7,8 +7,17 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 from provenance.errors import FormatError
-from provenance.evidence.lineage import Claim, Lineage, claims, lineage, parents_of
+from provenance.evidence.lineage import (
+    Claim,
+    Lineage,
+    claims,
+    contradiction,
+    lineage,
+    merged_alone,
+    parents_of,
+)
 from provenance.evidence.run_evidence import RecordFile, RunEvidence, seal_label
+from provenance.evidence.sharing import when
 from provenance.evidence.story import Restart, RunState, state_of
 from provenance.formats.record import Kind, Phase, Record
 from provenance.formats.run_tree.ranks import NAMED, stretches
@@ -105,13 +114,20 @@ def check_lineage(
     model = None
     if parent is not None and parent.run != evidence.run:  # none is its own parent
         model = _model_of(claimed, parent)
+    if parent is not None and (wrong := merged_alone(claimed)):
+        findings.fail(CONTENT, "parent", wrong)
     if parent is not None and parent.findings and (model or str(parent.run) in named):
         first = parent.findings[0]
         problem = f"run {parent.run} does not hold: ({first.check}) {first.subject}"
         findings.fail(CONTENT, "parent", f"{problem}: {first.problem}")
     elif parent is not None and model is not None:
-        line = f"{model}; that run was checked too: {parent.outcome}"
+        claim, epoch = model
+        line = f"the model {claim.model!r} has the weights of epoch {epoch} of run {parent.run}"
+        line = f"{line}; that run was checked too: {parent.outcome}"
         findings.notice(CONTENT, "parent", line)
+        if wrong := contradiction(claim.role, own, _weights_of(parent), epoch):
+            line = f"names itself {claim.role} of the model {claim.model!r}: {wrong}"
+            findings.fail(CONTENT, "parent", line)
         if parent.outcome != "verified":
             findings.unchecked(CONTENT, f"parent: {line}")
     elif parent is not None and str(parent.run) not in named:
@@ -126,8 +142,7 @@ def check_lineage(
         parent = None
     weights = evidence.parent
     if parent is not None:
-        decoded = (item.decoded for item in _weights(parent))
-        weights = [record for record in decoded if isinstance(record, Record)]
+        weights = _weights_of(parent)
     found = lineage(evidence.run, own, weights, None if parent is None else str(parent.run))
     if found is None:
         return None
@@ -136,6 +151,10 @@ def check_lineage(
         line, matches = found.line, found.matches
         if matches is False and any(item.withheld for item in _weights(parent)):
             line, matches = f"{line}; of that run some are withheld", None
+        elif matches is False and found.epoch is None:
+            without = _without_weights(claimed, parent)
+            line = f"{line}; it has no weights of {without}" if without else line
+            matches = None if without else False
         line = f"{line}; that run was checked too: {parent.outcome}"
         found = found._replace(line=line, matches=matches, verified=parent.outcome == "verified")
         if found.matches is False:
@@ -179,8 +198,8 @@ def _check_claims(own: Iterable[Record], findings: Findings) -> list[Claim]:
     return named
 
 
-def _model_of(claimed: Iterable[Claim], parent: VerificationReport) -> str | None:
-    """Which model that is named has an epoch's weights of a run that was verified."""
+def _model_of(claimed: Iterable[Claim], parent: VerificationReport) -> tuple[Claim, int] | None:
+    """Which model that is named has which epoch's weights of a run that was verified."""
     epochs = dict[str, int]()
     for item in _weights(parent):
         if item.kind is Kind.STATE and isinstance(record := item.decoded, Record):
@@ -188,8 +207,7 @@ def _model_of(claimed: Iterable[Claim], parent: VerificationReport) -> str | Non
             epochs[root] = max(item.epoch or 0, epochs.get(root, 0))
     for claim in claimed:
         if claim.weights in epochs:
-            epoch = epochs[claim.weights]
-            return f"the model {claim.model!r} has the weights of epoch {epoch} of run {parent.run}"
+            return claim, epochs[claim.weights]
     return None
 
 
@@ -250,6 +268,21 @@ def _weights(parent: VerificationReport) -> list[RecordFile]:
     """Those under the roots of a run that was verified."""
     kinds = (Kind.WEIGHTS, Kind.STATE)
     return [r for r in parent.evidence.records if r.place == "tree" and r.kind in kinds]
+
+
+def _weights_of(parent: VerificationReport) -> list[Record]:
+    decoded = (item.decoded for item in _weights(parent))
+    return [record for record in decoded if isinstance(record, Record)]
+
+
+def _without_weights(claimed: Iterable[Claim], parent: VerificationReport) -> str:
+    """Which epochs of a parent that could be meant have records, and none of weights."""
+    named = {claim.epoch for claim in claimed if claim.run == str(parent.run)}
+    if None in named:
+        named |= {item.epoch for item in parent.evidence.records if item.place == "tree"}
+    weights = {item.epoch for item in _weights(parent)}
+    without = sorted(named - weights, key=lambda epoch: epoch or 0)
+    return f"{when(without[0])}{' and others' * (len(without) > 1)}" if without else ""
 
 
 def late_before(

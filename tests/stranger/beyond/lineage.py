@@ -131,14 +131,46 @@ def begun_at(child: Any, parent: Any, role: str | None) -> int | None:
     return last_epoch(parent)
 
 
+def check_role(child: Any, parent: Any, role: str | None, epoch: int | None) -> str:
+    """A line of what the two share; ValueError where a role cannot be."""
+    found = shared(state_at(child, last_epoch(child)), state_at(parent, epoch))
+    other = found["changed"] + found["retyped"] + found["reshaped"]
+    need(role != "adapter-of" or not other, f"an adapter, and other tensors: {other}")
+    new, kept = found["retyped"] + found["reshaped"] + found["added"], found["equal"]
+    types = role != "quantised" or new or not kept + found["changed"]
+    need(types, "quantised, and all types the same")
+    same = kept and not other + found["renamed"] + found["removed"]
+    need(role != "pruned" or not same, "pruned, and all tensors the same")
+    adapters = sum(1 for name in found["added"] if ADAPTER.fullmatch(name))
+    counts = ", ".join(f"{len(found[name])} {name}" for name in CLASSES)
+    return f"parent: {counts}, {adapters} of an adapter"
+
+
+def begins_elsewhere(child: Any, parent: Any, epochs: set[int | None]) -> bool:
+    """Whether initial weights can be compared with each of some epochs, and no tensor is theirs."""
+    for epoch in epochs:
+        states = state_at(child, None), state_at(parent, epoch)
+        found = shared(*states) if all(states) else {"changed": []}
+        if not found["changed"] or found["equal"] + found["retyped"] + found["renamed"]:
+            return False
+    return True
+
+
 def check_parent(child: Any, parent: Any) -> str:
     """A line of what the two share; ValueError of what cannot be."""
     bodies = [body for path, body in child.bodies.items() if path.startswith("training/config")]
     claims = [claim for body in bodies for claim in read_parents(body)]
     own = [claim for claim in claims if claim.get("run") == parent.run["run"]]
+    only = [claim.get("role") for claim in claims if claims.count(claim) == len(claims)]
+    need("merged" not in only, "merged of one parent")
     if not own and parent.run["run"] != child.run["run"]:
         for claim in claims:
             if (epoch := made_at(parent, claim.get("weights"))) is not None:
+                other = claim.get("role") == "fine-tuned" and begins_elsewhere(
+                    child, parent, {epoch}
+                )
+                need(not other, "fine-tuned, from other weights")
+                check_role(child, parent, claim.get("role"), epoch)
                 return f"parent: model {claim['model']} has the weights of epoch {epoch}"
     need(own, f"names no run {parent.run['run']} as a parent")
     roots = {entry["root"] for entry in parent.run["entries"]}
@@ -151,11 +183,10 @@ def check_parent(child: Any, parent: Any) -> str:
     role, epoch = own[0].get("role"), own[0].get("epoch")
     if epoch is None:
         epoch = begun_at(child, parent, role)
-    found = shared(state_at(child, last_epoch(child)), state_at(parent, epoch))
-    other = found["changed"] + found["retyped"] + found["reshaped"]
-    need(role != "adapter-of" or not other, f"an adapter, and other tensors: {other}")
-    new = found["retyped"] + found["reshaped"] + found["added"]
-    need(role != "quantised" or new or not found["equal"], "quantised, and all types the same")
-    adapters = sum(1 for name in found["added"] if ADAPTER.fullmatch(name))
-    counts = ", ".join(f"{len(found[name])} {name}" for name in CLASSES)
-    return f"parent: {counts}, {adapters} of an adapter"
+    line = check_role(child, parent, role, epoch)
+    stated = own[0].get("epoch")
+    epochs = {r["epoch"] for r in parent.run["records"] if r["path"].startswith("training/epoch/")}
+    epochs = {stated} if stated is not None else {None, *epochs}
+    other = role == "fine-tuned" and begins_elsewhere(child, parent, epochs)
+    need(not other, "fine-tuned, from other weights")
+    return line

@@ -174,7 +174,7 @@ def test_what_was_cast_is_the_parents_rounded_to_the_bit(kind: str) -> None:
         "BF16": lambda: np.array([0x7FC0, 0x7F80] + [bf16(x) for x in doubles[2:].tolist()], "<u2"),
     }[kind]()
     found = quantised({"w": (kind, (8, 32), cast)}, parent)
-    assert found == (256, 0, 0, 0, 1)
+    assert found == (256, 0, 0, 0, 1, True)
     assert (
         found.line == "quantised: 256 of 256 entries are the parent's, 256 rounded to the nearest"
     )
@@ -182,6 +182,12 @@ def test_what_was_cast_is_the_parents_rounded_to_the_bit(kind: str) -> None:
     found = quantised({"w": (kind, (8, 32), cast)}, parent)
     assert (found[:4], found.holds) == ((255, 0, 0, 1), False)
     assert found.line.startswith("not quantised: 255 of 256 entries are the parent's, ")
+    assert found.contradiction == "1 of 256 entries are not the parent's, rounded"
+    counter = {"n": ("I64", (), np.zeros(8, "u1"))}
+    child, other = {"w": (kind, (8, 32), cast), **counter}, {**parent, **counter}
+    assert quantised(child, other).contradiction is not None
+    other = {**parent, "n": ("I64", (), np.ones(8, "u1"))}  # a method may have changed it
+    assert quantised(child, other).contradiction is None
 
 
 def test_rows_have_a_scale_each_and_what_is_of_another_parent_none(
@@ -196,18 +202,21 @@ def test_rows_have_a_scale_each_and_what_is_of_another_parent_none(
     for chunk in (files.CHUNK, 200):
         monkeypatch.setattr(files, "CHUNK", chunk)
         found = quantised(bytes_of(16, 64, values=q), parent)
-        assert (found, found.holds) == ((0, 0, 1024, 0, 1), True)
+        assert (found, found.holds) == ((0, 0, 1024, 0, 1, False), True)
         whole = quantised(bytes_of(16, 64, values=np.rint(own / scales.max())), parent)
-        assert whole == (0, 1024, 0, 0, 1)
+        assert whole == (0, 1024, 0, 0, 1, False)
     wrong = q.copy()
     wrong[3, 5] -= np.sign(wrong[3, 5]) * 2
-    assert quantised(bytes_of(16, 64, values=wrong), parent) == (0, 0, 960, 64, 1)
+    assert quantised(bytes_of(16, 64, values=wrong), parent).contradiction is None  # as by GPTQ
+    assert quantised(bytes_of(16, 64, values=wrong), parent) == (0, 0, 960, 64, 1, False)
     tuned = {"w": ("F32", own.shape, (own + scales).astype("<f4").reshape(-1))}
     assert quantised(bytes_of(16, 64, values=q), tuned)[:4] == (0, 0, 0, 1024)
     # Short rows take any entries: they are judged as one tensor.
     assert quantised(bytes_of(64, 2, values=q[:2].reshape(64, 2)), {
         "w": ("F32", (64, 2), own[:2].reshape(-1))
-    }) == (0, 0, 0, 128, 1)  # fmt: skip
+    }) == (0, 0, 0, 128, 1, False)  # fmt: skip
+    zeros = {"w": ("F32", (4, 16), np.zeros(64, "<f4"))}
+    assert quantised(bytes_of(4, 16, values=np.ones(64)), zeros)[:4] == (0, 0, 0, 64)
     nothing = {"w": ("F32", (0, 4), np.zeros(0, "<f4"))}
     assert quantised(bytes_of(0, 4, values=[]), nothing).other == 0
     assert quantised(parent, parent).tensors == 0

@@ -217,45 +217,6 @@ def test_tensors_under_an_adapters_names_contradict_nothing(
     assert by_stranger(stranger, world) == counts(report)
 
 
-@pytest.mark.parametrize(
-    ("ours", "claim", "ours_says", "strangers"),
-    [
-        (
-            [adapted(TUNED)],
-            {"role": "adapter-of"},
-            "an adapter leaves the parent's tensors, 2 differ: fc.bias, out.weight",
-            "an adapter, and other tensors: ['fc.bias', 'out.weight']",
-        ),
-        (
-            [TUNED],
-            {"role": "quantised"},
-            "what is quantised has other element types, all are the parent's",
-            "quantised, and all types the same",
-        ),
-        (
-            [BASE],
-            {"root": "5" * 64},
-            f"names root {'5' * 64} of run {RUN}, which has no such seal",
-            "a root that is no seal's",
-        ),
-        (
-            [BASE],
-            {"run": str(CHILD)},
-            f"names '{CHILD}' as the run that it continues; the run that was given is {RUN}",
-            f"names no run {RUN} as a parent",
-        ),
-    ],
-)
-def test_a_claim_that_the_records_contradict_is_a_finding(
-    stranger: ModuleType, ours: list[Any], claim: dict[str, Any], ours_says: str, strangers: str
-) -> None:
-    world = family([ZERO, BASE], ours, named(**claim))
-    (finding,) = held(world).findings
-    assert finding.subject == "parent"
-    assert finding.problem.endswith(ours_says)
-    assert by_stranger(stranger, world) == f"refused: {strangers}"
-
-
 def test_a_parent_that_names_its_child_is_a_finding(stranger: ModuleType) -> None:
     in_turn = {"run": str(CHILD), "epoch": None}
     world = family([ZERO, BASE], [BASE], named(), of_parent=in_turn)

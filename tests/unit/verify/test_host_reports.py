@@ -87,6 +87,25 @@ def test_a_guest_is_shipped_and_verified(tmp_path: Path, monkeypatch: pytest.Mon
     assert NOBODY in lines(run)[0]
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (f'engine="podman-5.4.2"\nname="x"\nimageid="{"5a" * 32}"\nrootless=1\n', "5a" * 32),
+        ("", None),  # without --privileged
+        ('imageid="latest"\n', None),
+        (f'image="imageid={"5a" * 32}"\n', None),
+    ],
+)
+def test_the_image_is_what_podman_tells(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, told: str | None
+) -> None:
+    path = tmp_path / ".containerenv"
+    path.write_text(text)
+    monkeypatch.setattr(collector, "CONTAINER", path)
+    software = dict(collector.collect(HostSettings(), "start", bytes(32)).software)
+    assert software.get("podman_image") == (told and f"sha256:{told}")
+
+
 def test_a_root_of_a_file_stands_behind_reports(
     guest: Callable[..., Verified], tmp_path: Path
 ) -> None:
