@@ -13,7 +13,7 @@ from provenance.bootstrap import reading
 from provenance.bundle.attachments.proofs import with_proofs
 from provenance.bundle.reader import read_bundle
 from provenance.bundle.sources import FileSource
-from provenance.errors import InputError
+from provenance.errors import InputError, ProofError
 from provenance.evidence.run_evidence import RunEvidence
 from provenance.formats.note import VerifierKey
 from provenance.ports.network import Network
@@ -94,6 +94,21 @@ def verify_run(
     own = reading.ledger_key(settings)
     evidence = evidence_of(settings, run, team)
     return _verify(settings, evidence, own, own_trust(settings, own), options)
+
+
+def verify_sealed(settings: Settings, run: str) -> VerificationReport:
+    """Check a run offline of which something is to be made.
+
+    Raises:
+        InputError: It has no seal yet. ProofError: It does not hold. As :func:`verify_run`
+    """
+    report = verify_run(settings, run, offline=True)
+    if report.findings:
+        first = report.findings[0]
+        raise ProofError(f"run {report.run}: {first.subject}: {first.problem}")
+    if not report.seals:
+        raise InputError(f"run {report.run}: has no seal yet")
+    return report
 
 
 def verify_path(

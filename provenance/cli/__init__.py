@@ -194,8 +194,7 @@ gate  auditor.gate:gate  whether a pipeline may take a model: a policy's rules, 
   --card FILE  write a section for a model card (Markdown) there
   --annotations FILE  write annotations of an OCI manifest there
 approve  auditor.gate:approve  sign that a run may be promoted, for a gate's policy to count
-  | --bundle PATH  the run's bundle
-  | --run RUN  where the deployment is: run id, its first or last 8, or latest
+  subject RUN|PATH|CID  run id, its first or last 8, latest, bundle folder or .zip, or ipfs:CID
   --key FILE  yours, as 'provenance identity' makes it
   --sigstore  instead, the account of your token: SIGSTORE_ID_TOKEN, or the platform's own
   --until DAY  the last day that it holds for, such as 2027-01-31 (for ever)

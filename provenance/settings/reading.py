@@ -144,7 +144,7 @@ def load(
         host=_host(host) if host else None,
         blockchain=(blockchain := _blockchain(chain, base, secrets)),
         trust=trusted,
-        teams=_teams(teams, trusted.trainers),
+        teams=_teams(teams, trusted.trainers, "every" in verification.raw),
         verification=_verification(verification, blockchain.networks),
         archive=archive.read(ArchiveSettings) if archive else None,
         approvals=approved_by,
@@ -215,8 +215,8 @@ def _verification(o: JsonObject, networks: Collection[str]) -> VerificationSetti
     return o.read(VerificationSettings, **own)
 
 
-def _teams(o: JsonObject, trainers: Collection[str]) -> dict[str, TeamSettings]:
-    """By name; of their trainers each is pinned."""
+def _teams(o: JsonObject, trainers: Collection[str], verified: bool) -> dict[str, TeamSettings]:
+    """By name; of their trainers each is pinned. ``verified``: runs are verified again."""
     teams: dict[str, TeamSettings] = {}
     for name, raw in o.raw.items():
         if not name.strip() or not name.isprintable() or len(name) > 100 or name == "all":
@@ -231,6 +231,8 @@ def _teams(o: JsonObject, trainers: Collection[str]) -> dict[str, TeamSettings]:
                 raise own.fail(
                     "trainers", f"found {show(trainer)}, expected names of trust.trainers"
                 )
+        if team.verify_every_s is not None and not verified:
+            raise own.fail("verify_every", "expected verification.every, too")
         if isinstance(team.bytes_per_day, str):
             number, unit = team.bytes_per_day[:-2], team.bytes_per_day[-2:]
             team = replace(team, bytes_per_day=round(float(number) * _BYTES[unit]))

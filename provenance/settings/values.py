@@ -277,6 +277,10 @@ class TeamSettings(Section, frozen=True):
     """Of records; read as a number."""
     trainers: Annotated[tuple[Text, ...], Meta(description="a list of trainers' names")] = ()
     """Names of ``trust.trainers``: one of them must have signed a run that names this team."""
+    verify_every_s: Annotated[float, _bounds(60, 3.2e7, "seconds")] | None = field(
+        default=None, name="verify_every"
+    )
+    """Of its runs, once they were verified again, instead of ``verification.every``."""
 
 
 class WebhookSettings(Section, frozen=True):

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Final
 
 from provenance import files
-from provenance.app.runs import evidence_of
+from provenance.app.verify import verify_sealed
 from provenance.bootstrap import reading
 from provenance.bundle.reader import read_bundle
 from provenance.bundle.writer import bundle_files, write_files
-from provenance.errors import InputError, ProofError, WrongNetworkError
+from provenance.errors import InputError, ProofError, RejectedError, WrongNetworkError
 from provenance.evidence.disclosure import withhold
 from provenance.evidence.run_evidence import RunEvidence
 from provenance.formats.fields import Fields
@@ -72,6 +72,7 @@ def seal(
     Raises:
         UnknownRunError, ConfigError, NetworkUnavailable
         InputError: Something that cannot be, a height that has passed, or a target that is there.
+        ProofError: The run does not hold.
     """
     match = _AFTER.fullmatch(after)
     if match is None:
@@ -80,9 +81,7 @@ def seal(
     chain, tip = _tip(settings, network)
     if tip >= height:
         raise InputError(f"--after: found height {height}, and {network} is at {tip} already")
-    evidence = evidence_of(settings, run)
-    if not evidence.entries:
-        raise InputError(f"run {evidence.run}: has no seal yet")
+    evidence = verify_sealed(settings, run).evidence
     kept = {record.digest for record in withhold(evidence, lock).records if record.withheld}
     chosen = [r for r in evidence.records if r.digest not in kept and r.kind.is_leaf and r.data]
     own = {record.digest for record in chosen}
@@ -115,7 +114,7 @@ def release(
         headers: Bitcoin's, which are asked instead of the configured node.
 
     Raises:
-        InputError: The height has not passed, or the bundle has no lock.
+        InputError: The bundle has no lock. RejectedError: The height has not passed.
         WrongNetworkError: The node or the headers are of another chain than the lock's.
         ProofError: The key is of no approver, or the headers do not begin with the chain's first
             block. ConfigError, NetworkUnavailable
@@ -131,7 +130,8 @@ def release(
         )
     if tip < lock.after.height:
         wanted = f"the lock waits for {lock.after.height}"
-        raise InputError(f"{lock.after.network}: is at height {tip}, {wanted}: nothing is released")
+        found = f"{lock.after.network}: is at height {tip}"
+        raise RejectedError(f"{found}, {wanted}: nothing is released")
     share = locks.release(lock, locks.private_key(read_seed(key_file, IDENTITY)))
     with files.errors_of(target, "written"):
         files.replace(target, share.encode())
@@ -146,10 +146,10 @@ def open_bundle(settings: Settings, bundle: Path, shares: Sequence[Path], target
         ProofError: Something is forged: what opens is not what the bundle's digests name.
     """
     evidence = read_bundle(bundle)
-    lock, given = lock_of(evidence), []
+    lock, given = lock_of(evidence), list[tuple[str, Share]]()
     for path in shares:
         with files.errors_of(path, "read"), path.open("rb") as file:
-            given.append(Share.decode(file.read(2048), str(path)))
+            given.append((str(path), Share.decode(file.read(2048), str(path))))
     opened = dict(zip(lock.records, locks.unlock(lock, given), strict=True))
     places = {record.digest for record in evidence.records if record.withheld}
     if foreign := next((digest for digest in opened if digest not in places), None):

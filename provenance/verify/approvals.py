@@ -29,6 +29,7 @@ from provenance.verify.findings import Findings, counted
 from provenance.verify.trust import Trust
 
 DAY_S: Final = 86400
+_AHEAD: Final = "with a later head than the anchored one"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,26 +37,28 @@ class _Approved:
     """A statement that fits the evidence, in its envelope.
 
     Attributes:
-        late: Its head is above the one that was anchored, which had gone out.
+        ahead: Its head is above the one that was anchored: the root had gone out.
     """
 
     file: str
     envelope: Envelope
     statement: Anchoring
     signed: Count
-    late: bool
+    ahead: bool
 
 
 def check_approvals(
     evidence: RunEvidence, key: VerifierKey | None, trust: Trust, findings: Findings
-) -> tuple[str, ...]:
-    """Check each approval, and that where this deployment asks for them there are enough.
+) -> tuple[list[str], dict[str, str]]:
+    """Check each approval, and that there are enough where the reader asks for them.
 
     Args:
         key: The one that the heads were opened with.
 
     Returns:
-        Who approved what, for the verdict's first lines.
+        Who approved what, for the verdict's first lines; and by network why the final root's
+        anchors there count for nothing to a reader whose deployment this is not: of one's own it
+        is a finding.
     """
     final = next((e for e in evidence.entries if e.phase is Phase.AFTER), None)
     held = list[_Approved]()
@@ -65,30 +68,36 @@ def check_approvals(
         try:
             held.append(_opened(evidence, final, key, file, data, trust))
         except (FormatError, IntegrityError) as error:
-            findings.fail(NETWORKS, file, str(error).removeprefix(f"{file}: "), file)
-    rule = trust.approvals
-    if trust.own and rule is not None and final is not None:
-        for network in rule.networks:
-            own = (a for a in held if a.statement.network == network and not a.late)
-            counts = [approved.signed for approved in own]
-            names = {name for signed in counts for name in signed.names}
-            claimed = names.union(*(signed.unchecked for signed in counts))
-            anchored = any(r.phase is Phase.AFTER for r in evidence.receipts_of(network))
-            if anchored and final.index >= rule.since and len(names) < rule.at_least:
-                who = ", ".join(sorted(names)) or "nobody"
-                problem = f"anchored with the approval of {who}, expected {rule.wanted}"
-                if len(claimed) < rule.at_least:
-                    findings.fail(NETWORKS, f"after on {network}", problem)
-                else:
-                    why = [text for signed in counts for text in signed.problems]
-                    findings.unchecked(NETWORKS, "; ".join([problem, *why]))
-    for approved in held:
-        for receipt in _receipts(evidence, approved.statement):
-            moment = receipt.anchor.block_time
-            if moment is not None and has_expired(approved.statement.until, moment - DAY_S):
-                late = f"its block came more than a day after {approved.statement.until}"
-                findings.notice(NETWORKS, approved.file, late)
-    return tuple(_line(approved, trust) for approved in held)
+            findings.fail(NETWORKS, file, str(error), file)
+    late = {each.file: text for each in held if (text := _late(evidence, each.statement))}
+    for file, text in late.items():
+        findings.notice(NETWORKS, file, text)
+    rule, unapproved = trust.approvals, dict[str, str]()
+    if rule is None or final is None or final.index < rule.since:
+        return [_line(each, trust) for each in held], unapproved
+    for network in rule.networks:
+        own = [each for each in held if each.statement.network == network]
+        early = [each for each in own if not each.ahead]
+        counts = [each.signed for each in early if trust.own or each.file not in late]
+        names = {name for signed in counts for name in signed.names}
+        if len(names) >= rule.at_least or not _receipts(evidence, network):
+            continue
+        who = ", ".join(sorted(names)) or "nobody"
+        why = [text for signed in counts for text in signed.problems]
+        if not trust.own:
+            why += [late[each.file] for each in own if each.file in late]
+            why += [_AHEAD for each in own if each.ahead]
+            problem = f"approved by {who}, expected {rule.wanted}"
+            unapproved[network] = "; ".join([problem, *why])
+            continue
+        problem = f"anchored with the approval of {who}, expected {rule.wanted}"
+        if len(names.union(*(signed.unchecked for signed in counts))) < rule.at_least:
+            findings.fail(NETWORKS, f"after on {network}", problem)
+        else:
+            findings.unchecked(NETWORKS, "; ".join([problem, *why]))
+    lines = [_line(each, trust) for each in held if each.statement.network not in unapproved]
+    lines += [f"anchoring on {network}: {text}" for network, text in unapproved.items()]
+    return lines, unapproved
 
 
 def _opened(
@@ -118,7 +127,7 @@ def _opened(
         raise ProofError(
             f"is of a head {stated.head}, the ledger's has {head.head.root.hex()[:16]}"
         )
-    for receipt in _receipts(evidence, stated):
+    for receipt in _receipts(evidence, stated.network):
         differs = _other_chain(stated.chain, receipt)
         if differs is not None:
             raise ProofError(f"is of {differs}")
@@ -132,13 +141,23 @@ def _opened(
         with suppress(UsageError, UnavailableError):  # it is not counted, and the line says so
             check_signer(rule, envelope, signer, file)
     counted = Count() if rule is None else count(rule, envelope, file)
-    late = any(receipt.ledger.size < stated.size for receipt in _receipts(evidence, stated))
-    return _Approved(file, envelope, stated, counted, late)
+    receipts = _receipts(evidence, stated.network)
+    ahead = any(receipt.ledger.size < stated.size for receipt in receipts)
+    return _Approved(file, envelope, stated, counted, ahead)
 
 
-def _receipts(evidence: RunEvidence, stated: Anchoring) -> Sequence[Receipt]:
-    receipts = evidence.receipts_of(stated.network)
+def _receipts(evidence: RunEvidence, network: str) -> Sequence[Receipt]:
+    receipts = evidence.receipts_of(network)
     return [receipt for receipt in receipts if receipt.phase is Phase.AFTER]
+
+
+def _late(evidence: RunEvidence, stated: Anchoring) -> str | None:
+    """That the first block with the final root came when the statement held no more."""
+    receipts = _receipts(evidence, stated.network)
+    first = min((t for r in receipts if (t := r.anchor.block_time) is not None), default=None)
+    if first is None or not has_expired(stated.until, first - DAY_S):
+        return None
+    return f"its block came more than a day after {stated.until}"
 
 
 def _other_chain(chain: Mapping[str, object], receipt: Receipt) -> str | None:
@@ -163,5 +182,5 @@ def _line(approved: _Approved, trust: Trust) -> str:
         who.append(f"{'by ' if who else ''}{others} that nobody pinned")
     problems = "".join(f"; {text}" for text in signed.problems)
     by = ", and ".join(who) or "nobody"
-    late = ", but with a later head than the anchored one" if approved.late else ""
-    return f"anchoring on {approved.statement.network}: approved by {by}{late}{problems}"
+    ahead = f", but {_AHEAD}" if approved.ahead else ""
+    return f"anchoring on {approved.statement.network}: approved by {by}{ahead}{problems}"

@@ -47,8 +47,10 @@ class Findings:
     def fail(
         self, check: int, subject: str, problem: str, file: str = "", path: str | None = None
     ) -> None:
-        """Something does not hold; ``file`` counts where the evidence lies in files."""
+        """Something does not hold; ``file`` counts where the evidence lies in files. The problem
+        may begin with the subject, as decoders' errors with their file: it is said once."""
         where = self.evidence.file(file) if file else None
+        problem = problem.removeprefix(f"{subject}: ")
         self.problems.append(Finding(check, subject, problem, where, path))
         self._failed |= {(check, subject), (check, None)}
 

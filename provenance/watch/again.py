@@ -4,33 +4,35 @@ Life of a verification: it is due ``verification.every`` behind the run's seal; 
 puts it off by a lease, so that nobody else does, and one that died has it taken again; the run is
 verified on the networks; how that came out is appended to the ledger and written with the alert,
 in one transaction, in which its attestation (:mod:`provenance.watch.attest`) and the next
-verification are due. A network that does not answer says nothing of the
-run: another try is due.
+verification are due, and once a day the head itself. A network that does not answer says nothing of
+the run: another try is due.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Final
 from uuid import UUID, uuid4
 
-from provenance.anchor.outbox import ceiling
+from provenance.anchor.outbox import ACTIVE, ceiling
 from provenance.app.report import AGAIN, claim, unreachable
 from provenance.app.verify import verify_run
 from provenance.errors import FormatError, IntegrityError
 from provenance.formats.tlog.outcome import Outcome
 from provenance.ledger.seal import SealPolicy, sign_grown
 from provenance.ports.store import LedgerStore, LedgerTx
-from provenance.ports.values import Work
+from provenance.ports.values import AnchorState, Work
 from provenance.settings import Settings
 from provenance.verify.catalogue import RECORDS, Status
 from provenance.verify.report import VerificationReport
 
 LEASE_S: Final = 300.0
+DAY_S: Final = 86400.0
+"""Outcomes alone make no head due sooner behind the one before: an anchor costs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +70,13 @@ def verify_next(
     every = settings.verification.every_s
     if every is None:
         return None
-    at, horizon = now(), max(every, AGAIN.cap_s) + LEASE_S
+    longest = max(every, *(each.verify_every_s or 0.0 for each in settings.teams.values()), 0.0)
+    at, horizon = now(), max(longest, AGAIN.cap_s) + LEASE_S
     row = claim(store, lambda tx: tx.due_work(Work.VERIFICATION, at, horizon), at, LEASE_S)
     if row is None:
         return None
+    with store.snapshot() as tx:
+        every = every_of(settings, tx, row.run) or every
     report, finding = _verify(settings, row.run)
     after = _word(report)
     look = Look(row.run, row.told, after, finding)
@@ -86,6 +91,13 @@ def verify_next(
         _append(tx, row.run, after, report, policy, now(), every, attested)
         tx.save_work(replace(row, told=after, attempts=0, next_attempt_at=now() + every))
     return look
+
+
+def every_of(settings: Settings, tx: LedgerTx, run: UUID) -> float | None:
+    """The interval of a run's team, or of all; seconds. None where runs are not verified again."""
+    team = settings.teams.get(tx.teams_of([run]).get(run) or "")
+    own = None if team is None else team.verify_every_s
+    return own or settings.verification.every_s
 
 
 def _verify(settings: Settings, run: UUID) -> tuple[VerificationReport | None, str | None]:
@@ -145,9 +157,20 @@ def _append(
     )
     document = outcome.encode()
     index = tx.append_outcome(run, outcome.number, document, now)
+    size = sign_grown(tx, index, outcome.digest(), policy, now)
+    if size is not None:
+        _anchor(tx, policy.networks, size, now, max(every, DAY_S))
     if attested and tx.most_tried(Work.ATTESTATION, run) is None:  # one that waits takes this one
         tx.add_work(Work.ATTESTATION, run, now)
-    sign_grown(tx, index, outcome.digest(), policy, now)
+
+
+def _anchor(tx: LedgerTx, networks: Sequence[str], size: int, now: float, wait_s: float) -> None:
+    """Make a head due on each network whose newest anchor is of a head signed ``wait_s`` ago; on
+    none without an anchor, which no run asked for."""
+    for network in networks:
+        last = tx.head(tx.reach(network, ACTIVE | {AnchorState.FINAL}))
+        if last is not None and now - last.created_at >= wait_s:
+            tx.add_anchor(network, size, now)
 
 
 def _body(look: Look, now: float) -> str:

@@ -21,7 +21,7 @@ from msgspec.structs import replace
 
 from provenance import files
 from provenance.app.report import AGAIN, claim, unreachable
-from provenance.app.verify import verify_run
+from provenance.app.verify import verify_run, verify_sealed
 from provenance.errors import (
     ConfigError,
     InputError,
@@ -38,6 +38,7 @@ from provenance.ports.values import DueWork, PendingAttestation, Work
 from provenance.settings import Settings
 from provenance.verify.catalogue import LEDGER
 from provenance.verify.report import Finding, VerificationReport
+from provenance.watch.again import every_of
 
 if TYPE_CHECKING:
     from provenance.chains.ethereum.attestations import Attestations, Watched
@@ -62,24 +63,12 @@ def _contract(settings: Settings, address: str, key: str | None = None) -> Itera
         contract.close()
 
 
-def root_of(settings: Settings, run: str) -> bytes:
-    """The run root of a run's newest seal, 32 bytes, once the run was verified offline. Raises
-    InputError: it has no seal, or does not hold."""
-    report = verify_run(settings, run, offline=True)
-    if report.findings:
-        first = report.findings[0]
-        raise InputError(f"run {report.run}: {first.subject}: {first.problem}")
-    if not report.seals:
-        raise InputError(f"run {report.run}: has no seal yet")
-    return report.seals[-1].root
-
-
 def register(
     settings: Settings, run: str, address: str, interval: int, verifiers: Sequence[str]
 ) -> tuple[str, str]:
     """Register a run's newest root with the configured key, once and for all: ``(registrar,
-    transaction id)``. Raises as :meth:`Attestations.register`."""
-    root = root_of(settings, run)
+    transaction id)``. Raises as :func:`verify_sealed` and :meth:`Attestations.register`."""
+    root = verify_sealed(settings, run).seals[-1].root
     with _contract(settings, address) as contract:
         return contract.sender(), contract.register(root, interval, verifiers)
 
@@ -102,8 +91,9 @@ def attest(settings: Settings, run: str, address: str, registrar: str) -> tuple[
 
 
 def attestations(settings: Settings, run: str, address: str, registrar: str) -> Watched:
-    """What the contract says of a run's newest root. Raises as :meth:`Attestations.watched`."""
-    root = root_of(settings, run)
+    """What the contract says of a run's newest root. Raises as :func:`verify_sealed` and
+    :meth:`Attestations.watched`."""
+    root = verify_sealed(settings, run).seals[-1].root
     with _contract(settings, address) as contract:
         return contract.watched(registrar, root)
 
@@ -187,6 +177,7 @@ class _Attesting:
         self._pending = pending = PendingAttestation.decode(self._row.told)
         with self._store.snapshot() as tx:
             outcome = _newest(tx, self._row)
+            every = every_of(self._settings, tx, outcome.run) or 0.0
         run, word = str(outcome.run), outcome.outcome
         key = _verifier_key(self._settings, on_chain.private_key_file)
         with _contract(self._settings, on_chain.contract, key) as contract:
@@ -198,7 +189,7 @@ class _Attesting:
             if told is not None:
                 call = contract.attestation(on_chain.registrar, outcome.root, word)
             else:
-                call = self._registration(contract, on_chain.registrar, outcome.root)
+                call = self._registration(contract, on_chain.registrar, outcome.root, every)
             (nonce, since), own = contract.reserve(), pending.nonce
             # No block takes one that is ahead: of a node that lied, of a chain that began anew.
             if own is not None and not spent and own <= nonce:
@@ -214,12 +205,13 @@ class _Attesting:
         self._save(changed(self._pending, problem=problem), row.attempts, wait_s)
         return Try(str(row.run), None, None, problem, error.retryable)
 
-    def _registration(self, contract: Attestations, registrar: str, root: bytes) -> bytes:
+    def _registration(
+        self, contract: Attestations, registrar: str, root: bytes, every: float
+    ) -> bytes:
         """With time for one verification that is missed."""
         if (own := contract.sender()).lower() != registrar.lower():
             problem = f"root {root.hex()} is not registered by {registrar}"
             raise RejectedError(f"ethereum: {problem}: provenance contract register")
-        every = self._settings.verification.every_s or 0.0
         return contract.registration(root, round(2 * every), [own])
 
     def _save(self, pending: PendingAttestation, attempts: int, wait_s: float) -> None:

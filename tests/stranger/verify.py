@@ -350,7 +350,7 @@ class Bundle:
     def _beyond(self, name: str) -> None:
         roll, others = (
             partial(check_roll, bodies=self.bodies),
-            partial(check_outcomes, key=self.key),
+            partial(check_outcomes, key=self.key, receipts=self.receipts),
         )
         check = {"ledger/runs.json": roll, "timelock.json": check_lock}.get(name, others)
         self.unproven.append(f"{name}: {check(self.files[name], self.run, self.heads)}")

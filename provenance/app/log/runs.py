@@ -31,6 +31,7 @@ from provenance.roll.from_tiles import read_roll
 from provenance.roll.roll import FILE, MAX_BYTES, Roll
 from provenance.roll.statistics import RunsBefore, runs_before
 from provenance.settings import Settings
+from provenance.verify.verdict import PUBLIC
 
 MAX_TOLD: Final = 300
 """Runs of a database whose reports say how many began before: each is read for each report."""
@@ -51,6 +52,8 @@ class ToldRoll:
             the list is the reader's own.
         anchored: Of ledger indexes, the network and block time of the first anchor that covers
             them: the entry was made before. Of a database alone.
+        unanchored: How many outcomes of later verifications are under no head that a chain has.
+            Of a database alone.
     """
 
     source: str
@@ -59,6 +62,7 @@ class ToldRoll:
     key: VerifierKey | None = None
     word: str | None = None
     anchored: Mapping[int, tuple[str, float]] | None = None
+    unanchored: int | None = None
 
     def run(self, text: str) -> UUID:
         """The run that a full id, 8 or more of its first or last digits, or ``latest`` names.
@@ -93,7 +97,8 @@ def from_database(
         except DAMAGED as error:
             raise IntegrityError(f"the list of runs cannot be read: {error}") from error
         key = reading.ledger_key(settings)
-        return ToldRoll("database", roll, key=key, anchored=_anchored(tx, roll))
+        bare = unanchored(tx, roll)
+        return ToldRoll("database", roll, key=key, anchored=_anchored(tx, roll), unanchored=bare)
 
 
 def from_source(text: str, key: VerifierKey | None) -> ToldRoll:
@@ -172,6 +177,12 @@ def _head(name: str, note: str, key: VerifierKey | None) -> Head:
         return open_head(note, key) if key is not None else parse_note(note).head
     except (BadSignatureError, FormatError, IntegrityError) as error:
         raise type(error)(f"{name}: {error}") from error
+
+
+def unanchored(tx: LedgerTx, roll: Roll) -> int:
+    """How many outcomes lie behind the newest head that a chain has."""
+    upto = max(tx.reach(name, (AnchorState.CONFIRMED, AnchorState.FINAL)) for name in PUBLIC)
+    return sum(index >= upto for item in roll.runs for index in item.outcomes)
 
 
 def _anchored(tx: LedgerTx, roll: Roll) -> dict[int, tuple[str, float]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from provenance import files
+from provenance.app.bundle import bundle_at
 from provenance.app.verify import verify_path, verify_run
 from provenance.cli.beyond.approvals import signer_of
 from provenance.cli.output import answer, settings_of
@@ -56,12 +57,11 @@ def approve(arguments: argparse.Namespace) -> int:
     signed_by = signer_of(arguments, "approve")
     until = last_day(arguments.until)
     settings = settings_of(arguments, secrets=False)
-    if arguments.bundle is not None:
-        report = verify_path(settings, Path(arguments.bundle))
-    elif arguments.run_id is not None:
-        report = verify_run(settings, arguments.run_id)
+    bundle = bundle_at(settings, arguments.subject)
+    if bundle is not None:
+        report = verify_path(settings, bundle)
     else:
-        raise InputError("approve: found neither --run nor --bundle, expected one of the two")
+        report = verify_run(settings, arguments.subject)
     path = Path(arguments.output)
     approval, count = approvals.approve(report, signed_by, until, path)
     term = approval.until and approval.until.isoformat()

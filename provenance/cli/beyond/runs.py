@@ -58,6 +58,7 @@ def runs(arguments: argparse.Namespace) -> int:
             "runs_total": len(roll.runs),
             "unaccounted": list(roll.unaccounted),
             "runs": [_document(told, item) for item in page],
+            "outcomes_unanchored": told.unanchored,
             "page": arguments.page,
             "limit": limit,
             "before": None if before is None else before.as_json(),
@@ -71,6 +72,8 @@ def runs(arguments: argparse.Namespace) -> int:
         print_table(_COLUMNS, [_row(told, item) for item in page], least=3)
         pages = -(-len(roll.runs) // limit)
         out.print(f"page {arguments.page} of {pages}, {len(roll.runs)} runs in {roll.size} entries")
+    if told.unanchored:
+        out.print(f"outcomes under no head that a chain has: {told.unanchored}")
     if told.word is not None:
         out.print(told.word)
     for index in roll.unaccounted[:limit]:

@@ -9,7 +9,7 @@ from contextlib import closing
 from provenance.bootstrap import reading
 from provenance.bundle.reader import read_bundle
 from provenance.demo.beyond.stage import Stage
-from provenance.errors import InputError, IntegrityError, NetworkUnavailable
+from provenance.errors import IntegrityError, NetworkUnavailable, RejectedError
 from provenance.timelock.bundles import open_bundle, public_key, release, seal
 
 NEEDS = ("ethereum",)
@@ -37,7 +37,7 @@ def walk(stage: Stage) -> str:
     shares = [stage.scratch / f"{name}.share" for name in ("alice", "carol")]
     try:
         release(stage.settings, locked, keys["alice"], shares[0])
-    except InputError as error:
+    except RejectedError as error:
         early = str(error)
     else:
         raise IntegrityError("a share was released before its block")

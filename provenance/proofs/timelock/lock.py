@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 from uuid import UUID
@@ -209,20 +209,28 @@ def release(lock: TimeLock, key: X25519PrivateKey) -> Share:
     return Share(lock.digest(), index, share)
 
 
-def unlock(lock: TimeLock, shares: Sequence[Share]) -> list[bytes]:
+def unlock(lock: TimeLock, shares: Iterable[tuple[str, Share]]) -> list[bytes]:
     """The records, each of its digest.
 
+    Args:
+        shares: Each with its file's name.
+
     Raises:
-        InputError: Too few shares, or one of another lock.
+        InputError: Too few shares, one twice, or one of another lock.
         ProofError: The shares open nothing, or other records than the lock's digests name.
     """
-    digest, given = lock.digest(), dict[int, bytes]()
-    for share in shares:
-        if share.lock != digest or share.index > len(lock.approvers):
-            raise InputError(f"share {share.index}: is of the lock {share.lock.hex()}, not this")
-        given[share.index] = share.share
+    digest, files, given = lock.digest(), dict[int, str](), dict[int, bytes]()
+    for file, share in shares:
+        at = share.index
+        if share.lock != digest or at > len(lock.approvers):
+            raise InputError(f"{file}: is of the lock {share.lock.hex()}, not this")
+        if at in files:
+            same = f"is share {at}, as {files[at]} is"
+            raise InputError(f"{file}: {same}; expected shares that differ")
+        files[at], given[at] = file, share.share
     if len(given) < lock.threshold:
-        raise InputError(f"found {len(given)} shares, expected {lock.threshold} that differ")
+        found = f"found {len(given)} share{'' if len(given) == 1 else 's'}"
+        raise InputError(f"{found}, expected {lock.threshold} that differ")
     chosen = dict(sorted(given.items())[: lock.threshold])
     try:
         key = ChaCha20Poly1305(shamir.combine(chosen))

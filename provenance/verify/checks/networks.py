@@ -18,7 +18,7 @@ from provenance.errors import (
 from provenance.evidence.run_evidence import AnchorFact, RunEvidence, evidence_bytes, seal_label
 from provenance.formats.fields import Fields
 from provenance.formats.receipt import AnchorProof
-from provenance.formats.record import Json, Record
+from provenance.formats.record import Json, Phase, Record
 from provenance.formats.run_tree.selection import named_networks, written_marks
 from provenance.ports.network import Network
 from provenance.ports.values import CHAIN_FIELDS, AnchorState, LedgerEntry, Observation, Place
@@ -59,6 +59,7 @@ def check_networks(
     nodes: Nodes | None,
     headers: HeaderSource | None,
     trust: Trust,
+    unapproved: Mapping[str, str],
     findings: Findings,
 ) -> tuple[dict[str, dict[str, NetworkCheck]], Roots]:
     """Ask each network for each receipt's transaction; per network and seal what came out, and
@@ -69,6 +70,7 @@ def check_networks(
 
     Args:
         nodes: The networks to ask; None asks nobody.
+        unapproved: By network why anchors of the final root there count for nothing.
     """
     asked = _Networks(nodes, headers, trust)
     answers: dict[str, dict[str, NetworkCheck]] = {}
@@ -76,6 +78,8 @@ def check_networks(
     for checked in receipts:
         held.add(checked.label)
         answer = asked.owned(asked.check(checked))  # (8)
+        if checked.entry.phase is Phase.AFTER and answer.network in unapproved:
+            answer = _only_stated(answer, unapproved[answer.network])
         name, file = answer.network, checked.file
         best = answers.setdefault(name, {}).setdefault(answer.seal, answer)
         if _BEST.index(answer.status) < _BEST.index(best.status):
@@ -126,6 +130,12 @@ def _summarise(
     findings.count(NETWORKS, f"{anchors} on {counted(len(answers), 'network')}")
 
 
+def _only_stated(check: NetworkCheck, reason: str) -> NetworkCheck:
+    """Of an anchor whose signers or approvers are not the reader's."""
+    shown = check.status in ("verified", "receipt", "stated")
+    return replace(check, status="stated", reason=reason) if shown else check
+
+
 class _Networks:
     """What the nodes and headers say of one run's receipts."""
 
@@ -139,9 +149,7 @@ class _Networks:
         found, lacking = pinned(check.cosigners, pin)
         if pin is None or lacking is None:
             return replace(check, cosigners=found)
-        if pin.required and check.status in ("verified", "receipt", "stated"):
-            return replace(check, cosigners=found, status="stated", reason=lacking)
-        return check
+        return _only_stated(replace(check, cosigners=found), lacking) if pin.required else check
 
     def check(self, checked: CheckedReceipt) -> NetworkCheck:
         """Check one receipt against its network."""

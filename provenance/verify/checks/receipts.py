@@ -82,6 +82,12 @@ class CheckedReceipt:
         return Chain.of(self.receipt.anchor.network, evidence, target)
 
     @property
+    def block_time(self) -> float | None:
+        """Of its block; None where the network's blocks have no time that nobody sets alone."""
+        anchor = self.receipt.anchor
+        return anchor.block_time if anchor.network in (BITCOIN, "ethereum") else None
+
+    @property
     def cosigners(self) -> Cosigners | None:
         """The owners that signed, where there are several."""
         return cosigners_of(self.receipt.anchor.network, self.receipt.evidence)

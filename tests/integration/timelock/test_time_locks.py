@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from tests.support.model_world import deployment
 from tests.support.nodes.bitcoin_evidence import mined
 from tests.support.nodes.ethereum_chain import KEYS, Anvil
 from tests.support.verify_world import NOW, RUN
+from tests.unit.watch.test_again import tamper
 
 pytest_plugins = ["tests.support.nodes.fixtures_ethereum"]
 pytestmark = [pytest.mark.nodes, pytest.mark.slow]
@@ -87,21 +89,26 @@ def test_locked_records_open_after_the_block_and_verify(home: Home) -> None:
     assert not report.findings
     [notice] = [each.problem for each in report.notices if each.subject == FILE]
     assert notice.startswith("4 records locked until ethereum (31337")
-    assert notice.endswith("2 of these open it: alice, bob, carol")
-    assert any(line.startswith("That the time lock holds") for line in report.not_checked)
+    assert notice.endswith("2 of these open it: alice, bob, carol; as who made the bundle says")
+    [unsaid] = [line for line in report.not_checked if "time lock" in line]
+    assert unsaid.startswith("The time lock's block, approvers and how many of them")
     theirs = stranger.load().Bundle(stranger.load("files").load(bundle))
     assert theirs.problems == []
-    assert any(line.startswith(f"{FILE}: 4 records locked") for line in theirs.unproven)
+    [line] = [line for line in theirs.unproven if line.startswith(f"{FILE}: 4 records locked")]
+    assert line.endswith("as who made the bundle says")
 
     code, told = home.release(bundle, "alice")
-    assert code != 0
+    assert code == 1  # neither wrong usage nor a node that is silent
     assert "nothing is released" in told["error"]
     assert not (home.folder / "alice.share").exists()
     home.chain.mine(5)
     assert home.release(bundle, "alice")[0] == 0
     open_it = ("timelock", "open", bundle, home.folder / "alice.share")
     code, told = home.run(*open_it, "-o", opened)
-    assert (code != 0, told["error"]) == (True, "found 1 shares, expected 2 that differ")
+    assert (code, told["error"]) == (2, "found 1 share, expected 2 that differ")
+    code, told = home.run(*open_it, home.folder / "alice.share", "-o", opened)
+    assert code == 2
+    assert told["error"].startswith(f"{home.folder / 'alice.share'}: is share 1, as ")
     assert home.release(bundle, "carol")[0] == 0
     code, told = home.run(*open_it, home.folder / "carol.share", "-o", opened)
     assert (code, told["records"]) == (0, 4)
@@ -147,6 +154,7 @@ def test_a_forged_lock_is_a_finding(home: Home, name: str) -> None:
     [finding] = verify(read_bundle(bundle), None, now=NOW).findings
     assert (finding.check, finding.file) == (11, FILE)
     assert line in finding.problem
+    assert FILE not in finding.problem  # its line begins with the file
     [problem] = stranger.load().Bundle(stranger.load("files").load(bundle)).problems
     assert problem.startswith(FILE)
 
@@ -202,6 +210,16 @@ def test_block_headers_show_the_height_without_a_node(home: Home) -> None:
     assert "Bitcoin chain 'dogecoin', expected one of" in released(unknown, 6)[1]
     assert "--headers: are of bitcoin, the lock waits for ethereum" in released(bundle, 6)[1]
     assert released(own, 6)[0] == 0
+
+
+def test_a_run_that_does_not_hold_is_not_sealed(home: Home) -> None:
+    tamper(load(home.config, base_dir=home.folder / "base"))
+    code, told = home.seal(home.folder / "out.zip")
+    assert code == 1
+    assert re.fullmatch(f"run {RUN}: training/epoch/1/metrics/0: SHA-256 of .*", told["error"]), (
+        told["error"]
+    )
+    assert not (home.folder / "out.zip").exists()
 
 
 def test_what_cannot_be_sealed_says_why(home: Home) -> None:

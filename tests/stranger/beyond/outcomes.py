@@ -35,7 +35,11 @@ def digest(record: dict[str, Any]) -> bytes:
 
 
 def check_outcomes(
-    data: bytes, run: dict[str, Any], heads: dict[int, bytes], key: str | None
+    data: bytes,
+    run: dict[str, Any],
+    heads: dict[int, bytes],
+    key: str | None,
+    receipts: list[dict[str, Any]],
 ) -> str:
     """How often the run was verified again, and how it came out: the ledger owner's word."""
     need(len(data) <= 1 << 20, "more than 1 MiB")
@@ -46,6 +50,8 @@ def check_outcomes(
     size, items = document["size"], document["outcomes"]
     need(1 <= len(items) <= 400 and size in heads, "of no head, or too many")
     seals = {entry["root"]: entry["index"] for entry in reversed(run["entries"])}
+    blocks = [(each["ledger"]["size"], each["anchor"]["block_time"]) for each in receipts
+              if each["anchor"]["network"] in ("ethereum", "bitcoin")]  # fmt: skip
     before, first = -1, items[0]["record"]["number"]
     for number, item in enumerate(items, first):
         need(set(item) == {"index", "proof", "record"}, "other keys of an outcome")
@@ -56,6 +62,8 @@ def check_outcomes(
         before = index
         need(included(digest(record), index, size, hashes_of(item["proof"]))[0] == heads[size],
              f"entry {index} is not in the ledger")  # fmt: skip
+        need(all(size <= index or record["at"] <= time + 3 * 3600 for size, time in blocks),
+             "of a time behind its block")  # fmt: skip
     told = [item["record"] for item in items]
     words = ", ".join(record["outcome"] for record in told[-3:])
     return f"verified again {told[-1]['number']} times: {words}"

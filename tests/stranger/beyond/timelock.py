@@ -96,7 +96,8 @@ def check_lock(data: bytes, run: dict[str, Any], _: object) -> str:
     places = {record["digest"] for record in run["records"] if record["withheld"]}
     need(places.issuperset(lock["records"]), "a record that is not withheld here")
     after = lock["after"]
-    return f"{len(lock['records'])} records locked until {after['network']} {after['height']}"
+    until = f"{len(lock['records'])} records locked until {after['network']} {after['height']}"
+    return f"{until}, as who made the bundle says"
 
 
 def examples(look: Any) -> None:

@@ -25,7 +25,7 @@ from provenance.verify.catalogue import APPROVAL_LIMIT, NETWORKS
 from provenance.verify.trust import Trust
 from tests.support.stranger import load
 from tests.support.verify_world import OTHER, OWN, SIGNER, World, before, story
-from tests.unit.approvals.world import BY, altered, flipped, run_id, signed
+from tests.unit.approvals.world import BY, KEYS, altered, flipped, run_id, signed
 
 RULE = ApprovalSettings(2, BY, networks=("ethereum",))
 TRUST = OWN.also(Trust(approvals=RULE))
@@ -238,6 +238,101 @@ def test_who_signed_for_a_later_head_signed_when_the_root_had_gone_out() -> None
     assert finding.problem.startswith("anchored with the approval of nobody, expected 2 of")
     line = "approved by alice, bob (2 of 2), but with a later head than the anchored one"
     assert f"anchoring on ethereum: {line}" in report.verdict.rests_on
+    seal = world.verify(forged, trust=reading("alice", "bob")).networks["ethereum"]["after"]
+    assert seal.status == "stated"
+    assert (seal.reason or "").endswith("2 of alice, bob; with a later head than the anchored one")
+
+
+def reading(*names: str, since: int = 0) -> Trust:
+    """What somebody pins who is not of the deployment, and takes Ethereum's anchors alone."""
+    by = {name: KEYS[name].public_key().public_bytes_raw().hex() for name in names}
+    rule = ApprovalSettings(2, by, networks=("ethereum",), since=since)
+    return replace(TRUST, approvals=rule, own=False, require=("key", "ethereum"))
+
+
+def only(found: RunEvidence, name: str) -> Mapping[str, bytes]:
+    envelope = envelope_of(found)
+    return {FILE: Envelope(envelope.payload, {BY[name]: envelope.signatures[BY[name]]}).encode()}
+
+
+Change = Callable[[RunEvidence], Mapping[str, bytes]]
+READERS: dict[str, tuple[Trust, Change, str, str | None]] = {
+    "enough": (reading("alice", "carol"), lambda e: e.attachments, "verified", None),
+    "more": (
+        reading("alice", "bob", "carol"),
+        lambda e: resigned(e, until=date(2090, 1, 1)),
+        "verified",
+        None,
+    ),
+    "none": (
+        reading("alice", "carol"),
+        lambda e: {},
+        "anchored",
+        "approved by nobody, expected 2 of alice, carol",
+    ),
+    "others": (
+        reading("bob", "eve"),
+        lambda e: e.attachments,
+        "anchored",
+        "approved by nobody, expected 2 of bob, eve",
+    ),
+    "one of two": (
+        reading("alice", "carol"),
+        lambda e: only(e, "carol"),
+        "anchored",
+        "approved by carol, expected 2 of alice, carol",
+    ),
+    "one and another": (
+        reading("alice", "bob"),
+        lambda e: e.attachments,
+        "anchored",
+        "approved by alice, expected 2 of alice, bob",
+    ),
+    "expired": (
+        reading("alice", "bob"),
+        lambda e: resigned(e, until=date(2020, 1, 1)),
+        "anchored",
+        "approved by nobody, expected 2 of alice, bob; its block came more than a day after 2020",
+    ),
+    "another run": (
+        reading("alice", "bob"),
+        lambda e: resigned(e, runs=((run_id(1), final(e)),)),
+        "failed",
+        "approved by nobody, expected 2 of alice, bob",
+    ),
+    "another chain": (
+        reading("alice", "bob"),
+        lambda e: resigned(e, chain={**stated(e).chain, "chain_id": 5}),
+        "failed",
+        "approved by nobody, expected 2 of alice, bob",
+    ),
+    "a history": (reading("bob", "eve", since=9), lambda e: {}, "verified", None),
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_what_the_readers_persons_did_not_approve_is_not_verified_for_them(name: str) -> None:
+    world, found = evidence()
+    trust, change, outcome, reason = READERS[name]
+    changed = replace(found, attachments=change(found))
+    for online in (True, False):
+        report = world.verify(changed, trust=trust, online=online)
+        seal = report.networks["ethereum"]["after"]
+        assert report.networks["ethereum"]["before"].status == ("verified" if online else "stated")
+        if reason is None:
+            assert seal.status == ("verified" if online else "stated")
+            assert "approved" not in (seal.reason or "")
+        else:
+            assert seal.status == "stated"
+            assert (seal.reason or "").startswith(reason)
+            line = f"anchoring on ethereum: {seal.reason}"
+            assert line in report.verdict.rests_on
+        if online:
+            assert report.outcome == outcome
+            wanted = "after: no anchor that ethereum was seen to have"
+            assert (wanted in report.verdict.missing) == (reason is not None)
+        assert (report.outcome == "failed") == (outcome == "failed")
+        assert bool(report.findings) == (outcome == "failed")
 
 
 def test_a_block_long_after_the_last_day_is_told() -> None:

@@ -633,18 +633,24 @@ def test_what_teams_may_send_is_read_by_name_and_refused_by_name() -> None:
     read = load(
         {
             "trust": trust,
+            "verification": {"every": 86400},
             "teams": {
                 "vision": {"runs_per_day": 500, "bytes_per_day": "2.5GB", "trainers": ["ann"]},
-                "speech": {"bytes_per_day": 7},
+                "speech": {"bytes_per_day": 7, "verify_every": 3600},
             },
         }
     ).teams
+    assert (read["vision"].verify_every_s, read["speech"].verify_every_s) == (None, 3600.0)
     assert (read["vision"].runs_per_day, read["vision"].trainers) == (500, ("ann",))
     assert (read["vision"].bytes_per_day, read["speech"].bytes_per_day) == (2_500_000_000, 7)
     for teams, problem in (
         ({"vision": 7}, "teams.vision: found 7, expected an object"),
         ({"vision": {"runs": 7}}, "teams.vision.runs: unknown key"),
         ({"vision": {"runs_per_day": -1}}, "teams.vision.runs_per_day: found -1, expected a whole"),
+        (
+            {"vision": {"verify_every": 600}},
+            "vision.verify_every: expected verification.every, too",
+        ),
         ({"vision": {"bytes_per_day": "20G"}}, 'found "20G", expected a number of bytes or such'),
         ({"vision": {"trainers": ["bob"]}}, 'trainers: found "bob", expected names of trust'),
         ({" ": {}}, "expected a name"),

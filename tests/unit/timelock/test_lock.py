@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import combinations
 from random import Random
@@ -47,6 +47,10 @@ def made(threshold: int = 2, **changed: Any) -> TimeLock:
         records=RECORDS,
         random=Random(1).randbytes,  # a test's
     )
+
+
+def files(shares: Iterable[Share]) -> list[tuple[str, Share]]:
+    return [(f"{'abcd'[at]}.share", share) for at, share in enumerate(shares)]
 
 
 def naive_times(a: int, b: int) -> int:
@@ -94,9 +98,9 @@ def test_a_lock_opens_with_any_two_of_three() -> None:
     shares = [release(lock, key) for key in KEYS]
     theirs = stranger.load("beyond.timelock")
     for chosen in combinations(shares, 2):
-        assert unlock(lock, chosen) == RECORDS
+        assert unlock(lock, files(chosen)) == RECORDS
         assert theirs.unlock(lock.encode(), [each.encode() for each in chosen]) == RECORDS
-    assert unlock(lock, shares) == RECORDS
+    assert unlock(lock, files(shares)) == RECORDS
     assert Share.decode(shares[0].encode(), "share") == shares[0]
 
 
@@ -104,15 +108,15 @@ def test_too_few_shares_or_another_locks_are_refused() -> None:
     lock, other = made(), made(run=OTHER)
     [first, second, _] = [release(lock, key) for key in KEYS]
     for shares, line in (
-        ([first], "found 1 shares, expected 2 that differ"),
-        ([first, first], "found 1 shares, expected 2 that differ"),
-        ([first, release(other, KEYS[1])], "share 2: is of the lock"),
+        ([first], "found 1 share, expected 2 that differ"),
+        ([first, first], "b.share: is share 1, as a.share is; expected shares that differ"),
+        ([first, release(other, KEYS[1])], "b.share: is of the lock"),
     ):
         with pytest.raises(InputError, match=line):
-            unlock(lock, shares)
+            unlock(lock, files(shares))
     forged = replace(second, share=bytes(32))
     with pytest.raises(ProofError, match="these shares do not open it"):
-        unlock(lock, [first, forged])
+        unlock(lock, files([first, forged]))
     with pytest.raises(ProofError, match="expected that of an approver"):
         release(lock, private_key(b"\x09" * 32))
 
@@ -156,7 +160,7 @@ def test_what_approvers_cannot_see_the_opening_does(name: str) -> None:
         people[2] = replace(people[2], **change)
         lock = replace(lock, approvers=tuple(people))
     with pytest.raises(ProofError, match="these shares do not open it"):
-        unlock(lock, [release(lock, KEYS[0]), release(lock, KEYS[1])])
+        unlock(lock, files([release(lock, KEYS[0]), release(lock, KEYS[1])]))
 
 
 MALFORMED: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {

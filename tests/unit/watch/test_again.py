@@ -28,7 +28,7 @@ from provenance.ledger.seal import SealPolicy
 from provenance.ports.store import LedgerStore
 from provenance.ports.values import DueWork, PendingAttestation, Work
 from provenance.settings import Settings, load
-from provenance.settings.values import VerificationSettings, WebhookSettings
+from provenance.settings.values import TeamSettings, VerificationSettings, WebhookSettings
 from provenance.watch.again import LEASE_S, verify_next
 from provenance.watch.webhook import send_next
 from tests.support.model_world import deployment
@@ -106,6 +106,26 @@ def tamper(settings: Settings, old: str = "loss", new: str = "lo55") -> None:
         change = "update records set data = cast(replace(cast(data as text), ?, ?) as blob)"
         database.execute(f"{change} where kind = 'metrics'", (old, new))
     database.close()
+
+
+def test_a_team_has_an_interval_of_its_own(
+    settings: Settings, store: LedgerStore, policy: SealPolicy
+) -> None:
+    def looked(at: float, team: str, every: float) -> bool:
+        own = replace(settings, teams={team: TeamSettings(verify_every_s=every)})
+        return verify_next(own, store, policy, lambda: at) is not None
+
+    with sqlite3.connect(settings.base_dir / "ledger.db") as database:
+        database.execute("update summaries set team = 'vision', joined = 0")
+    database.close()
+    quarter, at = EVERY / 4, LATER
+    assert looked(at, "vision", quarter)
+    assert not looked(at + quarter - 1, "vision", quarter)
+    assert looked(at := at + quarter, "vision", quarter)
+    assert looked(at := at + quarter, "speech", quarter)
+    assert not looked(at + EVERY - 1, "speech", quarter)
+    assert looked(at := at + EVERY, "vision", 9 * EVERY)
+    assert not looked(at + 1, "vision", 9 * EVERY)
 
 
 def test_a_run_is_due_a_day_behind_its_seal_and_a_day_later_again(

@@ -14,14 +14,18 @@ from typing import Any
 import msgspec
 import pytest
 
+from provenance.anchor.confirm import confirm
+from provenance.anchor.delivery import AnchorDelivery
+from provenance.anchor.publish import publish
 from provenance.app.fsck import fsck
 from provenance.app.log.export import export
 from provenance.app.log.recover import recover
-from provenance.app.log.runs import from_source, with_roll
+from provenance.app.log.runs import from_source, unanchored, with_roll
 from provenance.bootstrap import reading, sending
 from provenance.bundle.reader import read_bundle
 from provenance.bundle.sources import MemorySource
 from provenance.bundle.writer import bundle_files, write_files
+from provenance.cli import main
 from provenance.evidence.from_database import from_store
 from provenance.evidence.run_evidence import RunEvidence
 from provenance.formats.checkpoint import parse_note
@@ -30,15 +34,16 @@ from provenance.formats.tlog.outcome import FILE, MAX_SHOWN, Outcome, ShownOutco
 from provenance.fsck.findings import FindingKind as F
 from provenance.ledger.seal import SealPolicy, sign_grown
 from provenance.ports.store import LedgerStore
-from provenance.ports.values import Work
+from provenance.ports.values import AnchorState, Work
 from provenance.roll import roll
-from provenance.settings import Settings
+from provenance.roll.from_database import roll_of
+from provenance.settings import RetrySettings, Settings
 from provenance.settings.values import VerificationSettings
 from provenance.verify.verifier import verify
 from provenance.watch.again import LEASE_S, verify_next
 from tests.support import stranger
 from tests.support.model_world import deployment
-from tests.support.verify_world import NOW, RUN
+from tests.support.verify_world import NOW, RUN, World, story
 from tests.unit.watch.test_again import EVERY, LATER, tamper
 
 pytestmark = pytest.mark.slow
@@ -53,6 +58,13 @@ class Watched:
     def again(self, at: float) -> None:
         assert verify_next(self.settings, self.store, self.policy, lambda: at) is not None
 
+    def anchor(self, at: float) -> None:
+        [network] = sending.open_networks(self.settings).values()
+        how = ("owner", 60.0, RetrySettings(), lambda: 0.0, ())
+        publish(AnchorDelivery(self.store, network, lambda: at, *how))
+        later = AnchorDelivery(self.store, network, lambda: at + 1000.0, *how)
+        confirm(later, poll_s=1.0, fee_bump_after_s=600.0)
+
     def evidence(self) -> RunEvidence:
         return from_store(self.store, RUN, self.policy.signer.verifier)
 
@@ -60,13 +72,22 @@ class Watched:
         with self.store.snapshot() as tx:
             return [Outcome.decode(row.document) for row in tx.outcomes(RUN)]
 
+    def sizes(self) -> list[int]:
+        with self.store.snapshot() as tx:
+            return sorted(row.size for row in tx.anchors("local"))
+
+    def states(self) -> list[str]:
+        with self.store.snapshot() as tx:
+            rows = sorted(tx.anchors("local"), key=lambda row: row.size)
+            return [row.state.value for row in rows]
+
     def findings(self) -> list[tuple[F, str]]:
         return [(f.kind, f.subject) for f in fsck(self.settings, offline=True).findings]
 
 
 @pytest.fixture
 def watched(tmp_path: Path) -> Iterator[Watched]:
-    """A run that was verified again twice, a day apart."""
+    """A run that was verified again twice, a day apart, and what that made due is anchored."""
     settings = msgspec.structs.replace(
         deployment(tmp_path / "base"), verification=VerificationSettings(EVERY, None)
     )
@@ -76,11 +97,12 @@ def watched(tmp_path: Path) -> Iterator[Watched]:
         own = Watched(settings, store, sending.seal_policy(settings))
         own.again(LATER)
         own.again(LATER + EVERY)
+        own.anchor(LATER + EVERY)
         yield own
 
 
 def test_each_outcome_is_an_entry_and_everybody_accounts_for_it(
-    watched: Watched, tmp_path: Path
+    watched: Watched, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first, second = watched.rows()
     assert (first.number, first.outcome, first.failed) == (1, "verified", ())
@@ -94,6 +116,8 @@ def test_each_outcome_is_an_entry_and_everybody_accounts_for_it(
     assert head is not None
     assert head.size == 4
     assert watched.findings() == []
+    assert main(["log", "runs", "--base-dir", str(watched.settings.base_dir)]) == 0
+    assert "outcomes under no head that a chain has: 2\n" in capsys.readouterr().out
 
     folder = tmp_path / "tiles"
     assert export(watched.store, folder, watched.policy.signer.verifier).unaccounted == 0
@@ -111,7 +135,11 @@ def test_a_bundle_shows_them_and_the_verifier_says_so(watched: Watched) -> None:
     report = verify(read_bundle(files_source(files)), None, now=NOW)
     assert not report.findings
     [line] = [each.problem for each in report.notices if each.subject == FILE]
-    assert re.fullmatch(r"verified again 2 times, last 2096-.*Z: always verified", line)
+    assert re.fullmatch(
+        r"verified again 2 times, last 2096-.*Z: always verified; no receipt here puts the last 2 "
+        r"on a chain; the last is of a time that is to come",
+        line,
+    )
     assert any(line.startswith("That the later verifications") for line in report.not_checked)
     theirs = stranger.load().Bundle(files)
     assert theirs.problems == []
@@ -158,8 +186,81 @@ def test_a_bundle_has_the_newest_that_fit(watched: Watched) -> None:
     assert [item.record.number for item in shown.outcomes] == list(range(4, MAX_SHOWN + 4))
     report = verify(evidence, None, now=NOW)
     [line] = [each.problem for each in report.notices if each.subject == FILE]
-    assert line.endswith(f"always verified (of the newest {MAX_SHOWN})")
+    assert f"always verified (of the newest {MAX_SHOWN})" in line
     assert not report.findings
+
+
+@pytest.mark.parametrize(("late_s", "problem"), [(3 * 3600, None), (3 * 3600 + 60, "3.0 hours")])
+def test_an_outcome_is_not_of_a_time_behind_the_block_over_it(
+    late_s: float, problem: str | None
+) -> None:
+    world = World()
+    world.ingest(world.batch(story()))
+    with world.store.transaction() as tx:
+        [*_, after] = tx.entries(RUN)
+        block = int(world.now)
+        record = outcome_of(world, after.root, block + int(late_s))
+        index = tx.append_outcome(RUN, 1, record.encode(), world.now)
+        size = sign_grown(tx, index, record.digest(), world.policy, world.now)
+        assert size == index + 1
+        for network in world.policy.networks:
+            tx.add_anchor(network, size, world.now)
+        assert unanchored(tx, roll_of(tx, size, NOW, 0.0)) == 1
+    world.anchor()
+    with world.store.snapshot() as tx:
+        assert unanchored(tx, roll_of(tx, size, NOW, 0.0)) == 0
+    evidence = world.evidence()
+    assert {receipt.ledger.size for receipt in evidence.receipts_of("ethereum")} == {size}
+    report = world.verify(evidence)
+    theirs = stranger.load().Bundle(bundle_files(evidence)).problems
+    assert [line.startswith(f"{FILE}: of a time behind its block") for line in theirs] == (
+        [] if problem is None else [True]
+    )
+    if problem is None:
+        assert not report.findings
+        [line] = [each.problem for each in report.notices if each.subject == FILE]
+        assert "no receipt" not in line
+    else:
+        [finding] = report.findings
+        assert (finding.check, finding.subject) == (6, FILE)
+        assert finding.problem.startswith(
+            f"outcome 1: is said to be made {problem} after the block"
+        )
+
+
+def outcome_of(world: World, root: bytes, at: int) -> Outcome:
+    ledger = world.policy.signer.verifier.vkey
+    return Outcome(ledger, RUN, root, 1, "verified", (), {"ethereum": None}, at, "test 1")
+
+
+def test_outcomes_come_on_chain_once_a_day_at_most(watched: Watched) -> None:
+    """The first behind a head of a day ago makes its own due; what comes sooner waits for more."""
+    assert watched.sizes() == [1, 2, 3, 4]
+    minutely = msgspec.structs.replace(watched.settings, verification=VerificationSettings(60.0))
+    often = replace(watched, settings=minutely)
+    for minutes in (1, 2, 3):
+        often.again(LATER + 2 * EVERY + 60 * minutes)
+    assert watched.sizes() == [1, 2, 3, 4, 5]
+    watched.anchor(LATER + 3 * EVERY)
+    assert watched.states() == ["replaced", "final", "replaced", "final", "final"]
+    assert watched.findings() == []
+    with closing(sqlite3.connect(watched.settings.base_dir / "ledger.db")) as database:
+        assert database.execute("select count(*) from receipts").fetchone() == (2,)
+
+
+def test_a_network_without_anchors_gets_none_of_outcomes(tmp_path: Path) -> None:
+    """Whoever anchors no run pays for none of its outcomes."""
+    settings = msgspec.structs.replace(
+        deployment(tmp_path / "base", anchor=False), verification=VerificationSettings(EVERY, None)
+    )
+    with closing(sending.open_store(settings)) as store:
+        with store.transaction() as tx:
+            tx.add_work_of_sealed(Work.VERIFICATION, EVERY, LATER)
+            for row in tx.anchors("local"):
+                tx.save_anchor(replace(row, state=AnchorState.FAILED))
+        own = Watched(settings, store, sending.seal_policy(settings))
+        own.again(LATER)
+        assert own.states() == ["failed"] * 2
 
 
 Document = dict[str, Any]

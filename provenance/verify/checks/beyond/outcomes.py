@@ -1,4 +1,5 @@
-"""Check (6), of outcomes that the evidence brings: each is an entry of the ledger, of this run."""
+"""Check (6), of outcomes that the evidence brings: each is an entry of the ledger, of this run, and
+of no time behind a block that holds it."""
 
 from __future__ import annotations
 
@@ -14,12 +15,13 @@ from provenance.formats.merkle import verify_inclusion
 from provenance.formats.note import VerifierKey
 from provenance.formats.tlog.outcome import FILE, Outcome, ShownOutcomes
 from provenance.verify.catalogue import LEDGER
+from provenance.verify.checks.receipts import CLOCK_SLACK_S, CheckedReceipt
 from provenance.verify.findings import Findings, counted
 
 OUTCOMES: Final = (
     "That the later verifications came out as their outcomes say, or when: the ledger's owner says "
-    "so, by the owner's clock and nodes. That there was none after the last that is here: see "
-    "provenance log runs."
+    "so, by the owner's clock and nodes. That there was none after the last that is here, and "
+    "which are under a head that a chain has: see provenance log runs."
 )
 
 
@@ -27,6 +29,8 @@ def check_outcomes(
     evidence: RunEvidence,
     key: VerifierKey | None,
     heads: Mapping[int, Head],
+    receipts: Sequence[CheckedReceipt],
+    now: float,
     findings: Findings,
 ) -> list[str]:
     """Check each outcome and say in a line how often the run was verified again; what nobody can
@@ -34,6 +38,8 @@ def check_outcomes(
     data = evidence.attachments.get(FILE)
     if data is None:
         return []
+    blocks = [(each.receipt.ledger.size, time) for each in receipts
+              if (time := each.block_time) is not None]  # fmt: skip
     try:
         shown = ShownOutcomes.decode(data)
         head = heads.get(shown.size)
@@ -47,10 +53,20 @@ def check_outcomes(
                 raise ProofError(f"entry {item.index}: comes before what it is about")
             before = item.index
             verify_inclusion(item.record.digest(), item.index, head.size, item.proof, head.root)
+            behind = [item.record.at - time for size, time in blocks if item.index < size]
+            if (late := max(behind, default=0.0)) > CLOCK_SLACK_S:
+                problem = f"made {late / 3600:.1f} hours after the block that holds it"
+                raise ProofError(f"outcome {number}: is said to be {problem}")
     except (FormatError, ProofError) as error:
         findings.fail(LEDGER, FILE, str(error), FILE)
         return []
-    findings.notice(LEDGER, FILE, summary([item.record for item in shown.outcomes]))
+    told = summary([item.record for item in shown.outcomes])
+    if bare := sum(not any(item.index < size for size, _ in blocks) for item in shown.outcomes):
+        last = "last" if bare == 1 else f"last {bare}"
+        told += f"; no receipt here puts the {last} on a chain"
+    if shown.outcomes[-1].record.at > now + CLOCK_SLACK_S:
+        told += "; the last is of a time that is to come"
+    findings.notice(LEDGER, FILE, told)
     return [OUTCOMES]
 
 

@@ -11,8 +11,9 @@ from provenance.verify.catalogue import PORTABLE
 from provenance.verify.findings import Findings, counted
 
 LOCKED: Final = (
-    "That the time lock holds these records and its shares open it: nobody sees that before it "
-    "opens. That it stays shut until then: that rests on its approvers alone."
+    "The time lock's block, approvers and how many of them open it, and that it holds these "
+    "records: that is the word of who made the bundle. An approver's key shows the block, opening "
+    "it the rest. That it stays shut until then: that rests on its approvers alone."
 )
 
 
@@ -37,5 +38,6 @@ def check_timelock(evidence: RunEvidence, findings: Findings) -> list[str]:
     chain = ", ".join(map(str, lock.after.chain.values()))
     after = f"{lock.after.network} ({chain}) block {lock.after.height}"
     told = f"{counted(len(lock.records), 'record')} locked until {after}"
-    findings.notice(PORTABLE, FILE, f"{told}; {lock.threshold} of these open it: {names}")
+    told = f"{told}; {lock.threshold} of these open it: {names}"
+    findings.notice(PORTABLE, FILE, f"{told}; as who made the bundle says")
     return [LOCKED]
