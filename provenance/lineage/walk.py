@@ -24,7 +24,7 @@ from provenance.app.verify import Options, verify_path, verify_run
 from provenance.bootstrap import reading
 from provenance.bundle.reader import read_bundle
 from provenance.bundle.sources import FileSource
-from provenance.errors import FormatError, InputError, IntegrityError
+from provenance.errors import FormatError, InputError, IntegrityError, UsageError
 from provenance.evidence.lineage import SAME_WEIGHTS, Claim, Lineage, contradiction, merged_alone
 from provenance.evidence.run_evidence import RunEvidence, seal_label
 from provenance.evidence.sharing import newest_state, sharing, state_at, when
@@ -148,10 +148,13 @@ class _Walk:
             if begins:
                 line += ", which are its initial weights"
             if claim.weights is not None:
-                known = self._origins(edge, claim.weights)
+                runs = self._runs_of_weights(claim.weights, edge.child)
+                known = self._origins(edge, claim.weights, runs[:MAX_RUNS])
                 line += (
                     "" if known else "; no run that is known here has them in a record that counts"
                 )
+                if len(runs) > MAX_RUNS:
+                    line += f"; of the runs that state them {MAX_RUNS} were looked at"
             if claim.role == "merged" and (wrong := merged_alone(claims_of(own))):
                 self.problems.append(f"run {edge.child}: {wrong}")
             shared = None
@@ -165,14 +168,17 @@ class _Walk:
                     self.problems.append(f"run {edge.child}: {named}: {wrong}")
             self.edges.append(replace(edge, line=line, matches=begins or None, tensors=shared))
 
-    def _origins(self, edge: Edge, weights: str) -> list[tuple[str, int]]:
-        """The runs, and their epochs, that are proven to have the weights of a run's parent; one
-        that states them gets an edge."""
+    def _origins(self, edge: Edge, weights: str, runs: Sequence[str]) -> list[tuple[str, int]]:
+        """Of the runs those, with their epochs, that are proven to have the weights of a run's
+        parent; one that states them gets an edge."""
         found = []
-        for run in self._runs_of_weights(weights, edge.child):
+        for run in runs:
             place = self._place(run)
             if run not in self.reports and place and len(self.reports) < MAX_ANCESTORS:
-                self.visit(place, ())
+                try:
+                    self.visit(place, ())
+                except (FormatError, IntegrityError, UsageError) as error:  # one of others' runs
+                    self.problems.append(str(error))
             if run not in self.reports:
                 continue
             own = self.origins.setdefault(run, Origins(self.reports[run])).of(weights)
@@ -186,14 +192,15 @@ class _Walk:
         return found
 
     def _runs_of_weights(self, weights: str, child: str) -> list[str]:
-        """Runs that may have these weights, but for the one that names them as its parent's."""
+        """Runs that may have these weights, but for the one that names them as its parent's; of
+        many the first."""
         runs = [run for run, roots in self.roots.items() if weights in roots]
         store = reading.open_store(self.settings)
         if store is not None:
             with closing(store), store.snapshot() as tx:
-                rows = tx.runs_of_weights(bytes.fromhex(weights[-64:]), MAX_RUNS + 1)
+                rows = tx.runs_of_weights(bytes.fromhex(weights[-64:]), MAX_RUNS + 2)
             runs += [str(run) for run, _ in rows]
-        return [run for run in dict.fromkeys(runs) if run != child][:MAX_RUNS]
+        return [run for run in dict.fromkeys(runs) if run != child]
 
     def descend(self, subject: str) -> None:
         """List what the database's runs say that they come from the subject, or from what does."""
@@ -231,7 +238,7 @@ class _Walk:
         """The parents that a run of the database names."""
         try:
             return claims_of([Record.decode(row.data) for row in tx.records(run, (Kind.CONFIG,))])
-        except (FormatError, IntegrityError):
+        except (FormatError, IntegrityError, UsageError):
             problem = f"run {run}: its configuration cannot be read; see: provenance verify {run}"
             self.problems.append(problem)
             return []

@@ -14,7 +14,7 @@ from provenance.app.run_list import ListedRun, list_runs
 from provenance.bootstrap import reading
 from provenance.capture.reasons import UNSHIPPED, UNSIGNED, noted
 from provenance.capture.spool import pending_bytes
-from provenance.errors import ConfigError, UnavailableError
+from provenance.errors import ConfigError, FormatError, UnavailableError
 from provenance.ledger.teams import TeamStanding, standings
 from provenance.ports.listing import UNITS, NetworkTally, Wanted
 from provenance.ports.store import LedgerTx
@@ -166,7 +166,10 @@ def attestations(tx: LedgerTx) -> tuple[int, str | None]:
     row = tx.most_tried(Work.ATTESTATION)
     if row is None:
         return 0, None
-    problem = PendingAttestation.decode(row.told).problem
+    try:
+        problem = PendingAttestation.decode(row.told).problem
+    except FormatError as error:
+        problem = str(error)
     return tx.work_count(Work.ATTESTATION), problem and f"run {row.run}: {problem}"
 
 

@@ -60,8 +60,9 @@ class ApprovalRule(Section, frozen=True):
 
     def problem(self) -> tuple[str, str] | None:
         """The key, and what is the matter with it."""
-        if len(set(self.by.values())) < len(self.by):
-            return "by", "found a key under two names, expected one of each person"
+        pins = {p if isinstance(p, str) else p.identity.casefold() for p in self.by.values()}
+        if len(pins) < len(self.by):  # whoever has an e-mail address has it at each issuer
+            return "by", "found a key or identity under two names, expected one of each person"
         if self.at_least > len(self.by):
             return "at_least", f"found {self.at_least}, expected at most the {len(self.by)} in by"
         return None

@@ -29,16 +29,22 @@ from provenance.verify.findings import Findings, counted
 from provenance.verify.trust import Trust
 
 DAY_S: Final = 86400
+_AHEAD: Final = "with a later head than the anchored one"
 
 
 @dataclass(frozen=True, slots=True)
 class _Approved:
-    """A statement that fits the evidence, in its envelope."""
+    """A statement that fits the evidence, in its envelope.
+
+    Attributes:
+        ahead: Its head is above the one that was anchored: the root had gone out.
+    """
 
     file: str
     envelope: Envelope
     statement: Anchoring
     signed: Count
+    ahead: bool
 
 
 def check_approvals(
@@ -71,7 +77,8 @@ def check_approvals(
         return [_line(each, trust) for each in held], unapproved
     for network in rule.networks:
         own = [each for each in held if each.statement.network == network]
-        counts = [each.signed for each in own if trust.own or each.file not in late]
+        early = [each for each in own if not each.ahead]
+        counts = [each.signed for each in early if trust.own or each.file not in late]
         names = {name for signed in counts for name in signed.names}
         if len(names) >= rule.at_least or not _receipts(evidence, network):
             continue
@@ -79,6 +86,7 @@ def check_approvals(
         why = [text for signed in counts for text in signed.problems]
         if not trust.own:
             why += [late[each.file] for each in own if each.file in late]
+            why += [_AHEAD for each in own if each.ahead]
             problem = f"approved by {who}, expected {rule.wanted}"
             unapproved[network] = "; ".join([problem, *why])
             continue
@@ -133,7 +141,9 @@ def _opened(
         with suppress(UsageError, UnavailableError):  # it is not counted, and the line says so
             check_signer(rule, envelope, signer, file)
     counted = Count() if rule is None else count(rule, envelope, file)
-    return _Approved(file, envelope, stated, counted)
+    receipts = _receipts(evidence, stated.network)
+    ahead = any(receipt.ledger.size < stated.size for receipt in receipts)
+    return _Approved(file, envelope, stated, counted, ahead)
 
 
 def _receipts(evidence: RunEvidence, network: str) -> Sequence[Receipt]:
@@ -172,4 +182,5 @@ def _line(approved: _Approved, trust: Trust) -> str:
         who.append(f"{'by ' if who else ''}{others} that nobody pinned")
     problems = "".join(f"; {text}" for text in signed.problems)
     by = ", and ".join(who) or "nobody"
-    return f"anchoring on {approved.statement.network}: approved by {by}{problems}"
+    ahead = f", but {_AHEAD}" if approved.ahead else ""
+    return f"anchoring on {approved.statement.network}: approved by {by}{ahead}{problems}"

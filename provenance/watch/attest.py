@@ -190,9 +190,10 @@ class _Attesting:
                 call = contract.attestation(on_chain.registrar, outcome.root, word)
             else:
                 call = self._registration(contract, on_chain.registrar, outcome.root, every)
-            nonce, since = pending.nonce, pending.since
-            if nonce is None or spent:
-                nonce, since = contract.reserve()
+            (nonce, since), own = contract.reserve(), pending.nonce
+            # No block takes one that is ahead: of a node that lied, of a chain that began anew.
+            if own is not None and not spent and own <= nonce:
+                nonce, since = own, pending.since
             self._save(PendingAttestation(outcome.number, nonce, since), 0, AGAIN.base_s)
             return Try(run, word, contract.send(call, nonce))
 

@@ -24,7 +24,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from provenance import files
@@ -35,6 +34,7 @@ from provenance.errors import FormatError, ProvenanceError, UnavailableError
 from provenance.formats.event import Event
 from provenance.formats.json_text import canonical_json
 from provenance.log import get_logger
+from provenance.proofs.host.certificates import read_pem
 from provenance.proofs.host.evidence import (
     MAX_CERTIFICATES,
     MAX_EVENT_LOG_BYTES,
@@ -165,7 +165,7 @@ def quoted(settings: TpmSettings, qualifying: bytes, until: float) -> Quote:
         raise UnavailableError(f"tpm2_quote wrote {len(data['pcrs'])} bytes of PCRs")
     certificates: tuple[bytes, ...] = ()
     if settings.certificates is not None:
-        found = x509.load_pem_x509_certificates(settings.certificates.read_bytes())
+        found = read_pem(settings.certificates.read_bytes(), "tpm")
         certificates = tuple(each.public_bytes(Encoding.DER) for each in found[:MAX_CERTIFICATES])
     return Quote(
         attest=data["attest"],

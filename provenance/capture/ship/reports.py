@@ -8,18 +8,18 @@ answers or gives up by itself (TDX within 30 s); NVIDIA's GPUs by ``nvattest col
 from __future__ import annotations
 
 import base64
-import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from provenance.capture.ship.tools import read_bounded, refuse, run_tool
 from provenance.formats.fields import Fields
+from provenance.proofs.host.certificates import read_pem
 from provenance.proofs.host.evidence import (
     MAX_ITEMS,
     MAX_REPORT_BYTES,
@@ -43,12 +43,13 @@ def has_gpu() -> bool:
 def guest_report(qualifying: bytes) -> Report:
     """Of TDX or SEV-SNP, with the certificates that the host hands out beside it.
 
-    By a folder of its own, as the kernel wants it: ``inblob`` is the 64 bytes of report data.
+    By a folder of its own, as the kernel wants it, whatever one that was killed, or another
+    container, left there: ``inblob`` is the 64 bytes of report data.
     Raises OSError, FormatError, or UnavailableError where there is none.
     """
     if not TSM.is_dir():
         refuse(f"no {TSM} here")
-    folder, table = TSM / f"provenance-{os.getpid()}", b""
+    folder, table = TSM / f"provenance-{secrets.token_hex(8)}", b""
     folder.mkdir()
     try:
         (folder / "inblob").write_bytes(qualifying.ljust(64, b"\0"))
@@ -77,6 +78,6 @@ def gpu_reports(qualifying: bytes, until: float) -> tuple[Report, ...]:
 def _of_gpus(told: Fields) -> Iterator[Report]:
     for each in told.objects("evidences"):
         data = base64.b64decode(each.text("evidence"), validate=True)
-        chain = x509.load_pem_x509_certificates(base64.b64decode(each.text("certificate")))
+        chain = read_pem(base64.b64decode(each.text("certificate")), NVATTEST)
         der = (one.public_bytes(Encoding.DER) for one in chain[:MAX_REPORT_CERTIFICATES])
         yield Report(NVIDIA, data, tuple(der))

@@ -36,6 +36,7 @@ _FILE: Final = "identity"
 _MAX_NAME: Final = 1000
 _BAD_CERTIFICATE: Final = (
     ValueError,
+    TypeError,  # a name whose value is of another type than its attribute's
     UnsupportedAlgorithm,
     x509.InvalidVersion,
     x509.DuplicateExtension,

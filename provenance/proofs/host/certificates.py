@@ -1,5 +1,5 @@
 """Certificates of the keys that attest hosts (X.509, RFC 5280), followed to roots that a reader
-pins. No revocation list is asked for.
+pins. No revocation list is asked for, and no constraint on names is looked at.
 
 A TPM's attestation key is one by its certificate's extended key usage, ``tcg-kp-AIKCertificate``,
 2.23.133.8.3 (TCG EK Credential Profile, annex): without it any key of that issuer could pass for
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
@@ -35,7 +35,9 @@ _HASHES: Final[dict[type[ec.EllipticCurve], HashAlgorithm]] = {
 }
 _MALFORMED: Final = (
     ValueError,
+    TypeError,  # a name whose value is of another type than its attribute's
     UnsupportedAlgorithm,
+    x509.InvalidVersion,
     x509.DuplicateExtension,
     x509.UnsupportedGeneralNameType,
 )
@@ -60,12 +62,21 @@ class Attested:
 
 def read_chain(certificates: Sequence[bytes], what: str) -> list[x509.Certificate]:
     """Certificates from DER; FormatError names ``what`` they are of."""
+    return _read(lambda: [x509.load_der_x509_certificate(each) for each in certificates], what)
+
+
+def read_pem(data: bytes, what: str) -> list[x509.Certificate]:
+    """At least one certificate from PEM; as :func:`read_chain`."""
+    return _read(lambda: x509.load_pem_x509_certificates(data), what)
+
+
+def _read(load: Callable[[], list[x509.Certificate]], what: str) -> list[x509.Certificate]:
     try:
         with warnings.catch_warnings():  # AMD's VCEKs have the serial number 0
             warnings.simplefilter("ignore", CryptographyDeprecationWarning)
-            chain = [x509.load_der_x509_certificate(each) for each in certificates]
-        for each in chain:
-            each.public_key(), each.extensions  # which read late, and may be malformed
+            chain = load()
+            for each in chain:  # these read late, and may be malformed
+                each.public_key(), each.extensions, each.subject, each.issuer
         return chain
     except _MALFORMED as error:
         raise FormatError(f"{what}: certificates: {error}") from error
@@ -118,14 +129,14 @@ def root_of(
         if not each.not_valid_before_utc <= at <= each.not_valid_after_utc:
             until = f"{each.not_valid_before_utc:%Y-%m-%d} to {each.not_valid_after_utc:%Y-%m-%d}"
             raise ProofError(f"{what}: certificates: valid {until}, it is of {at:%Y-%m-%d}")
-    for own, issuer in pairwise(chain):
-        if not _issued(own, issuer):
+    for below, (own, issuer) in enumerate(pairwise(chain)):
+        if not _issued(own, issuer, below):
             name = name_of(own)
             raise ProofError(f"{what}: certificates: {name} is not issued by the next one")
-    last = chain[-1]
+    last, below = chain[-1], len(chain) - 1
     if fingerprint(last) in fingerprints:
         return last
-    return next((root for root in roots if last == root or _issued(last, root)), None)
+    return next((root for root in roots if last == root or _issued(last, root, below)), None)
 
 
 def certified_by(
@@ -172,12 +183,17 @@ def key_of(certificate: x509.Certificate) -> str:
 def name_of(certificate: x509.Certificate) -> str:
     """Its common name, or else its subject."""
     names = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
-    return (names[0] if names else certificate.subject).rfc4514_string()[:100]
+    name = (names[0] if names else certificate.subject).rfc4514_string()[:100]
+    return name if name.isprintable() else ascii(name)
 
 
-def _issued(own: x509.Certificate, issuer: x509.Certificate) -> bool:
+def _issued(own: x509.Certificate, issuer: x509.Certificate, below: int) -> bool:
+    """Whether a CA that may have so many CAs below it signed (RFC 5280, 6.1.4 (k) to (n))."""
     try:
         own.verify_directly_issued_by(issuer)
-        return issuer.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm, x509.ExtensionNotFound):
+        ca = issuer.extensions.get_extension_for_class(x509.BasicConstraints).value
+    except (*_MALFORMED, InvalidSignature, x509.ExtensionNotFound):
         return False
+    usages = (each.value for each in issuer.extensions)
+    signs = all(own.key_cert_sign for own in usages if isinstance(own, x509.KeyUsage))
+    return signs and ca.ca and (ca.path_length is None or below <= ca.path_length)

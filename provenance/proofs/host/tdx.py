@@ -20,9 +20,7 @@ from __future__ import annotations
 import hashlib
 from typing import Final
 
-from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from provenance.errors import FormatError, ProofError
 from provenance.proofs.host.certificates import (
@@ -30,7 +28,7 @@ from provenance.proofs.host.certificates import (
     check_ecdsa,
     extension,
     key_of,
-    read_chain,
+    read_pem,
 )
 from provenance.proofs.host.evidence import MAX_CERTIFICATE_BYTES, MAX_REPORT_BYTES, Report
 from provenance.proofs.host.reader import Reader
@@ -78,7 +76,8 @@ def check_tdx(report: Report, qualifying: bytes) -> Attested:
     enclave, enclave_signature = certification.take(QE_REPORT_BYTES), certification.take(64)
     authentication = certification.sized(MAX_REPORT_BYTES)
     certification.one_of(2, (PEM_CHAIN,), "type of the certificates")
-    chain = _read_pem(certification.sized(4 * MAX_CERTIFICATE_BYTES, 4))
+    pem = certification.sized(4 * MAX_CERTIFICATE_BYTES, 4)
+    chain = read_pem(pem.removesuffix(b"\0"), "tdx")  # a zero may stand behind the text
     certification.end()
 
     _check(_key(point), signature, signed, "tdx: quote")  # (2)
@@ -107,15 +106,6 @@ def check_tdx(report: Report, qualifying: bytes) -> Attested:
         raise ProofError(f"tdx: report data is {body[520:584].hex()}, expected {expected} and 00")
     registers = {f"RTMR{n}": body[328 + 48 * n : 376 + 48 * n] for n in range(4)}
     return Attested("Intel TDX", key_of(chain[0]), {"MRTD": body[136:184], **registers}, chain)
-
-
-def _read_pem(data: bytes) -> list[x509.Certificate]:
-    """At least one; a zero may stand behind the text."""
-    try:
-        found = x509.load_pem_x509_certificates(data.removesuffix(b"\0"))
-    except ValueError as error:
-        raise FormatError(f"tdx: certificates: {error}") from error
-    return read_chain([each.public_bytes(Encoding.DER) for each in found], "tdx")
 
 
 def _key(point: bytes) -> ec.EllipticCurvePublicKey:

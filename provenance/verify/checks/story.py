@@ -111,7 +111,9 @@ def check_lineage(
         fork = None if findings.failed(LEDGER) else _fork(evidence, parent.evidence)
         if fork is not None:
             findings.fail(LEDGER, "parent", fork)
-    model = None if parent is None else _model_of(claimed, parent)
+    model = None
+    if parent is not None and parent.run != evidence.run:  # none is its own parent
+        model = _model_of(claimed, parent)
     if parent is not None and (wrong := merged_alone(claimed)):
         findings.fail(CONTENT, "parent", wrong)
     if parent is not None and parent.findings and (model or str(parent.run) in named):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from dataclasses import replace as changed
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +208,18 @@ def test_a_newer_outcome_follows_the_one_that_waits_in_the_pool(fleet: Fleet) ->
     assert fleet.attest(LATER + EVERY + 9999) is None
     assert fleet.says() == "failed"
     assert fleet.sent() <= 2
+
+
+def test_a_nonce_that_the_account_never_came_to_is_taken_anew(fleet: Fleet) -> None:
+    """As a node that lied once leaves it, or a backup of another chain's time."""
+    fleet.verify(LATER)
+    with fleet.store.transaction() as tx:
+        row = tx.most_tried(Work.ATTESTATION)
+        assert row is not None
+        tx.save_work(changed(row, told=PendingAttestation(1, 7, 0).encode()))
+    fleet.attest(LATER)
+    assert fleet.attest(LATER + 60) == Try(str(RUN), "verified")
+    assert (fleet.says(), fleet.sent()) == ("verified", 1)
 
 
 def test_what_cannot_be_sent_is_seen_and_goes_on_when_it_is_mended(

@@ -163,7 +163,7 @@ def check_parent(child: Any, parent: Any) -> str:
     own = [claim for claim in claims if claim.get("run") == parent.run["run"]]
     only = [claim.get("role") for claim in claims if claims.count(claim) == len(claims)]
     need("merged" not in only, "merged of one parent")
-    if not own:
+    if not own and parent.run["run"] != child.run["run"]:
         for claim in claims:
             if (epoch := made_at(parent, claim.get("weights"))) is not None:
                 other = claim.get("role") == "fine-tuned" and begins_elsewhere(

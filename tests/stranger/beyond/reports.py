@@ -128,12 +128,15 @@ def check(report: dict[str, Any], wanted: bytes) -> str | None:
         {"sev_guest": snp_report, "nvidia": gpu}[provider](data, chain, wanted)
     else:
         return None
-    for own, issuer in pairwise(chain):
+    for below, (own, issuer) in enumerate(pairwise(chain)):
         try:
             own.verify_directly_issued_by(issuer)
         except (InvalidSignature, TypeError):
             raise ValueError("a certificate is not issued by the next one") from None
-        ca = issuer.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-        need(ca, "an issuer is no CA")
+        ca = issuer.extensions.get_extension_for_class(x509.BasicConstraints).value
+        need(ca.ca and (ca.path_length is None or below <= ca.path_length), "an issuer is no CA")
+        for each in issuer.extensions:
+            signs = not isinstance(each.value, x509.KeyUsage) or each.value.key_cert_sign
+            need(signs, "an issuer's key signs no certificates")
     last = str(sha256(chain[-1].public_bytes(Encoding.DER)).hex())
     return f"{ROOTS.get(last, 'a root that you have to know')}: {last}"

@@ -39,9 +39,10 @@ def certificate(
     issuer: str = "test vendor",
     issuer_key: Key = CA_KEY,
     ca: bool = False,
+    below: int | None = None,
     days: int = 36_500,
 ) -> x509.Certificate:
-    """Of a device's key with its vendor's extensions, or of a CA."""
+    """Of a device's key with its vendor's extensions, or of a CA, with at most so many below it."""
     builder = (
         x509.CertificateBuilder()
         .subject_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)]))
@@ -52,7 +53,7 @@ def certificate(
         .not_valid_after(DAY - datetime.timedelta(1) + datetime.timedelta(days))
     )
     if ca:
-        builder = builder.add_extension(x509.BasicConstraints(True, None), critical=True)
+        builder = builder.add_extension(x509.BasicConstraints(True, below), critical=True)
     for oid, value in (extensions or {}).items():
         own = x509.UnrecognizedExtension(x509.ObjectIdentifier(oid), value)
         builder = builder.add_extension(own, critical=False)

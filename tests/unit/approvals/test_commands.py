@@ -406,7 +406,17 @@ CONFIGURED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a key twice": (
         {"at_least": 1, "by": {"a": BY["bob"], "b": BY["bob"]}},
-        "approvals.by: found a key under two names",
+        "approvals.by: found a key or identity under two names",
+    ),
+    "an identity twice, at two issuers": (
+        {
+            "at_least": 1,
+            "by": {
+                "a": {"identity": "alice@example.org", "issuer": "https://accounts.google.com"},
+                "b": {"identity": "Alice@example.org", "issuer": "https://github.com/login/oauth"},
+            },
+        },
+        "approvals.by: found a key or identity under two names",
     ),
     "another network": (
         {"at_least": 1, "by": BY, "networks": ["solana"]},

@@ -229,6 +229,20 @@ def test_too_few_are_a_finding_even_where_their_signatures_hold() -> None:
         assert finding.problem.startswith("anchored with the approval of alice, expected 2 of")
 
 
+def test_who_signed_for_a_later_head_signed_when_the_root_had_gone_out() -> None:
+    world, found = evidence()
+    later = signed(altered(envelope_of(found), size=9, root=bytes(32)), "alice", "bob")
+    forged = replace(found, attachments={"approvals/ethereum-9.json": later.encode()})
+    report = world.verify(forged, trust=TRUST)
+    (finding,) = report.findings
+    assert finding.problem.startswith("anchored with the approval of nobody, expected 2 of")
+    line = "approved by alice, bob (2 of 2), but with a later head than the anchored one"
+    assert f"anchoring on ethereum: {line}" in report.verdict.rests_on
+    seal = world.verify(forged, trust=reading("alice", "bob")).networks["ethereum"]["after"]
+    assert seal.status == "stated"
+    assert (seal.reason or "").endswith("2 of alice, bob; with a later head than the anchored one")
+
+
 def reading(*names: str, since: int = 0) -> Trust:
     """What somebody pins who is not of the deployment, and takes Ethereum's anchors alone."""
     by = {name: KEYS[name].public_key().public_bytes_raw().hex() for name in names}

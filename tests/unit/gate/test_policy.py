@@ -82,7 +82,7 @@ REFUSED = {
     "signer: unknown key, expected one of approvals": {**BASE, "signer": {"a": "ab" * 32}},
     "approvals: found 2, expected an object": {**BASE, "approvals": 2},
     "approvals.at_least: found 3, expected at most the 2": approved(3, alice="ab", bob="cd"),
-    "approvals.by: found a key under two names": approved(1, alice="ab", bob="ab"),
+    "approvals.by: found a key or identity under two names": approved(1, alice="ab", bob="ab"),
     "approvals.by.alice: found \"xy": approved(1, alice="xy"),
     "networks.lcal: unknown key, expected one of": {**BASE, "networks": {"lcal": {}}},
     "networks.bitcoin.depth: unknown key": {**BASE, "networks": {"bitcoin": {"depth": 6}}},

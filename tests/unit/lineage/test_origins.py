@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import sqlite3
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from safetensors.numpy import save_file
 
 from provenance import ProvenanceTracker
 from provenance.cli import main
+from provenance.lineage import walk
 from tests.support.beyond import lineage_forms
 from tests.support.beyond.lineage_world import base
 from tests.support.home import brought_home
@@ -183,11 +185,12 @@ def test_verify_takes_the_run_that_made_a_model_for_its_parent(
     assert stranger.check_parent(bundles["heir"], bundles["first"]) == (
         f"parent: model {FILES[0]} has the weights of epoch 1"
     )
-    other = str(family.place / "stray.zip")
-    assert main(["verify", child, "--offline", "--parent", other, "--json"]) == 1
-    assert "names no run as the run that it continues" in capsys.readouterr().out
-    with pytest.raises(ValueError, match="names no run"):
-        stranger.check_parent(bundles["heir"], bundles["stray"])
+    for name in ("stray", "heir"):  # the heir has that model's weights too, of its own epoch 1
+        other = str(family.place / f"{name}.zip")
+        assert main(["verify", child, "--offline", "--parent", other, "--json"]) == 1
+        assert "names no run as the run that it continues" in capsys.readouterr().out
+        with pytest.raises(ValueError, match="names no run"):
+            stranger.check_parent(bundles["heir"], bundles[name])
 
 
 def test_a_record_that_was_edited_to_have_the_weights_does_not_count(
@@ -205,6 +208,34 @@ def test_a_record_that_was_edited_to_have_the_weights_does_not_count(
     edge = parents_of(graph, "odd.safetensors")[family.runs["twin"]]
     assert (code, edge["matches"], edge["proof"]) == (1, None, None)
     assert "in a record that does not count: " in edge["line"]
+
+
+def test_a_run_that_cannot_be_read_stops_no_other(
+    family: Family, asked: Asked, tmp_path: Path
+) -> None:
+    """As one whose archive is lost: it is told, and the other run is joined."""
+    place, twin = tmp_path / "place", family.runs["twin"]
+    shutil.copytree(family.place, place)
+    (path,) = place.glob("*.db")
+    with sqlite3.connect(path) as database:
+        key = (twin.replace("-", ""),)
+        database.execute("DELETE FROM records WHERE run = ?", key)
+        row = "INSERT INTO archived_runs VALUES (?, zeroblob(32), 9, 9, 1)"
+        database.execute(row, key)
+    database.close()
+    code, graph = asked(family.runs["heir"], place=place)
+    assert (code, {*parents_of(graph, "net.pt")}) == (1, {family.runs["first"]})
+    assert f"run {twin}: archived as " in graph["problems"][0]
+
+
+def test_that_not_all_runs_were_looked_at_is_said(
+    family: Family, asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for most, said in ((1, True), (2, False)):
+        monkeypatch.setattr(walk, "MAX_RUNS", most)
+        _, graph = asked(family.runs["heir"])
+        line = parents_of(graph, family.runs["heir"])["net.pt"]["line"]
+        assert ("; of the runs that state them 1 were looked at" in line) == said
 
 
 @pytest.mark.parametrize("form", ["html", "prov", "openlineage"])

@@ -24,7 +24,7 @@ from provenance.bootstrap import sending
 from provenance.operations import words
 from provenance.operations.overview import overview
 from provenance.ports.listing import RunSummary, Wanted
-from provenance.ports.values import AnchorState, NetworkRow
+from provenance.ports.values import AnchorState, NetworkRow, Work
 from provenance.settings import Settings, load
 from provenance.stores.sql import schema
 from provenance.stores.sql.session import fields_of
@@ -268,6 +268,15 @@ def test_a_network_says_its_newest_head_when_it_will_be_final_and_what_it_cost(
             assert cli.main(command) == 1
             (line,) = [line for line in lines_of(capsys) if line.startswith("ethereum  ")]
             assert re.search(r" in a block, 4 deep  - +4 +\d+ d \d+ h ", line)
+
+
+def test_a_row_of_work_that_is_damaged_is_told_and_hides_nothing_else(tmp_path: Path) -> None:
+    settings = settings_at(tmp_path, None)
+    with closing(sending.open_store(settings)) as store, store.transaction() as tx:
+        tx.add_work(Work.ATTESTATION, RUN, 1.0, told='{"number": 1')
+    seen = overview(settings, Wanted(NOW, 600.0))
+    assert (len(seen.runs), seen.attestations) == (1, 1)
+    assert (seen.unattested or "").startswith(f"run {RUN}: due_work.told is not JSON")
 
 
 def test_status_writes_nothing(base: Path, capsys: pytest.CaptureFixture[str]) -> None:

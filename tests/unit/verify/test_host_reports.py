@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,7 @@ from tests.support.beyond.paper_tee import (
     VENDOR,
     certificate_table,
     chip_certificate,
+    der,
     gpu_report,
     snp_report,
     td_quote,
@@ -255,7 +257,16 @@ def test_a_quote_and_a_report_are_told_apart(
     assert gpu == f"no report of NVIDIA at the start: {reason}; at the end: {reason}"
 
 
-@pytest.mark.parametrize("answer", ["x", "{}", '{"evidences": null}', '{"evidences": [{}]}'])
+VERSION_25 = der(VENDOR)[0].replace(b"\xa0\3\2\1\2", b"\xa0\3\2\1\x18")
+PEM = b"-----BEGIN CERTIFICATE-----\n%b\n-----END CERTIFICATE-----\n" % b64encode(VERSION_25)
+OF_VERSION_25 = json.dumps(
+    {"evidences": [{"evidence": "AA==", "certificate": b64encode(PEM).decode()}]}
+)
+
+
+@pytest.mark.parametrize(
+    "answer", ["x", "{}", '{"evidences": null}', '{"evidences": [{}]}', "[" * 9999, OF_VERSION_25]
+)
 def test_a_tool_that_says_nothing_useful_is_a_line_of_the_record(
     answer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -266,6 +277,18 @@ def test_a_tool_that_says_nothing_useful_is_a_line_of_the_record(
     found = collector.collect(HostSettings(reports=True), "start", bytes(32))
     assert found.reports == ()
     assert found.problems[1].startswith("report of NVIDIA: nvattest")
+
+
+def test_what_a_killed_shipper_left_is_in_nobodys_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a container the next one has the same process id."""
+    in_guest(monkeypatch, tmp_path / "tsm", snp_report)
+    rmdir = Path.rmdir
+    monkeypatch.setattr(Path, "rmdir", lambda path: None)  # killed before
+    collector.collect(HostSettings(reports=True), "start", bytes(32))
+    monkeypatch.setattr(Path, "rmdir", rmdir)
+    assert len(collector.collect(HostSettings(reports=True), "end", bytes(32)).reports) == 1
 
 
 def test_a_report_that_no_record_takes_is_a_line_of_it(

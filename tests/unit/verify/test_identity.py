@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -94,6 +95,16 @@ def test_the_form_leaves_rfc_3161_timestamps_open(sigstore: Sigstore) -> None:
 Attempt = Callable[[Sigstore], bytes]
 
 
+def _of_a_name_of_another_type(sigstore: Sigstore) -> bytes:
+    """The account's name becomes one of a directory, of as many bytes: a BIT STRING."""
+    told = json.loads(sigstore.sign(STATEMENT))
+    certificate = told["verificationMaterial"]["certificate"]
+    der = b64decode(certificate["rawBytes"])
+    other = b"\xa4\x0e" + bytes.fromhex("300c310a30080603550403030100")
+    certificate["rawBytes"] = b64encode(der.replace(b"\x81\x0e" + WHO.encode(), other)).decode()
+    return canonical_json(told)
+
+
 @pytest.mark.parametrize(
     ("attempt", "problem"),
     [
@@ -126,6 +137,7 @@ Attempt = Callable[[Sigstore], bytes]
             "an e-mail address or a URI",
             id="host",
         ),
+        pytest.param(_of_a_name_of_another_type, "certificate: oid must be", id="odd-name"),
         pytest.param(lambda s: s.sign(STATEMENT) + b" ", "canonical form", id="spaces"),
         pytest.param(
             lambda s: s.sign(STATEMENT).replace(b".v0.3+json", b".v0.4+json"),

@@ -13,12 +13,13 @@ from typing import Any, Final, Protocol
 
 from cryptography import x509
 
-from provenance.errors import ConfigError, ProofError
+from provenance.errors import ConfigError, FormatError, ProofError
 from provenance.proofs.host.certificates import (
     Attested,
     certified_by,
     fingerprint,
     name_of,
+    read_pem,
     root_of,
 )
 from provenance.proofs.host.event_log import FIRMWARE_PCRS, replay
@@ -74,8 +75,8 @@ class Pins:
         found: list[x509.Certificate] = []
         for path in trust.host_roots:
             try:
-                found += x509.load_pem_x509_certificates(path.read_bytes())
-            except (OSError, ValueError) as error:
+                found += read_pem(path.read_bytes(), str(path))
+            except (OSError, FormatError) as error:
                 reason = getattr(error, "strerror", None) or "not certificates in PEM"
                 raise ConfigError("trust.host_roots", f"{path}: {reason}") from error
         known = frozenset() if trust.pins_hosts else frozenset(VENDOR_ROOTS)

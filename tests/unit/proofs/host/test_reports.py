@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -19,7 +20,13 @@ from provenance.errors import (
     ProvenanceError,
     TrailingBytesError,
 )
-from provenance.proofs.host.certificates import Attested, fingerprint, read_chain, root_of
+from provenance.proofs.host.certificates import (
+    Attested,
+    fingerprint,
+    read_chain,
+    read_pem,
+    root_of,
+)
 from provenance.proofs.host.evidence import Report
 from provenance.proofs.host.nvidia import check_nvidia
 from provenance.proofs.host.sev_snp import certificates_of, check_sev_snp
@@ -27,6 +34,7 @@ from provenance.proofs.host.tdx import check_tdx
 from tests.support import stranger
 from tests.support.beyond.paper_tee import (
     AMD,
+    CA_KEY,
     CHIP,
     CHIP_KEY,
     PCK,
@@ -44,6 +52,7 @@ from tests.support.beyond.paper_tee import (
 from tests.support.beyond.paper_tpm import DAY
 
 EXTRA = b"\x11" * 32
+SAN = "2.5.29.17"
 OTHER = ec.derive_private_key(0xB0B, ec.SECP384R1())
 Check = Callable[[Report, bytes], Attested]
 TURIN = {AMD + "3.9": 1, AMD + "3.1": 2, AMD + "3.2": 3, AMD + "3.3": 4, AMD + "3.8": 9}
@@ -218,6 +227,7 @@ def test_what_does_not_hold_is_refused_by_both_verifiers(
 
 
 MIDDLE = certificate("middle", OTHER, ca=True)
+LEAF = certificate("x", CHIP_KEY, issuer="middle", issuer_key=OTHER)
 CHAINS: dict[str, tuple[list[Any], str]] = {
     "expired": ([certificate("x", CHIP_KEY, days=0)], "x: certificates: valid "),
     "of another issuer": ([certificate("x", CHIP_KEY), MIDDLE], "x: .*CN=x is not issued by"),
@@ -226,6 +236,18 @@ CHAINS: dict[str, tuple[list[Any], str]] = {
         "x: .*CN=x is not issued by",
     ),
     "signed by another": ([certificate("x", CHIP_KEY, issuer_key=OTHER), VENDOR], "x: .*CN=x is"),
+    "with a CA below one that may have none": (
+        [LEAF, MIDDLE, certificate("test vendor", CA_KEY, ca=True, below=0)],
+        "x: .*CN=middle is not issued by",
+    ),
+    "of a CA whose key signs no certificates": (
+        [LEAF, certificate("middle", OTHER, {"2.5.29.15": b"\3\2\7\x80"}, ca=True)],
+        "x: .*CN=x is not issued by",
+    ),
+    "of a name that is no text": (
+        [certificate("x\n\x1b[2J", CHIP_KEY), MIDDLE],
+        r"x: certificates: 'CN=x\\n\\x1b\[2J' is not issued",
+    ),
 }
 
 
@@ -233,6 +255,36 @@ CHAINS: dict[str, tuple[list[Any], str]] = {
 def test_a_chain_that_does_not_hold_is_refused(chain: list[Any], line: str) -> None:
     with pytest.raises(ProofError, match=line):
         root_of(chain, [VENDOR], DAY, "x", {fingerprint(chain[-1])})
+
+
+def test_a_root_is_a_ca_that_may_have_those_below_it() -> None:
+    chain = [LEAF, MIDDLE]
+    assert root_of(chain, [VENDOR], DAY, "x") == VENDOR
+    assert root_of(chain, [certificate("test vendor", CA_KEY, ca=True, below=0)], DAY, "x") is None
+
+
+def _with(name: bytes) -> bytes:
+    """A certificate whose subject's only value (its tag and text) is another one."""
+    return der(LEAF)[0].replace(b"\x0c\x01x", name)
+
+
+DIRECTORY = bytes.fromhex("3010a40e300c310a30080603550403030100")
+"""A subject alternative name: a directory name whose common name is a BIT STRING."""
+MALFORMED = {
+    "of version 25": der(LEAF)[0].replace(b"\xa0\3\2\1\2", b"\xa0\3\2\1\x18"),
+    "with a name that is no UTF-8": _with(b"\x0c\x01\xff"),
+    "with a name of another type": _with(b"\x03\x01\x00"),
+    "with a directory name of another type": der(certificate("x", CHIP_KEY, {SAN: DIRECTORY}))[0],
+}
+
+
+@pytest.mark.parametrize("data", MALFORMED.values(), ids=MALFORMED)
+def test_a_malformed_certificate_is_a_format_error(data: bytes) -> None:
+    pem = b"-----BEGIN CERTIFICATE-----\n" + b64encode(data) + b"\n-----END CERTIFICATE-----\n"
+    with pytest.raises(FormatError, match="^x: certificates: "):
+        read_chain([data], "x")
+    with pytest.raises(FormatError, match="^x: certificates: "):
+        read_pem(pem, "x")
 
 
 def test_a_root_counts_by_its_own_fingerprint_alone() -> None:
