@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
-from cryptography import x509
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -24,10 +23,11 @@ from cryptography.hazmat.primitives.serialization import (
 
 from provenance import files
 from provenance.app.model import sound_report, the_weights
-from provenance.errors import InputError, MissingExtraError
+from provenance.errors import FormatError, InputError, MissingExtraError
 from provenance.fingerprint.model_files import read_model
 from provenance.models.key import read_signing_key
 from provenance.models.match import match_model
+from provenance.proofs.host.certificates import read_pem
 from provenance.report.html import version
 from provenance.settings import Settings
 
@@ -122,8 +122,8 @@ def _certificates(path: Path, public_pem: bytes) -> bytes:
     with files.errors_of(path, "read"):
         data = files.read_regular(path, _MAX_CERTIFICATE_BYTES)
     try:
-        chain = x509.load_pem_x509_certificates(data)
-    except ValueError as error:
+        chain = read_pem(data, path.name)
+    except FormatError as error:
         raise InputError(f"{path}: found no certificates, expected them as PEM") from error
     own = chain[0].public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     if own != public_pem:
