@@ -12,7 +12,8 @@ A file is text: one raw 80-byte header per line, in hex, as ``bitcoin-cli getblo
 HASH false`` prints it; blank lines and lines that begin with ``#`` are skipped. The order
 does not matter, and neither do holes: a header's depth is counted through those that build
 on it. A block that they lack is not the chain's where they have another at its height, from the
-chain's first block on; else they end before it, and the question stays open.
+chain's first block on, or have that first block and a hole; else they end before it, and the
+question stays open.
 """
 
 from __future__ import annotations
@@ -131,8 +132,9 @@ class GivenHeaders:
         rules = chain_rules(chain)
         header = self.headers.get(block)
         if header is None:
-            last = self.depths.get(bytes.fromhex(rules.genesis)[::-1], 0) - 1
-            if height is None or height <= last:
+            first = bytes.fromhex(rules.genesis)[::-1]
+            last = self.depths.get(first, 0) - 1
+            if height is None or height <= last or self._is_holed(first):
                 raise ProofError(f"block {display(block)} is not among the headers given")
             end = "do not begin with the chain's first" if last < 0 else f"end at height {last}"
             raise UnavailableError(
@@ -140,6 +142,11 @@ class GivenHeaders:
             )
         check_work(header, rules.limit)
         return self.depths[block]
+
+    def _is_holed(self, first: bytes) -> bool:
+        """Whether they have the chain's first block, and some that others below are missing of."""
+        below = (one.previous for hash_, one in self.headers.items() if hash_ != first)
+        return first in self.headers and any(each not in self.headers for each in below)
 
     def height(self, block: bytes, chain: str) -> int | None:
         """As :meth:`HeaderSource.height`, where the headers given reach down to the first."""

@@ -75,6 +75,9 @@ def test_headers_that_end_before_a_block_leave_it_open_and_those_beside_it_do_no
     for some in ([BLOCK_1], chain(3), [GENESIS]):  # of no height, of none, of another chain
         with pytest.raises(UnavailableError, match="do not begin with the chain's first"):
             GivenHeaders.of(some).depth(b"\7" * 32, "regtest", 1)
+    holed = GivenHeaders.of([GENESIS, *chain(3)])
+    with pytest.raises(ProofError, match="is not among the headers given"):
+        holed.depth(b"\7" * 32, "main", 9)
     assert given.depth(double_sha256(BLOCK_1), "main", 1) == 1
 
 
