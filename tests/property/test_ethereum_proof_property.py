@@ -128,6 +128,7 @@ def path_to(held: Held, key: tuple[int, ...]) -> tuple[bytes, list[bytes]]:
             raw.append(below)
 
 
+@pytest.mark.slow
 @given(
     st.dictionaries(
         st.binary(min_size=1, max_size=3), st.binary(min_size=1, max_size=50), min_size=1

@@ -213,6 +213,7 @@ def test_headers_are_bounded_by_the_file(name: str, data: bytes, told: str, tmp_
     assert len(str(caught.value)) < 500
 
 
+@pytest.mark.slow
 def test_zeros_packed_a_thousandfold_are_read_piece_by_piece(tmp_path: Path) -> None:
     np.savez_compressed(tmp_path / "m.npz", a=np.zeros(4_000_000))
     assert (tmp_path / "m.npz").stat().st_size < 40_000

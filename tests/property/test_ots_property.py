@@ -134,6 +134,7 @@ def test_extending_reaches_every_place_of_a_message(tree: Timestamp, tail: Times
         assert stock_read(TimestampFile(grown).encode()).timestamp == stock_tree(grown)
 
 
+@pytest.mark.slow
 @given(trees(), st.data())
 def test_changed_bytes_are_read_as_the_reference_reads_them_or_refused(
     tree: Timestamp, data: st.DataObject

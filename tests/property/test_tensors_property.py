@@ -224,6 +224,7 @@ columns = st.one_of(
 PANDAS = {pa.int64(): "Int64", pa.bool_(): "boolean", pa.string(): "string[python]"}
 
 
+@pytest.mark.slow
 @given(columns, st.integers(0, 9))
 @settings(deadline=None)
 def test_pandas_is_arrow(column: pa.Array, cut: int) -> None:

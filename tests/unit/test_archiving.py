@@ -166,6 +166,7 @@ def killed(deployed: Deployed, at: tuple[Any, str, bool]) -> None:
         os._exit(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "at",
     [
@@ -266,6 +267,7 @@ def test_a_bundle_that_withholds_records_is_no_archive_file(
     assert len(deployed.rows()) == EVENTS, "the other run's"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("configured", [True, False])
 def test_a_child_is_as_it_was_where_its_parents_file_is_gone(
     configured: bool, deployed: Deployed, capsys: pytest.CaptureFixture[str]
@@ -370,6 +372,7 @@ def test_events_for_a_run_whose_file_is_gone_hold_up_that_run_alone(deployed: De
     assert deployed.findings() == []
 
 
+@pytest.mark.slow
 def test_a_run_in_both_places_is_a_finding(deployed: Deployed) -> None:
     file = deployed.archive()
     restore_run(deployed.settings, deployed.store, RUN, 9.0)
@@ -379,6 +382,7 @@ def test_a_run_in_both_places_is_a_finding(deployed: Deployed) -> None:
     assert deployed.provenance("verify", str(RUN)) == 0, "the file counts"
 
 
+@pytest.mark.slow
 def test_what_is_not_done_or_does_not_hold_stays(deploy: Callable[..., Deployed]) -> None:
     deployed = deploy()
     world = deployed.world

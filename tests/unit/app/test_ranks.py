@@ -105,6 +105,7 @@ def test_ranks_that_share_nothing_write_linked_runs_that_no_verdict_takes_for_th
     assert (first["id"] is not None) == ("SLURM_JOB_ID" in ranks[0])
 
 
+@pytest.mark.slow
 def test_one_process_under_a_launcher_is_the_whole_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,6 +116,7 @@ def test_one_process_under_a_launcher_is_the_whole_training(
     assert "launch" not in body(report, "config")
 
 
+@pytest.mark.slow
 def test_a_group_that_comes_up_behind_the_tracker_is_told_at_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -130,6 +132,7 @@ def test_a_group_that_comes_up_behind_the_tracker_is_told_at_the_end(
     assert "it is the run of rank 0 of 2" in " ".join(report.verdict.missing)
 
 
+@pytest.mark.slow
 def test_a_rank_with_nothing_to_say_raises_at_no_call(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -208,6 +211,7 @@ def in_group(monkeypatch: pytest.MonkeyPatch, store: Store, rank: int, size: int
     monkeypatch.setattr(membership, "_trackers", 0)
 
 
+@pytest.mark.slow
 def test_rank_0_alone_with_a_tracker_is_waited_for_by_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -241,6 +245,7 @@ def test_rank_0_alone_with_a_tracker_is_waited_for_by_nobody(
     assert ends == {0: "finished", 1: "this rank made no tracker", 2: "finished"}
 
 
+@pytest.mark.slow
 def test_jax_processes_share_a_run_through_their_coordinator(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -276,6 +281,7 @@ def test_jax_processes_share_a_run_through_their_coordinator(
     assert report.outcome == "verified", report.findings
 
 
+@pytest.mark.slow
 def test_a_store_that_fails_ends_no_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

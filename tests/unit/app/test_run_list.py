@@ -159,6 +159,7 @@ def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     return stage
 
 
+@pytest.mark.slow
 def test_one_run_is_told_as_the_list_has_it(
     at_home: World, capsys: pytest.CaptureFixture[str]
 ) -> None:

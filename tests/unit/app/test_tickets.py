@@ -52,6 +52,7 @@ def test_without_a_database_it_is_pending_and_makes_none(settings: Settings) -> 
     assert not settings.base_dir.exists()
 
 
+@pytest.mark.slow
 def test_it_follows_the_anchor(settings: Settings, world: World) -> None:
     first, last = ticket(settings, Phase.BEFORE), ticket(settings)
     assert first.status == "pending"

@@ -412,6 +412,7 @@ def test_disabled_blockchain_gives_no_tickets(tmp_path: Path) -> None:
     assert events(tmp_path)[-1].fields["anchor"] is False
 
 
+@pytest.mark.slow
 def test_status_never_raises_for_an_outage(tmp_path: Path) -> None:
     config = {"database_url": "postgresql+psycopg://nobody@127.0.0.1:1/none"}
     tracker = ProvenanceTracker(tmp_path, config)

@@ -246,6 +246,7 @@ time.sleep(60)
 """
 
 
+@pytest.mark.slow
 def test_redis_is_stopped_last(supervisor: Fleet, tmp_path: Path) -> None:
     path = str(tmp_path / "order")
     names = ["redis", "shipper", "beat"]
@@ -376,6 +377,7 @@ def test_no_redis_at_all_says_how_to_get_one(
         up.embedded_redis(settings)
 
 
+@pytest.mark.slow
 def test_one_fleet_per_folder(tmp_path: Path) -> None:
     with up.only_fleet(tmp_path / "one"):
         with pytest.raises(InputError, match="another `provenance up` runs here already"):
@@ -387,6 +389,7 @@ def test_one_fleet_per_folder(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.slow
 def test_waiting_ends_with_the_answer_or_the_error() -> None:
     answers = [TransportUnavailable("not yet"), TransportUnavailable("not yet"), None]
 

@@ -70,6 +70,7 @@ def test_a_damaged_row_is_one_line(settings: Settings) -> None:
         verify_run(settings, "latest", offline=True)
 
 
+@pytest.mark.slow
 def test_the_report_comes_with_its_evidence(settings: Settings) -> None:
     page = write_report(settings, "latest")
     folder = settings.base_dir / "reports" / str(RUN)

@@ -343,6 +343,7 @@ def test_a_block_long_after_the_last_day_is_told() -> None:
     assert "its block came more than a day after 2020-01-01" in notices
 
 
+@pytest.mark.slow
 def test_the_approval_of_a_head_that_never_got_there_goes_with_the_next(tmp_path: Path) -> None:
     world = approved()
     row = sign_in(world, "alice", "bob")

@@ -488,6 +488,7 @@ def test_the_command_prints_or_writes_what_the_bundle_has(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["artifacts", "b", "s.json"]
 
 
+@pytest.mark.slow
 def test_a_run_that_is_not_sealed_or_was_tampered_with_has_no_statement(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -226,6 +226,7 @@ def test_no_flipped_bit_of_any_file_in_a_zip_goes_unnoticed(tmp_path: Path) -> N
             assert named & {name, "SHA256SUMS"}, f"bit {bit} of {name}"
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_of_the_zip_itself_changes_no_file(tmp_path: Path) -> None:
     """It is refused, or means nothing: attributes, or bits that pad a deflated stream."""
     good = packed(SMALL)
@@ -402,6 +403,7 @@ def test_bombs_are_refused_before_they_are_unpacked(
         source(packed(), tmp_path)
 
 
+@pytest.mark.slow
 def test_what_lists_the_files_is_as_long_as_they_explain(tmp_path: Path) -> None:
     """A few kilobytes of zip may not become gigabytes of lists: nothing of it is parsed."""
     noise = random.Random(1).randbytes(20_000).hex().encode()
@@ -423,6 +425,7 @@ def test_what_lists_the_files_is_as_long_as_they_explain(tmp_path: Path) -> None
     assert peak < 8 * len(lists)
 
 
+@pytest.mark.slow
 def test_many_small_files_are_never_taken_for_a_bomb(tmp_path: Path) -> None:
     records = {f"records/{at}.json": b"0," * 2048 for at in range(3000)}
     more = {f"records/long/{at}.json": b"0," * 30_000 for at in range(400)}
@@ -604,6 +607,7 @@ def test_what_is_no_bundle_is_said(tmp_path: Path) -> None:
         ZipSource(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_bundle_in_one_folder_is_named_without_it(tmp_path: Path) -> None:
     files = {f"evidence/{name}": data for name, data in FILES.items()}
     place = tmp_path / "b.zip"

@@ -471,6 +471,7 @@ def wait_for(child: int) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
+@pytest.mark.slow
 def test_a_forked_child_has_its_own_producer_and_leaves_the_parents_alone(
     tmp_path: Path, run: UUID
 ) -> None:
@@ -553,6 +554,7 @@ def _loader_worker(emitter: Emitter, number: int) -> None:
         emitter.emit(Kind.METRICS, n, {"worker": number})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["fork"])
 def test_workers_of_multiprocessing_end_their_producers(
     tmp_path: Path, run: UUID, method: str

@@ -185,6 +185,7 @@ def test_rank_0_makes_the_key_file(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         join_run(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_key_file_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "shared" / "run.key"
     setenv(monkeypatch, {"PROVENANCE_RUN_KEY_FILE": str(path), "RANK": "1", "WORLD_SIZE": "2"})
@@ -304,6 +305,7 @@ def test_rank_0_waits_for_nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert isinstance(join_run(tmp_path).keys, RunKeys)
 
 
+@pytest.mark.slow
 def test_a_run_that_this_process_finished_is_told_to_no_further_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -68,6 +68,7 @@ def test_people_get_a_table_and_a_count(base: Path, capsys: pytest.CaptureFixtur
     assert "2 parked" in shown
 
 
+@pytest.mark.slow
 def test_what_was_parked_is_forgotten(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(RUN.hex[:8], "--forget", "--json", "--base-dir", str(base)) == 0
     assert json.loads(capsys.readouterr().out) == {"forgotten": 1}
@@ -81,6 +82,7 @@ def test_what_was_parked_is_forgotten(base: Path, capsys: pytest.CaptureFixture[
     assert json.loads(capsys.readouterr().out) == {"parked": []}
 
 
+@pytest.mark.slow
 def test_nothing_parked_and_no_database(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     base = tmp_path / "new"
     base.mkdir()
@@ -93,6 +95,7 @@ def test_nothing_parked_and_no_database(tmp_path: Path, capsys: pytest.CaptureFi
     assert not list(base.iterdir()), "asking makes no files"
 
 
+@pytest.mark.slow
 def test_a_batch_that_was_refused_is_sent_again_and_taken(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -132,6 +132,7 @@ def test_a_database_that_takes_no_commit_is_told(
     assert "read-only transaction" in ledger["detail"]
 
 
+@pytest.mark.slow
 @pytest.mark.nodes
 def test_doctor_fails_on_what_health_fails_on(
     base: Path, redis_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -155,6 +156,7 @@ def test_doctor_fails_on_what_health_fails_on(
     assert "hashing" in work["mend"]
 
 
+@pytest.mark.slow
 def test_a_fleet_that_has_not_swept_yet_is_told_and_no_fault(
     base: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

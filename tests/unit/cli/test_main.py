@@ -58,6 +58,7 @@ def test_the_environment_gives_folder_and_configuration(monkeypatch: pytest.Monk
     assert (arguments.base_dir, arguments.config) == (Path("elsewhere"), Path("their.json"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -103,6 +104,7 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert shown.count("exit codes: 0 fine, 1 verification failed") == 2
 
 
+@pytest.mark.slow
 def test_a_path_of_the_home_directory_is_expanded_in_every_option(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -129,6 +131,7 @@ def test_a_path_of_the_home_directory_is_expanded_in_every_option(
     assert (str(proof), str(base)) == ("/home/ann/x", "/home/ann/b")
 
 
+@pytest.mark.slow
 def test_status_takes_every_state_that_a_run_can_be_in() -> None:
     for state in (*END_STATES, "running", "lost", "unknown"):
         assert cli.parser().parse_args(["status", "--state", state]).state == state
@@ -142,6 +145,7 @@ def fails_with(error: BaseException) -> Callable[[argparse.Namespace], int]:
     return command
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("error", "code"),
     [

@@ -46,6 +46,7 @@ def naming(networks: object) -> list[Fields]:
     ]
 
 
+@pytest.mark.slow
 def test_a_network_that_only_the_trainer_names_is_told(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:

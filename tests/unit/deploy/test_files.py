@@ -59,11 +59,13 @@ def specification() -> Doc:
     return schema
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["compose.yaml", "compose.trainers.yaml"])
 def test_compose_fits_its_specification(name: str, specification: Doc) -> None:
     jsonschema.validate(yaml.safe_load((DEPLOY / name).read_text()), specification)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("place", "value"),
     [
@@ -100,6 +102,7 @@ def test_compose_runs_the_commands_of_the_fleet(compose: Doc) -> None:
     assert services.keys() - wanted.keys() == {*servers, *ONE_SHOT}
 
 
+@pytest.mark.slow
 def test_compose_runs_commands_that_there_are(compose: Doc) -> None:
     checked = 0
     for service in compose["services"].values():

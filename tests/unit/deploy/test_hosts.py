@@ -165,6 +165,7 @@ VERSIONS = {
 }
 
 
+@pytest.mark.slow
 def test_manifests_have_the_shape_of_their_kind() -> None:
     assert {document["kind"] for document in kubernetes_files()} == VERSIONS.keys()
     names = [(document["kind"], document["metadata"]["name"]) for document in kubernetes_files()]
@@ -187,6 +188,7 @@ def test_manifests_have_the_shape_of_their_kind() -> None:
         assert {"livenessProbe", "readinessProbe"} <= container.keys()
 
 
+@pytest.mark.slow
 def test_manifests_run_the_commands_of_the_fleet() -> None:
     wanted = fleet_argv()
     elsewhere = {"flower", "shipper"}

@@ -245,6 +245,7 @@ def test_other_systems_than_debian_are_told(machine: Machine) -> None:
     assert "this is not Debian" in problem()
 
 
+@pytest.mark.slow
 def test_an_interrupted_install_ends_its_tools(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -172,6 +172,7 @@ def test_mining_on_hardhat(server: Scripted) -> None:
     assert [method for method, _ in server.asked].count("evm_mine") == 2
 
 
+@pytest.mark.slow
 def test_mining_on_geth_waits_for_its_clock(server: Scripted) -> None:
     server.each["eth_blockNumber"] = ["0x1", "0x1", "0x2"]
     assert rpc.mine_ethereum(server.url, 1) == 2
@@ -221,6 +222,7 @@ def test_an_ethereum_node_must_serve_its_chain(server: Scripted) -> None:
         nodes.Anvil.probe(state, 2)
 
 
+@pytest.mark.slow
 def test_geth_fills_account_0_once(server: Scripted, tmp_path: Path) -> None:
     geth = nodes.Geth(Path("geth"), tmp_path)
     state = ServerState("ethereum", "geth", 1, server.url)

@@ -48,6 +48,7 @@ def test_a_spawned_process_leads_its_own_session_and_logs(tmp_path: Path) -> Non
     processes.stop(pid, token, 5)  # again: nothing to do
 
 
+@pytest.mark.slow
 def test_stop_kills_what_ignores_sigterm_and_its_children(tmp_path: Path) -> None:
     code = (
         "import signal,subprocess,sys,time\n"
@@ -146,6 +147,7 @@ def test_a_tool_that_is_missing_late_or_interrupted() -> None:
         processes.run_tool(sleeper, deadline=60, cancel=cancel)
 
 
+@pytest.mark.slow
 def test_a_lock_is_exclusive_and_has_a_deadline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -227,6 +229,7 @@ def test_other_threads_and_other_handlers_are_left_alone() -> None:
         signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.slow
 def test_a_program_that_is_still_being_written_is_waited_for(tmp_path: Path) -> None:
     """As when another thread's child holds a fresh program open for a moment."""
     program = tmp_path / "fresh"

@@ -119,6 +119,7 @@ def test_without_a_seal_there_are_records_and_nothing_else() -> None:
     assert (evidence.entries, evidence.heads, evidence.receipts) == ((), (), ())
 
 
+@pytest.mark.slow
 def test_anchors_without_receipt_tell_their_state() -> None:
     world = World()
     world.ingest(world.batch(before()))

@@ -24,6 +24,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset
+import pyarrow.parquet
 import pytest
 import scipy.sparse as sp
 import torch
@@ -442,6 +443,7 @@ def test_pictures_are_their_pixels_and_palette() -> None:
 # --- Hugging Face, Arrow datasets, boosters -------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_hugging_face_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     hf = need("datasets")
@@ -500,6 +502,7 @@ def test_arrow_datasets_and_readers(tmp_path: Path) -> None:
         dataset_digest(table.to_reader())
 
 
+@pytest.mark.slow
 def test_matrices_of_boosters() -> None:
     xgboost, lightgbm, catboost = need("xgboost"), need("lightgbm"), need("catboost")
     x, y = np.array([[1.0, 0.0], [np.nan, 2.0]], np.float32), np.array([0, 1], np.float32)

@@ -718,6 +718,7 @@ def test_folders_and_lists_need_no_framework(folder: Path) -> None:
     assert out[:3] == [*expected, "[]"]
 
 
+@pytest.mark.slow
 def test_an_array_brings_neither_torch_nor_pandas() -> None:
     code = (
         "import sys, numpy; from provenance.fingerprint.datasets import dataset_digest as d;"

@@ -254,6 +254,7 @@ def test_any_head_comes_back(size: int, root: bytes) -> None:
     assert checkpoint.open_head(checkpoint.sign_head(head, SIGNER), PETER) == head
 
 
+@pytest.mark.slow
 @given(st.integers(0, len(NOTE) - 1), st.characters(codec="utf-8"))
 @settings(max_examples=200, deadline=None)
 def test_no_changed_character_passes(at: int, character: str) -> None:

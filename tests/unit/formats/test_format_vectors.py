@@ -72,10 +72,12 @@ def test_links_inside_the_document_lead_somewhere() -> None:
     assert set(re.findall(r"\]\(#([^)]+)\)", document)) <= anchors
 
 
+@pytest.mark.slow
 def test_a_stranger_works_out_every_example(stranger: ModuleType) -> None:
     assert stranger.check(HERE) == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HEX)
 def test_a_stranger_notices_a_changed_example(
     stranger: ModuleType, name: str, tmp_path: Path

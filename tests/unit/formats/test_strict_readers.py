@@ -94,6 +94,7 @@ def test_ingest_parks_such_an_event() -> None:
         assert "ts 'yesterday'" in tx.parked()[0].reason
 
 
+@pytest.mark.slow
 def test_a_batch_is_as_large_as_can_be_written_and_no_larger() -> None:
     def batch(size: int) -> bytes:
         return sign_batch(*PRODUCER, 0, bytes(32), [b"x" * size])
@@ -254,6 +255,7 @@ def two_runs() -> World:
     return stage
 
 
+@pytest.mark.slow
 def test_the_newest_cosigned_head_that_covers_a_run_is_evidence() -> None:
     stage = two_runs()
     assert max(head.size for head in stage.evidence().heads) == 2

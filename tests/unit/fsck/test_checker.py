@@ -993,6 +993,7 @@ def test_an_open_run_is_no_fault(world: World) -> None:
     assert world.fsck().findings == ()
 
 
+@pytest.mark.slow
 def test_a_run_of_two_ranks_is_ready_only_when_both_ended(world: World) -> None:
     leader = Producer(run=THIRD, world_size=2)
     leader.begin()
@@ -1011,6 +1012,7 @@ def test_a_run_of_two_ranks_is_ready_only_when_both_ended(world: World) -> None:
     assert details == {"checkpoint 1", "after"}
 
 
+@pytest.mark.slow
 def test_the_leader_s_configuration_says_how_many_ranks_there_are(world: World) -> None:
     """Of a leader and its restart with another world size, whose records are read later."""
     leader = Producer(run=THIRD, world_size=1)
@@ -1031,6 +1033,7 @@ def test_the_leader_s_configuration_says_how_many_ranks_there_are(world: World) 
     assert world.fsck().findings == ()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_behind_a_sealed_one_is_not_waited_for(world: World) -> None:
     producer = Producer(run=THIRD)
     producer.begin()
@@ -1198,6 +1201,7 @@ def complete(run: UUID) -> Producer:
     return producer
 
 
+@pytest.mark.slow
 def test_without_the_ledgers_key_signatures_stay_open(world: World) -> None:
     world.key = False
     report = world.fsck()

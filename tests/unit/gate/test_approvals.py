@@ -110,6 +110,7 @@ def test_a_policy_that_wants_approvals_passes_none_without_a_file(
     assert "none.json: cannot be read" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_what_was_signed_cannot_be_changed(world: World) -> None:
     world.approve("alice")
     world.approve("bob")
@@ -130,6 +131,7 @@ def test_what_was_signed_cannot_be_changed(world: World) -> None:
     assert "does not verify with key" in (world.refusal() or "")
 
 
+@pytest.mark.slow
 def test_an_approval_ends_with_its_day(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     today = datetime.now(UTC).date()
     world.approve("alice", "--until", str(today + timedelta(days=1)))
@@ -140,6 +142,7 @@ def test_an_approval_ends_with_its_day(world: World, monkeypatch: pytest.MonkeyP
     assert f"expired after {today + timedelta(days=1)}" in (world.refusal() or "")
 
 
+@pytest.mark.slow
 def test_an_approval_of_another_term_run_or_root_gets_no_signature(
     world: World, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -159,6 +162,7 @@ def test_an_approval_of_another_term_run_or_root_gets_no_signature(
     assert "which is not the run's newest" in (world.refusal(1) or "")
 
 
+@pytest.mark.slow
 def test_a_run_that_does_not_verify_gets_no_signature(
     world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -186,6 +190,7 @@ def test_a_run_that_goes_on_gets_no_signature(
     assert "no seal after training; expected a run that ended" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "message"),
     [

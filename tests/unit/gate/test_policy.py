@@ -115,6 +115,7 @@ NO_SCHEMA = ("verifier key", "expected at most the 2", "under two names")
 """What the loader refuses and a schema cannot say."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("message", REFUSED)
 def test_what_is_not_a_rule_is_refused_in_one_line(message: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as refused:

@@ -190,6 +190,7 @@ def test_a_missing_run_is_told_in_a_line(mlflow: Any, tmp_path: Path) -> None:
         config_of("nothing")
 
 
+@pytest.mark.slow
 def test_the_example_runs(mlflow: Any, tmp_path: Path) -> None:
     framework("sklearn", "sklearn")
     run_example("mlflow_run", tmp_path)

@@ -64,6 +64,7 @@ def test_an_engines_budget_is_stated_each_epoch_with_its_steps(tmp_path: Path, n
         assert epsilon > second["epsilon"]
 
 
+@pytest.mark.slow
 def test_an_engine_without_its_delta_is_refused_before_anything_is_recorded(
     tmp_path: Path,
 ) -> None:
@@ -73,6 +74,7 @@ def test_an_engine_without_its_delta_is_refused_before_anything_is_recorded(
     assert spooled(tmp_path) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("example", "metrics"), [("pytorch_loop", 3), ("opacus_privacy", 2)])
 def test_the_examples_record_a_whole_run(tmp_path: Path, example: str, metrics: int) -> None:
     framework("opacus")

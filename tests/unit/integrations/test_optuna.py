@@ -120,6 +120,7 @@ def test_an_objective_records_its_data_and_weights_in_threads(study: Any, tmp_pa
         assert "not_recorded" not in config["training"]
 
 
+@pytest.mark.slow
 def test_a_callback_records_trials_once_they_are_over(study: Any, tmp_path: Path) -> None:
     from provenance.integrations.optuna import RUN_ID, ProvenanceCallback, record_trials
 

@@ -239,6 +239,7 @@ def test_the_file_lies_in_the_base_directory_where_the_keys_folder_is_a_mounted_
     assert not secret.with_name("ledger.key.head").exists()
 
 
+@pytest.mark.slow
 def test_a_successor_begins_with_the_head_of_the_ledger_that_ended(
     home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -292,6 +292,7 @@ def test_who_sigstore_certifies_is_enrolled_by_name_and_issuer(
         assert run.identity == ci.identity
 
 
+@pytest.mark.slow
 def test_equivocation_keeps_the_first_value(store: LedgerStore) -> None:
     producer = complete_run()
     other = complete_run()
@@ -572,6 +573,7 @@ def test_after_waits_for_what_is_in_hand(
     assert list(roots(store)) == ["before", "after"]
 
 
+@pytest.mark.slow
 def test_a_missing_rank_is_named_after_grace(store: LedgerStore) -> None:
     first, _ = two_ranks()
     first.finish()
@@ -704,6 +706,7 @@ def test_what_a_lost_server_delivered_is_not_acknowledged_in_the_next(store: Sql
     assert acknowledged(transport) == {producer.name: len(producer.events), NOBODY: 0}
 
 
+@pytest.mark.slow
 def test_a_sealed_run_delivered_again_is_read_once_per_kind(
     store: SqlStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -151,6 +151,7 @@ def test_in_the_ordinary_case_what_is_stated_does_not_depend_on_arrival(store: S
 # --- checkpoints go forward --------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 2, 100])
 def test_checkpoints_out_of_order_are_made_alike_whatever_the_arrival(
     store: SqlStore, size: int
@@ -202,6 +203,7 @@ def test_a_checkpoint_of_the_dead_process_comes_behind_the_resumed_ones(store: S
     assert holds(store) == ["01-7"]
 
 
+@pytest.mark.slow
 def test_where_a_ranks_mark_is_missing_the_later_checkpoint_takes_its_records(
     store: SqlStore,
 ) -> None:

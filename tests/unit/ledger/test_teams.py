@@ -327,6 +327,7 @@ def test_a_run_that_brings_no_configuration_is_asked_again_and_stops_nobody(
         deployment.send(silent.batch(1))
 
 
+@pytest.mark.slow
 def test_status_of_a_run_says_why_it_is_held_back(
     deployment: Deployment, capsys: pytest.CaptureFixture[str]
 ) -> None:

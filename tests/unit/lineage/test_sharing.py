@@ -72,6 +72,7 @@ def counts(report: VerificationReport) -> str:
     return f"parent: {numbers}, {len(found.adapters)} of an adapter"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ours", "claim", "line"),
     [

@@ -96,6 +96,7 @@ def test_no_tensor_hides_behind_another_of_its_name(hidden: str) -> None:
     assert found.outcome == "no match"
 
 
+@pytest.mark.slow
 def test_an_adapter_and_its_base_are_found_apart() -> None:
     def adapted(rank: int, epoch: int, body: State) -> State:
         own = [

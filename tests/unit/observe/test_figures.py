@@ -66,6 +66,7 @@ def run(*gaps: int, finished: bool = True) -> Producer:
     return producer
 
 
+@pytest.mark.slow
 def test_what_runs_lost_and_where_they_stand(settings: Settings, store: SqlStore) -> None:
     ingested(store, run(), run(3, 4), run(finished=False))
     assert value(settings, "runs", state="sealed") == 2
@@ -108,6 +109,7 @@ def test_a_commit_has_its_age(settings: Settings, store: SqlStore) -> None:
     assert value(settings, "commit_age_seconds") == pytest.approx(90, abs=30)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_reached_is_told_and_the_rest_is_there(
     settings: Settings, store: SqlStore
 ) -> None:

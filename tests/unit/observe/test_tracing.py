@@ -61,6 +61,7 @@ def test_without_an_endpoint_nothing_is_imported() -> None:
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
 
 
+@pytest.mark.slow
 def test_an_endpoint_without_the_extra_is_one_line_and_no_error() -> None:
     code = (
         "import sys, uuid; sys.modules['opentelemetry.sdk.trace'] = None;"

@@ -32,6 +32,7 @@ def test_vectors_of_opacus(history: list[Steps], delta: float, epsilon: float) -
     assert RenyiAccountant().epsilon(history, delta) == pytest.approx(epsilon, rel=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_the_vectors_are_those_of_the_installed_opacus() -> None:
     accountants = framework("opacus.accountants", "opacus")

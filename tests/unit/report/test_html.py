@@ -81,6 +81,7 @@ def hostile() -> World:
     return stage
 
 
+@pytest.mark.slow
 def test_writes_both_files_and_returns_the_page(tmp_path: Path) -> None:
     report = finished().verify()
     page = write_report(report, tmp_path / "a" / "b")
@@ -108,6 +109,7 @@ def test_without_jinja2_the_missing_extra_is_named(
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_the_page_shows_what_an_auditor_needs() -> None:
     stage = finished(checkpoint=2)
     report = stage.verify()
@@ -130,6 +132,7 @@ def test_the_page_shows_what_an_auditor_needs() -> None:
     assert "2023-11-14 22:13:20 UTC" in text
 
 
+@pytest.mark.slow
 def test_the_page_loads_nothing_and_runs_nothing() -> None:
     page = Page(render(hostile().verify()))
     assert not {"script", "img", "link", "iframe", "object"} & set(page.tags)
@@ -244,6 +247,7 @@ def test_ranks_are_lines_of_their_own() -> None:
     assert "rank 1" in Page(render(stage.verify())).text
 
 
+@pytest.mark.slow
 def test_epsilon_is_a_line_for_each_process_as_it_is_compared() -> None:
     def spends(*epochs: int) -> list[Fields]:
         budget = {"delta": 1e-5, "epsilon": 1.0}

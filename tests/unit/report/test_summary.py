@@ -165,6 +165,7 @@ def test_a_run_of_many_epochs_has_a_small_page() -> None:
     assert len(render(finished(500).verify())) < 300_000
 
 
+@pytest.mark.slow
 def test_a_record_with_a_finding_is_listed_among_thousands() -> None:
     stage = run_with(*[metrics(epoch) for epoch in range(1, 301)])
     report = stage.verify()
@@ -191,6 +192,7 @@ def test_train_and_validation_share_a_plot() -> None:
     }
 
 
+@pytest.mark.slow
 @given(st.lists(st.none() | st.floats(-1e6, 1e6), min_size=31, max_size=200))
 def test_a_thinned_line_keeps_its_least_and_its_greatest(values: list[float | None]) -> None:
     points = [(float(at), value) for at, value in enumerate(values)]

@@ -59,6 +59,7 @@ def forged(network: str, anchor: dict[str, Any], evidence: Any) -> VerificationR
 ABSENT = object()
 
 
+@pytest.mark.slow
 def test_the_true_receipts_hold() -> None:
     report = world().verify(online=False)
     assert (report.outcome, report.findings, report.notices) == ("consistent", (), ())

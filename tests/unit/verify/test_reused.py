@@ -156,6 +156,7 @@ def test_a_record_that_is_not_here_leaves_open_what_it_has_read() -> None:
     assert any(why in line for line in report.verdict.missing)
 
 
+@pytest.mark.slow
 def test_a_rank_is_compared_with_its_own_records() -> None:
     one, two = state(1, {"a": READ}), state(2, {"a": READ})
     reusing = state(2, {"a": 1}, tensors=1)

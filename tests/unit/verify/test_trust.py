@@ -102,6 +102,7 @@ def test_own_evidence_rests_on_the_own_nodes_and_every_anchor_counts(world: Worl
     assert world.verify(trust=relaxed).outcome == "verified"
 
 
+@pytest.mark.slow
 def test_ethereum_offline_takes_the_hash_of_a_block_that_the_reader_trusts(world: World) -> None:
     (receipt, _) = world.evidence().receipts_of("ethereum")
     block = str(receipt.anchor.block_hash)

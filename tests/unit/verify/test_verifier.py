@@ -164,6 +164,7 @@ def test_offline_only_the_receipts_count(world: World) -> None:
     assert [node.calls.count("lookup") for node in world.networks.values()] == [0, 0]
 
 
+@pytest.mark.slow
 def test_each_transaction_is_looked_up_once() -> None:
     stage = finished(checkpoint=2)
     for node in stage.networks.values():

@@ -60,6 +60,7 @@ def test_a_copy_is_the_tracker_and_a_pickle_in_its_process_shares_its_producer(
     assert len(spool.producers) == 1
 
 
+@pytest.mark.slow
 def test_a_pickle_holds_no_key_and_no_password(tmp_path: Path) -> None:
     config = {
         "redis_url": "redis://:hunter2@127.0.0.1:1/0",
@@ -142,6 +143,7 @@ def test_cloudpickle_and_joblib_carry_a_tracker(tmp_path: Path) -> None:
     assert sorted(row.epoch for row in report.metrics) == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_threads_share_a_handle(tmp_path: Path) -> None:
     tracker = ProvenanceTracker(tmp_path)
     data = pickle.dumps(tracker)
@@ -159,6 +161,7 @@ def test_threads_share_a_handle(tmp_path: Path) -> None:
     assert tracker.get_blockchain_status()["events"]["errors"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", ["track_epoch", "track_step", "log"])
 def test_a_run_begins_once_whichever_thread_comes_first(tmp_path: Path, call: str) -> None:
     run = provenance.run(base_dir=tmp_path, config={"rate": 1})
@@ -180,6 +183,7 @@ def test_a_run_begins_once_whichever_thread_comes_first(tmp_path: Path, call: st
     assert found[Kind.SEAL] == 2, "before, and what it has"
 
 
+@pytest.mark.slow
 def test_what_holds_a_handle_is_read_anywhere_and_its_use_is_refused_in_one_line(
     tmp_path: Path,
 ) -> None:

@@ -82,6 +82,7 @@ class Drawn:
 # --- what is read ------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_frozen_parameters_are_read_once_and_the_digest_is_that_of_all(
     tmp_path: Path, mode: str
@@ -203,6 +204,7 @@ def test_what_is_always_read(tmp_path: Path, make: Callable[[], Any]) -> None:
     assert found[0] == found[1]
 
 
+@pytest.mark.slow
 def test_a_path_is_always_read(tmp_path: Path) -> None:
     np.savez(tmp_path / "w.npz", w=np.ones(3))
     run = tracker(tmp_path)

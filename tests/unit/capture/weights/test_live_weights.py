@@ -152,6 +152,7 @@ def test_the_digest_is_that_of_the_call_whenever_the_weights_change(seed: int) -
     snapshots.close()
 
 
+@pytest.mark.slow
 def test_a_training_in_full_swing_gives_the_digest_of_each_epoch() -> None:
     torch.manual_seed(0)
     model = torch.nn.Sequential(

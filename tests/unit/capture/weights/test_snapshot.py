@@ -311,6 +311,7 @@ sys.exit(status or not snapshots.drain(30))
 """
 
 
+@pytest.mark.slow
 def test_a_forked_child_hashes_its_own() -> None:
     # In a process of its own: coverage's tracer takes a lock that a fork does not survive.
     subprocess.run([sys.executable, "-c", FORK_WHILE_HASHING], check=True, timeout=90)

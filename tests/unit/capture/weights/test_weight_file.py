@@ -27,6 +27,7 @@ def save(path: Path, value: float = 1.0, size: int = 1000) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_the_fields_are_those_of_the_state(tmp_path: Path) -> None:
     path = save(tmp_path / "w.safetensors")
     fields = WeightFile.at(path).digest("sha256")

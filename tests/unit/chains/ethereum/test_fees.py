@@ -55,6 +55,7 @@ def test_a_zero_fee_can_be_bumped() -> None:
     assert bump(Fees(0, 0), 0, 0, 10) == Fees(1, 1)
 
 
+@pytest.mark.slow
 @given(amounts, amounts, amounts)
 def test_offer_never_passes_the_cap(base: int, tip: int, cap: int) -> None:
     try:

@@ -254,6 +254,7 @@ def test_an_endless_answer_is_cut_off(rpc: EthereumRPC, server: Server) -> None:
         rpc.call("eth_chainId")
 
 
+@pytest.mark.slow
 def test_a_dripping_answer_meets_the_deadline(server: Server) -> None:
     server.drip.set()
     server.answer = lambda request: (200, b" " * 100_000)
@@ -263,6 +264,7 @@ def test_a_dripping_answer_meets_the_deadline(server: Server) -> None:
     rpc.close()
 
 
+@pytest.mark.slow
 def test_a_silent_server_meets_the_deadline() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         rpc = EthereumRPC(f"http://127.0.0.1:{listening.getsockname()[1]}", 0.2)

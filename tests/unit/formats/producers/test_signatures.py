@@ -183,6 +183,7 @@ def test_an_acknowledgement_is_count_chain_and_the_ledgers_signature() -> None:
         open_acknowledgement(made[1:], RUN, PRODUCER, OTHER)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("made", "opened"),
     [

@@ -235,6 +235,7 @@ def test_a_changed_record_is_refused() -> None:
         proof.verify(TREE.root)
 
 
+@pytest.mark.slow
 @given(st.data())
 @settings(max_examples=200, deadline=None)
 def test_any_bit_of_a_run_proof_counts(data: st.DataObject) -> None:
