@@ -161,6 +161,7 @@ def flipped(raw: bytes, data: st.DataObject) -> bytes:
     return bytes(changed)
 
 
+@pytest.mark.slow
 @given(st.sampled_from([Block(), calldata_block(), repeated_block(count=140)]), st.data())
 def test_no_changed_bit_holds(block: Block, data: st.DataObject) -> None:
     def spoil(proof: TrieProof) -> TrieProof:

@@ -56,6 +56,7 @@ def sides(draw: st.DrawFn, name: str, entries: list[bytes]) -> tuple[Seen, list[
     return seen(name, tree, sizes, shown, draw(st.booleans())), entries[: sizes[-1]]
 
 
+@pytest.mark.slow
 @given(st.data())
 def test_fork_is_said_exactly_where_the_logs_are_inconsistent(data: st.DataObject) -> None:
     common = data.draw(st.integers(0, 20))

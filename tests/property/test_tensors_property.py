@@ -98,6 +98,7 @@ def test_a_state_is_the_naive_tree(state: dict[str, Any], random: Any) -> None:
     assert state_digest(arrays, SHA).root == expected
 
 
+@pytest.mark.slow
 @given(tensors())
 @settings(deadline=None)
 def test_torch_is_numpy(tensor: tuple[str, np.ndarray[Any, Any]]) -> None:

@@ -413,6 +413,7 @@ def test_the_section_is_read_strictly(tmp_path: Path) -> None:
             load({"archive": section}, tmp_path)
 
 
+@pytest.mark.slow
 def test_what_is_old_is_archived_by_itself_and_what_was_restored_left_alone(
     deployed: Deployed,
 ) -> None:

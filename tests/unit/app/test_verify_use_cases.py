@@ -113,6 +113,7 @@ def test_of_old_reports_nothing_but_reports_is_deleted(settings: Settings) -> No
     assert write_report(settings, str(RUN)).exists(), "it can be made again"
 
 
+@pytest.mark.slow
 def test_what_is_no_report_of_ours_is_not_overwritten(settings: Settings, tmp_path: Path) -> None:
     page = tmp_path / "site" / "report.html"
     page.parent.mkdir()

@@ -308,6 +308,7 @@ def test_close_ends_the_producer_once(tmp_path: Path, run: UUID) -> None:
     assert emitter.counts()["dropped"] == 1
 
 
+@pytest.mark.slow
 def test_collection_ends_the_producer(tmp_path: Path, run: UUID) -> None:
     emitter = Emitter(tmp_path, run)
     emitter.emit(Kind.METRICS, 1, {"x": 1})

@@ -351,6 +351,7 @@ def test_a_planted_secret_is_seen(planted: str) -> None:
     assert secrets_in(f"a: b\n{planted}\n") == [planted]
 
 
+@pytest.mark.slow
 def test_made_secrets_fit_together_and_are_kept(tmp_path: Path, compose: Doc) -> None:
     folder = tmp_path / "secrets"
     make = ["sh", str(DEPLOY / "make-secrets.sh"), str(folder)]

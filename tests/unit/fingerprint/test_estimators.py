@@ -359,6 +359,7 @@ def test_objects_that_refer_to_each_other() -> None:
     assert {"inner.w_", "table_.a", "table_.3", "tree.0", STRUCTURE} <= names_of(outer)
 
 
+@pytest.mark.slow
 def test_a_long_chain_of_objects() -> None:
     last = Estimator(w_=np.ones(1))
     chain = last

@@ -129,6 +129,7 @@ def test_records_of_a_worker_that_does_not_seal_are_kept_like_others(tmp_path: P
     assert {each.kind for each in world.fsck(offline=True).findings} == {F.RUN_NOT_SEALED}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("edit", "subjects"),
     [

@@ -68,6 +68,7 @@ def test_each_trial_is_a_run_that_ends_as_the_trial_does(study: Any, tmp_path: P
     assert sorted(values) == sorted([study.trials[0].value, study.trials[3].value])
 
 
+@pytest.mark.slow
 def test_a_trial_whose_value_optuna_refuses_failed(study: Any, tmp_path: Path) -> None:
     from provenance.integrations.optuna import record_trials
 

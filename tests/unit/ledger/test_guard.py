@@ -194,6 +194,7 @@ def test_a_copy_from_a_backup_signs_once_somebody_says_that_it_is_whole(
     copy.check()
 
 
+@pytest.mark.slow
 def test_a_copy_that_is_known_to_be_behind_cannot_be_confirmed(
     home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

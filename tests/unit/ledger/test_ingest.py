@@ -212,6 +212,7 @@ def test_what_a_producer_signed_is_kept_at_each_seal_and_at_last(store: LedgerSt
         assert row.chain == chain
 
 
+@pytest.mark.slow
 def test_a_second_history_is_parked_and_what_it_signed_is_not_kept(store: LedgerStore) -> None:
     producer, other = complete_run(), complete_run()
     other.events[2] = replace(other.events[2], fields={"structure": "another"})
@@ -526,6 +527,7 @@ def test_a_sealed_run_takes_no_more(store: LedgerStore) -> None:
     assert (done.new, done.parked) == (0, 2)
 
 
+@pytest.mark.slow
 def test_a_hole_waits_for_grace_and_is_named(store: LedgerStore) -> None:
     producer = complete_run()
     kept = [d for d in producer.deliveries(1) if not d.id.endswith("-7")]

@@ -249,6 +249,7 @@ def test_each_checkpoint_left_out_is_said_once(store: SqlStore) -> None:
 # --- marks -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "body",
     [

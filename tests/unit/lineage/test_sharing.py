@@ -178,6 +178,7 @@ def sharded(*states: list[dict[str, Any]]) -> bool:
     return any("shard" in tensor for state in states for tensor in state)
 
 
+@pytest.mark.slow
 def test_an_adapter_whose_base_is_the_parents_matches() -> None:
     report = held(family([BASE, TUNED], [adapted(TUNED)], named(role="adapter-of")))
     assert (report.outcome, report.findings) == ("verified", ())

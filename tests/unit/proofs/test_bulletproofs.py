@@ -222,6 +222,7 @@ def test_no_field_can_be_changed(values: tuple[int, ...], stranger: ModuleType) 
         stranger.check_bounds(points, bytes(flipped), stranger.Transcript(b"s"))
 
 
+@pytest.mark.slow
 @given(st.data())
 @settings(max_examples=40)
 def test_no_bit_can_be_flipped(data: st.DataObject) -> None:

@@ -146,6 +146,7 @@ def test_the_page_loads_nothing_and_runs_nothing() -> None:
     assert not re.search(r"url\(|@import|https?://(?!www\.w3)", render(hostile().verify()))
 
 
+@pytest.mark.slow
 def test_hostile_names_and_values_are_text() -> None:
     stage = hostile()
     for report in (stage.verify(), stage.verify(replace(stage.evidence(), incomplete=HOSTILE))):
@@ -155,6 +156,7 @@ def test_hostile_names_and_values_are_text() -> None:
         assert HOSTILE in Page(page).text
 
 
+@pytest.mark.slow
 def test_every_epoch_opens_by_itself_and_shows_its_record() -> None:
     page = Page(render(finished().verify()))
     assert page.tags.count("details") > 3 * 3

@@ -169,6 +169,7 @@ NOTED: list[tuple[object, object, str]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("value", "expected", "note"), NOTED, ids=lambda v: type(v).__name__)
 def test_what_has_no_plain_form_is_noted(value: object, expected: object, note: str) -> None:
     values, notes = hyperparameters({"a": [{"k": value}]})

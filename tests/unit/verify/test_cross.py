@@ -52,6 +52,7 @@ def test_one_head_on_two_networks_bounds_both_seals_by_the_earlier_block() -> No
     assert agree(report).detail == f"2 seals on several networks; {report.cross[-1].line}"
 
 
+@pytest.mark.slow
 def test_a_later_head_bounds_an_earlier_seal_and_ties_to_it() -> None:
     """Ethereum has each seal's head; Bitcoin was away and has the last alone, which holds both."""
     world, events = World(), story()

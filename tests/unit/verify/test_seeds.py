@@ -68,6 +68,7 @@ def test_a_seal_that_covers_a_seed_lies_between_two_blocks() -> None:
     assert world.verify(online=False).cross[1].not_before is None
 
 
+@pytest.mark.slow
 def test_the_newest_of_the_blocks_that_are_shown_counts() -> None:
     both = sealed(seed(BITCOIN, ETHEREUM), seed(BITCOIN, draw=1))
     line = window(both.verify(headers=HEADERS))

@@ -555,6 +555,7 @@ def test_a_receipt_that_does_not_hold_is_named(
     assert report.networks["bitcoin"]["before"].status == "verified"
 
 
+@pytest.mark.slow
 def test_a_receipt_for_a_foreign_entry_is_named(world: World) -> None:
     evidence = world.evidence()
     report = world.verify(replace(evidence, entries=evidence.entries[:1]))

@@ -111,6 +111,7 @@ def test_frozen_parameters_are_read_once_and_the_digest_is_that_of_all(
             assert {**read, "read": source} in found[epoch]["tensors"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_what_is_not_read_is_neither_copied_nor_hashed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
