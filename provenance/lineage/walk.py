@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -195,11 +195,10 @@ class _Walk:
         """Runs that may have these weights, but for the one that names them as its parent's; of
         many the first."""
         runs = [run for run, roots in self.roots.items() if weights in roots]
-        store = reading.open_store(self.settings)
-        if store is not None:
-            with closing(store), store.snapshot() as tx:
+        with self._database() as tx:
+            if tx is not None:
                 rows = tx.runs_of_weights(bytes.fromhex(weights[-64:]), MAX_RUNS + 2)
-            runs += [str(run) for run, _ in rows]
+                runs += [str(run) for run, _ in rows]
         return [run for run in dict.fromkeys(runs) if run != child]
 
     def descend(self, subject: str) -> None:
@@ -220,12 +219,9 @@ class _Walk:
     def _children(self) -> dict[str, list[tuple[str, str | None, str, Claim]]]:
         """Runs of the database by what they name as a parent: id, name, state and the claim."""
         found: dict[str, list[tuple[str, str | None, str, Claim]]] = {}
-        store = reading.open_store(self.settings)
-        if store is None:
-            return found
         wanted, seen, total = Wanted(time.time(), self.settings.lost_after_s, size=_PAGE), 0, 1
-        with closing(store), store.snapshot() as tx:
-            while seen < total:
+        with self._database() as tx:
+            while tx is not None and seen < total:
                 rows, total = tx.list_runs(replace(wanted, page=1 + seen // _PAGE))
                 for row, summary in rows:
                     for claim in self._named(tx, row.run) if summary.parent is not None else ():
@@ -254,14 +250,21 @@ class _Walk:
         """Where a run's evidence is: among the bundles that were given, else in the database."""
         if run in self.bundles:
             return self.bundles[run]
-        store = reading.open_store(self.settings)
-        if store is None:
-            return None
-        with closing(store), store.snapshot() as tx:
+        with self._database() as tx:
             try:
-                return run if tx.run(UUID(run)) is not None else None
+                return run if tx is not None and tx.run(UUID(run)) is not None else None
             except ValueError:
                 return None
+
+    @contextmanager
+    def _database(self) -> Iterator[LedgerTx | None]:
+        """What the database has now; None where there is none."""
+        store = reading.open_store(self.settings)
+        if store is None:
+            yield None
+            return
+        with closing(store), store.snapshot() as tx:
+            yield tx
 
 
 def _held(claim: Edge, found: Lineage | None) -> Edge:

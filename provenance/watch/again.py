@@ -86,11 +86,15 @@ def verify_next(
             return look
         if look.changed and settings.verification.webhook is not None:
             tx.add_work(Work.ALERT, row.run, now(), told=_body(look, now()))
-        on_chain = settings.verification.on_chain
-        attested = on_chain is not None and on_chain.private_key_file is not None
-        _append(tx, row.run, after, report, policy, now(), every, attested)
+        _append(tx, row.run, after, report, policy, now(), every, attests(settings))
         tx.save_work(replace(row, told=after, attempts=0, next_attempt_at=now() + every))
     return look
+
+
+def attests(settings: Settings) -> bool:
+    """Whether the workers attest each outcome: there is a contract, and a verifier's key."""
+    on_chain = settings.verification.on_chain
+    return on_chain is not None and on_chain.private_key_file is not None
 
 
 def every_of(settings: Settings, tx: LedgerTx, run: UUID) -> float | None:

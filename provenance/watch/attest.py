@@ -38,7 +38,7 @@ from provenance.ports.values import DueWork, PendingAttestation, Work
 from provenance.settings import Settings
 from provenance.verify.catalogue import LEDGER
 from provenance.verify.report import Finding, VerificationReport
-from provenance.watch.again import every_of
+from provenance.watch.again import attests, every_of
 
 if TYPE_CHECKING:
     from provenance.chains.ethereum.attestations import Attestations, Watched
@@ -136,8 +136,7 @@ class Try:
 
 def due_attestation(settings: Settings, tx: LedgerTx, now: float) -> DueWork | None:
     """An attestation to see to now; None without one, or without a verifier's key."""
-    on_chain = settings.verification.on_chain
-    if on_chain is None or on_chain.private_key_file is None:
+    if not attests(settings):
         return None
     return tx.due_work(Work.ATTESTATION, now, 2 * AGAIN.cap_s)
 

@@ -107,37 +107,8 @@ def check_lineage(
     own = [record for path, record in records.items() if not path.startswith("late/")]
     named = parents_of(own)
     claimed = _check_claims(own, findings)
-    if parent is not None and not parent.findings and not findings.failed(HEADS):
-        fork = None if findings.failed(LEDGER) else _fork(evidence, parent.evidence)
-        if fork is not None:
-            findings.fail(LEDGER, "parent", fork)
-    model = None
-    if parent is not None and parent.run != evidence.run:  # none is its own parent
-        model = _model_of(claimed, parent)
-    if parent is not None and (wrong := merged_alone(claimed)):
-        findings.fail(CONTENT, "parent", wrong)
-    if parent is not None and parent.findings and (model or str(parent.run) in named):
-        first = parent.findings[0]
-        problem = f"run {parent.run} does not hold: ({first.check}) {first.subject}"
-        findings.fail(CONTENT, "parent", f"{problem}: {first.problem}")
-    elif parent is not None and model is not None:
-        claim, epoch = model
-        line = f"the model {claim.model!r} has the weights of epoch {epoch} of run {parent.run}"
-        line = f"{line}; that run was checked too: {parent.outcome}"
-        findings.notice(CONTENT, "parent", line)
-        if wrong := contradiction(claim.role, own, _weights_of(parent), epoch):
-            line = f"names itself {claim.role} of the model {claim.model!r}: {wrong}"
-            findings.fail(CONTENT, "parent", line)
-        if parent.outcome != "verified":
-            findings.unchecked(CONTENT, f"parent: {line}")
-    elif parent is not None and str(parent.run) not in named:
-        if not named and any(r.withheld and r.kind is Kind.CONFIG for r in evidence.records):
-            why = "the configuration is withheld, which names the run that this one continues"
-            findings.unchecked(CONTENT, f"parent: {why}")
-        else:
-            names = " and ".join(map(repr, named)) or "no run"
-            names = f"names {names} as the run that it continues"
-            findings.fail(CONTENT, "parent", f"{names}; the run that was given is {parent.run}")
+    if parent is not None:
+        _check_given(evidence, own, claimed, named, parent, findings)
     if parent is not None and str(parent.run) not in named:
         parent = None
     weights = evidence.parent
@@ -174,6 +145,47 @@ def check_lineage(
     if found.tensors is not None:
         findings.notice(CONTENT, "parent's tensors", f"{found.tensors.line}{unverified}")
     return found
+
+
+def _check_given(
+    evidence: RunEvidence,
+    own: list[Record],
+    claimed: list[Claim],
+    named: Collection[str],
+    parent: VerificationReport,
+    findings: Findings,
+) -> None:
+    """Whether the run that the reader gave is one that the records name, or made a model that they
+    name, and holds itself."""
+    if not parent.findings and not findings.failed(HEADS):
+        fork = None if findings.failed(LEDGER) else _fork(evidence, parent.evidence)
+        if fork is not None:
+            findings.fail(LEDGER, "parent", fork)
+    model = _model_of(claimed, parent) if parent.run != evidence.run else None  # none is its own
+    if wrong := merged_alone(claimed):
+        findings.fail(CONTENT, "parent", wrong)
+    if parent.findings and (model or str(parent.run) in named):
+        first = parent.findings[0]
+        problem = f"run {parent.run} does not hold: ({first.check}) {first.subject}"
+        findings.fail(CONTENT, "parent", f"{problem}: {first.problem}")
+    elif model is not None:
+        claim, epoch = model
+        line = f"the model {claim.model!r} has the weights of epoch {epoch} of run {parent.run}"
+        line = f"{line}; that run was checked too: {parent.outcome}"
+        findings.notice(CONTENT, "parent", line)
+        if wrong := contradiction(claim.role, own, _weights_of(parent), epoch):
+            line = f"names itself {claim.role} of the model {claim.model!r}: {wrong}"
+            findings.fail(CONTENT, "parent", line)
+        if parent.outcome != "verified":
+            findings.unchecked(CONTENT, f"parent: {line}")
+    elif str(parent.run) not in named:
+        if not named and any(r.withheld and r.kind is Kind.CONFIG for r in evidence.records):
+            why = "the configuration is withheld, which names the run that this one continues"
+            findings.unchecked(CONTENT, f"parent: {why}")
+        else:
+            names = " and ".join(map(repr, named)) or "no run"
+            names = f"names {names} as the run that it continues"
+            findings.fail(CONTENT, "parent", f"{names}; the run that was given is {parent.run}")
 
 
 def _check_claims(own: Iterable[Record], findings: Findings) -> list[Claim]:

@@ -3,7 +3,6 @@ packed by hand from the vendors' tables, under certificates of a test CA."""
 
 from __future__ import annotations
 
-import datetime
 import struct
 from collections.abc import Mapping
 from hashlib import sha256
@@ -16,7 +15,7 @@ from cryptography.hazmat.primitives.hashes import SHA256, SHA384
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from provenance.proofs.host.evidence import NVIDIA, SEV_SNP, TDX, Report
-from tests.support.beyond.paper_tpm import DAY
+from tests.support.beyond.paper_tpm import unsigned
 
 Key = ec.EllipticCurvePrivateKey
 CA_KEY = ec.derive_private_key(0xCA, ec.SECP384R1())
@@ -43,15 +42,7 @@ def certificate(
     days: int = 36_500,
 ) -> x509.Certificate:
     """Of a device's key with its vendor's extensions, or of a CA, with at most so many below it."""
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)]))
-        .issuer_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, issuer)]))
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(DAY - datetime.timedelta(1))
-        .not_valid_after(DAY - datetime.timedelta(1) + datetime.timedelta(days))
-    )
+    builder = unsigned(name, key, issuer, days)
     if ca:
         builder = builder.add_extension(x509.BasicConstraints(True, below), critical=True)
     for oid, value in (extensions or {}).items():

@@ -61,6 +61,22 @@ def quote(
     return Quote(message, signature, public(key), pcrs, certificates)
 
 
+def unsigned(
+    name: str, key: ec.EllipticCurvePrivateKey, issuer: str, days: int
+) -> x509.CertificateBuilder:
+    """A certificate of a key that holds from the day before `DAY` for so many days."""
+    begin = DAY - datetime.timedelta(1)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)]))
+        .issuer_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, issuer)]))
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(begin)
+        .not_valid_after(begin + datetime.timedelta(days))
+    )
+
+
 def certificate(
     name: str,
     key: ec.EllipticCurvePrivateKey,
@@ -72,16 +88,8 @@ def certificate(
     days: int = 30,
 ) -> x509.Certificate:
     """One of an attestation key, or of a CA."""
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)]))
-        .issuer_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, issuer)]))
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(DAY - datetime.timedelta(1))
-        .not_valid_after(DAY - datetime.timedelta(1) + datetime.timedelta(days))
-        .add_extension(x509.BasicConstraints(ca, None), critical=True)
-    )
+    builder = unsigned(name, key, issuer, days)
+    builder = builder.add_extension(x509.BasicConstraints(ca, None), critical=True)
     if usage is not None and not ca:
         builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
     return builder.sign(issuer_key, SHA256(), ecdsa_deterministic=True)

@@ -10,7 +10,6 @@ import pytest
 from tests.support.beyond.lineage_world import (
     CHILD,
     adapted,
-    base,
     family,
     fields_of,
     named,
@@ -18,12 +17,9 @@ from tests.support.beyond.lineage_world import (
     wrapped,
 )
 from tests.support.verify_world import RUN, World, ending, metrics
-from tests.unit.lineage.test_sharing import STRANGER, by_stranger, counts, held
+from tests.unit.lineage.test_sharing import BASE, STRANGER, TUNED, ZERO, by_stranger, counts, held
 
-BASE = base()
-TUNED = {**BASE, "fc.bias": BASE["fc.bias"] + 1, "out.weight": BASE["out.weight"] * 2}
 OTHER = {name: value + 1 for name, value in BASE.items()}
-ZERO = {name: value * 0 for name, value in BASE.items()}
 
 
 @pytest.fixture
